@@ -1,0 +1,158 @@
+"""Names to objects: lazy, so that listing imports nothing heavy.
+
+An extension is found in one of three ways: a line below, an entry point of another installed
+package (group ``rscl_bench.<kind>``), or a path ``file.py:Class`` written in a TOML.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from rscl_bench.errors import SpecError, unknown
+
+Kind = Literal["objectives", "strategies", "probes", "datasets", "backbones"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name: where its object is (``module:attribute``) and one line on it."""
+
+    target: str
+    summary: str
+
+
+BUILTIN: dict[Kind, dict[str, Entry]] = {
+    "backbones": {
+        "vit": Entry("rscl_bench.models.vit:build_vit", "vision transformer (timm)"),
+    },
+    "objectives": {
+        "mae": Entry("rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)"),
+    },
+    "strategies": {
+        "data-mixup": Entry(
+            "rscl_bench.strategies.data_mixup:DataMixup",
+            "mixes each batch with images of past tasks (CoSMAE, Eq. 2)",
+        ),
+        "model-mixup": Entry(
+            "rscl_bench.strategies.model_mixup:ModelMixup",
+            "distils from a mixture of old and current weights (CoSMAE, Eq. 3-5)",
+        ),
+    },
+    "probes": {
+        "ml-knn": Entry(
+            "rscl_bench.probes.ml_knn:MLkNNProbe",
+            "multi-label k-nearest neighbours on frozen features (Zhang & Zhou 2007)",
+        ),
+    },
+    "datasets": {
+        "aid": Entry("rscl_bench.data.datasets.aid:AIDAdapter", "aerial scenes, 30 classes, RGB"),
+        "potsdam": Entry(
+            "rscl_bench.data.datasets.potsdam:PotsdamAdapter",
+            "aerial orthophotos of Potsdam, 5 cm, 4 bands, 6-class masks",
+        ),
+        "rsscn7": Entry(
+            "rscl_bench.data.datasets.rsscn7:RSSCN7Adapter", "aerial scenes, 7 classes, RGB"
+        ),
+        "treesatai": Entry(
+            "rscl_bench.data.datasets.treesatai:TreeSatAIAdapter",
+            "aerial forest tiles, 20 cm, 4 bands, 15 genus labels",
+        ),
+        "uavid": Entry(
+            "rscl_bench.data.datasets.uavid:UAVidAdapter",
+            "oblique drone video frames, RGB, 8-class masks",
+        ),
+        "ucmerced": Entry(
+            "rscl_bench.data.datasets.ucmerced:UCMercedAdapter",
+            "aerial land-use tiles, 0.3 m, RGB, 17 multi-labels",
+        ),
+        "us3d": Entry(
+            "rscl_bench.data.datasets.us3d:US3DAdapter",
+            "WorldView-3 tiles of Jacksonville, 8 bands, 5-class masks",
+        ),
+    },
+}
+
+_SINGULAR: dict[Kind, str] = {
+    "objectives": "objective",
+    "strategies": "strategy",
+    "probes": "probe",
+    "datasets": "dataset",
+    "backbones": "backbone",
+}
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Return the names of a kind: ours, and those of other packages' entry points.
+
+    Args:
+        kind: One of the registry's kinds.
+
+    Returns:
+        Name to entry, sorted by name.
+
+    Raises:
+        SpecError: If two packages offer the same name.
+    """
+    found = dict(BUILTIN[kind])
+    for point in entry_points(group=f"rscl_bench.{kind}"):
+        package = point.dist.name if point.dist else "?"
+        if point.name in found:
+            raise SpecError(
+                f"Two packages offer the {_SINGULAR[kind]} '{point.name}': {package} "
+                f"({point.value}) and {found[point.name].target}; uninstall or rename one."
+            )
+        found[point.name] = Entry(point.value, f"from package {package}")
+    return dict(sorted(found.items()))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return the object of a name.
+
+    Args:
+        kind: One of the registry's kinds.
+        name: A registered name, or ``path/to/file.py:Attribute``.
+
+    Returns:
+        The class or function that the name stands for.
+
+    Raises:
+        SpecError: If the name is unknown or its object cannot be imported.
+    """
+    if ".py:" in name:
+        return _load_path(kind, name)
+    known = entries(kind)
+    if name not in known:
+        raise unknown(_SINGULAR[kind], name, known)
+    module, _, attribute = known[name].target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def _load_path(kind: Kind, reference: str) -> Any:
+    path_text, _, attribute = reference.rpartition(":")
+    path = Path(path_text).resolve()
+    if not path.is_file():
+        raise SpecError(f"The {_SINGULAR[kind]} '{reference}' names a file that does not exist.")
+    # A name of its own in sys.modules: pydantic and dataclasses look their module up there.
+    module_name = f"rscl_bench_path_{sha256(str(path).encode()).hexdigest()[:16]}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise SpecError(f"'{path}' cannot be imported as a Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    module = sys.modules[module_name]
+    if not hasattr(module, attribute):
+        raise SpecError(f"'{path}' defines no '{attribute}'; write {path.name}:NAME_OF_THE_CLASS.")
+    return getattr(module, attribute)
