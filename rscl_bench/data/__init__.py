@@ -1,0 +1,1 @@
+"""From archives to batches: adapters, sketch archives, tile store, streams, augmentation."""

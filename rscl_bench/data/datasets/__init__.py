@@ -1,0 +1,1 @@
+"""One file per dataset: its TorchGeo dataset, where TorchGeo has none, and its adapter."""

@@ -1,0 +1,492 @@
+"""Scenario, protocol, method and run specs: strict TOML, frozen models, one identity hash."""
+
+import json
+import tomllib
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rscl_bench import registry
+from rscl_bench.errors import SpecError, unknown
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, unknown keys refused, no silent coercion of numbers to text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class Source(Spec):
+    """Tiles of one dataset split: what is read, which bands, how it is cut.
+
+    Attributes:
+        dataset: Registered dataset, or ``file.py:Class``.
+        split: Split of the dataset.
+        bands: Band names, in the order the encoder sees them.
+        tile_size: Side of the stored tiles in pixels.
+        cut: ``grid`` cuts non-overlapping tiles and drops the remainder at the right and bottom;
+            ``whole`` resizes each image to one tile.
+        options: The dataset's own options.
+    """
+
+    dataset: str
+    split: str
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    tile_size: Positive
+    cut: Literal["grid", "whole"] = "grid"
+    options: dict[str, Any] = {}
+
+
+class Task(Source):
+    """One unlabelled task of the stream."""
+
+    name: Name
+
+
+class Probe(Spec):
+    """One frozen-encoder evaluation on labelled tiles.
+
+    Attributes:
+        name: Name of the column on the leaderboard.
+        probe: Registered probe.
+        task: Name of the task whose domain the tiles are from; None for an outside domain.
+        dataset: As in `Source`.
+        train_split: Split that the probe is fitted on.
+        val_split: Split that choices may be made on; None where the archive has none.
+        test_split: Split that is reported.
+        bands: As in `Source`.
+        tile_size: As in `Source`.
+        cut: As in `Source`.
+        min_share: Share of a tile's pixels that a class must exceed to count as present, where
+            labels are derived from masks.
+        max_tiles: Most tiles per split, chosen by a fixed seed; None for all.
+        options: The dataset's own options.
+        parameters: The probe's own parameters.
+    """
+
+    name: Name
+    probe: str = "ml-knn"
+    task: str | None = None
+    dataset: str
+    train_split: str = "train"
+    val_split: str | None = "val"
+    test_split: str = "test"
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    tile_size: Positive
+    cut: Literal["grid", "whole"] = "grid"
+    min_share: Fraction = 0.01
+    max_tiles: Positive | None = None
+    options: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+
+    def source(self, split: str) -> Source:
+        """Return the tiles of one split of this probe."""
+        return Source(
+            dataset=self.dataset,
+            split=split,
+            bands=self.bands,
+            tile_size=self.tile_size,
+            cut=self.cut,
+            options=self.options,
+        )
+
+    def splits(self) -> dict[str, str]:
+        """Return role (``train``, ``val``, ``test``) to split name, without absent roles."""
+        roles = {"train": self.train_split, "val": self.val_split, "test": self.test_split}
+        return {role: split for role, split in roles.items() if split is not None}
+
+
+class Training(Spec):
+    """How every task is trained (MAE, Table 8 in its appendix, unless a protocol says otherwise).
+
+    Attributes:
+        epochs: Epochs per task.
+        batch_size: Images per step; an incomplete last batch is dropped.
+        learning_rate: Peak rate, absolute.
+        warmup_epochs: Epochs of linear warm-up, counted per step.
+        weight_decay: AdamW's, on parameters of two and more dimensions.
+        betas: AdamW's.
+    """
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Training":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})"
+            )
+        return self
+
+
+class Views(Spec):
+    """Random-resized crop and flip, and what pixel values are divided by.
+
+    Attributes:
+        min_scale: Smallest share of a tile's area that a crop takes.
+        horizontal_flip: Probability of a left-right flip.
+        normalisation: ``dataset`` subtracts each archive's own mean and divides by its deviation
+            per band, both of its training tiles; ``range`` divides by the unit's full scale.
+    """
+
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.8
+    horizontal_flip: Fraction = 0.5
+    normalisation: Literal["dataset", "range"] = "dataset"
+
+
+class Protocol(Spec):
+    """What is the same for every method on one leaderboard.
+
+    Attributes:
+        image_size: Side of the encoder's input in pixels.
+        buffer_size: Images of past tasks that a strategy may keep, in all.
+        seeds: How many seeds a published row has.
+        precision: ``auto`` is bf16 autocast where the device is faster with it, else fp32.
+        backbone: Registered backbone (``name``) and its parameters.
+        training: Epochs, batch, optimiser.
+        views: Crop, flip and normalisation.
+        defaults: Parameters of objectives, strategies and probes by registered name that a method
+            need not state, such as the size of a decoder.
+    """
+
+    image_size: Positive
+    buffer_size: Positive = 1000
+    seeds: Positive = 3
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    backbone: dict[str, Any]
+    training: Training
+    views: Views = Views()
+    defaults: dict[str, dict[str, Any]] = {}
+
+
+class Scenario(Spec):
+    """The ordered tasks, the probes and the protocols.
+
+    Attributes:
+        name: Name on the command line.
+        version: Raised with any change that changes a number.
+        title: One line.
+        tasks: In the order of the stream.
+        probes: In the order of the tables.
+        default_protocol: Protocol of a run that names none.
+        protocols: By name.
+    """
+
+    name: Name
+    version: str
+    title: str
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
+    probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
+    default_protocol: str
+    protocols: dict[str, Protocol]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Scenario":
+        tasks = [task.name for task in self.tasks]
+        probes = [probe.name for probe in self.probes]
+        for names, what in ((tasks, "tasks"), (probes, "probes")):
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {what} have the same name")
+        for probe in self.probes:
+            if probe.task is not None and probe.task not in tasks:
+                raise ValueError(f"probe '{probe.name}' is of unknown task '{probe.task}'")
+        if self.default_protocol not in self.protocols:
+            raise ValueError(f"default_protocol '{self.default_protocol}' is not in protocols")
+        counts = {len(part.bands) for part in (*self.tasks, *self.probes)}
+        if len(counts) != 1:
+            raise ValueError("all tasks and probes must give the encoder the same number of bands")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Number of bands that the encoder sees."""
+        return len(self.tasks[0].bands)
+
+
+class Component(BaseModel):
+    """An objective or strategy in a recipe: a registered name and its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the recipe sets, without the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Method(Spec):
+    """A recipe: one objective and any strategies, in the order in which they act.
+
+    Attributes:
+        name: Name on the command line and the leaderboard.
+        title: One line.
+        objective: The self-supervised loss.
+        strategies: What fights forgetting; none for plain fine-tuning.
+    """
+
+    name: Name
+    title: str
+    objective: Component
+    strategies: tuple[Component, ...] = ()
+
+
+SpecType = TypeVar("SpecType", bound=BaseModel)
+DeclarationKind = Literal["scenarios", "methods"]
+
+
+@cache
+def declarations(kind: DeclarationKind) -> dict[str, Path]:
+    """Return the TOMLs that come with the package, by name.
+
+    An installed wheel holds them as package data, an editable install reads them from the
+    checkout; the working directory is never searched.
+    """
+    package = Path(__file__).parent
+    packaged = package / "_declarations" / kind
+    folder = packaged if packaged.is_dir() else package.parent / kind
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_scenario(name: str) -> Scenario:
+    """Return a scenario by name or by path to a TOML.
+
+    Raises:
+        SpecError: If it is unknown or not valid.
+    """
+    return _load(Scenario, "scenarios", name)
+
+
+def load_method(name: str) -> Method:
+    """Return a method by name or by path to a TOML.
+
+    Raises:
+        SpecError: If it is unknown or not valid.
+    """
+    return _load(Method, "methods", name)
+
+
+def _load(model: type[SpecType], kind: DeclarationKind, name: str) -> SpecType:
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise SpecError(f"There is no file '{name}'; give a path to a TOML, or a known name.")
+    else:
+        known = declarations(kind)
+        if name not in known:
+            raise unknown(kind[:-1], name, known)
+        path = known[name]
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid TOML: {error}.") from error
+    return validated(model, _absolute_references(raw, path.parent), str(path))
+
+
+def _absolute_references(value: Any, folder: Path) -> Any:
+    """Make ``./file.py:Class`` in a TOML relative to the TOML, not to the working directory."""
+    if isinstance(value, dict):
+        return {name: _absolute_references(item, folder) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_absolute_references(item, folder) for item in value]
+    if isinstance(value, str) and ".py:" in value:
+        return str((folder / value).resolve())
+    return value
+
+
+def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
+    """Validate raw values against a model, with one clear sentence on failure.
+
+    Args:
+        model: The pydantic model.
+        raw: What was read.
+        where: File or option, for the sentence.
+
+    Returns:
+        The model's instance.
+
+    Raises:
+        SpecError: On the first thing that is wrong.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            fields = _fields_at(model, first["loc"][:-1])
+            raise unknown(f"key in {where}:", place, fields) from error
+        message = first["msg"].removeprefix("Value error, ")
+        at = f" at '{place}'" if place else ""
+        raise SpecError(f"{where} is not valid{at}: {message}.") from error
+
+
+def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in place:
+        if isinstance(part, int) or not isinstance(current, type):
+            continue
+        field = current.model_fields.get(part)
+        if field is None:
+            continue
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        current = models[0] if models else current
+    prefix = ".".join(str(part) for part in place)
+    return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
+
+
+class RunSpec(Spec):
+    """Scenario × protocol × method × seed, all resolved: what a run is.
+
+    Attributes:
+        scenario: The scenario.
+        protocol_name: Name of the protocol within the scenario.
+        protocol: The protocol, with overrides.
+        method: The recipe, with overrides.
+        seed: The seed.
+        overrides: ``--set`` assignments, sorted; they become part of the row's name.
+    """
+
+    scenario: Scenario
+    protocol_name: str
+    protocol: Protocol
+    method: Method
+    seed: Annotated[int, Field(ge=0)]
+    overrides: dict[str, Any] = {}
+
+
+def resolve_run(
+    scenario: Scenario,
+    method: Method,
+    protocol_name: str | None = None,
+    seed: int = 0,
+    assignments: tuple[str, ...] = (),
+) -> RunSpec:
+    """Apply a protocol and ``--set`` assignments, and fill in every parameter's value.
+
+    Args:
+        scenario: The scenario.
+        method: The recipe.
+        protocol_name: The protocol; the scenario's default if None.
+        seed: The seed.
+        assignments: ``key=value`` texts. Keys are fields of the protocol (``training.epochs``),
+            ``objective.PARAMETER`` or ``strategies.NAME.PARAMETER``.
+
+    Returns:
+        The resolved run; every component carries all its parameters.
+
+    Raises:
+        SpecError: On an unknown protocol, key, component or parameter, or a value of the wrong
+            type.
+    """
+    chosen = protocol_name or scenario.default_protocol
+    if chosen not in scenario.protocols:
+        raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)
+    protocol_raw = scenario.protocols[chosen].model_dump()
+    recipe = {"objective": dict(method.objective.parameters)}
+    for strategy in method.strategies:
+        if f"strategies.{strategy.name}" in recipe:
+            raise SpecError(f"Method {method.name} lists strategy '{strategy.name}' twice.")
+        recipe[f"strategies.{strategy.name}"] = dict(strategy.parameters)
+    overrides = {}
+    for assignment in assignments:
+        name, value = _parse_assignment(assignment)
+        overrides[name] = value
+        owner, _, parameter = name.rpartition(".")
+        if owner in recipe:
+            recipe[owner][parameter] = value
+        elif name.split(".")[0] in ("objective", "strategies"):
+            raise unknown(f"component of method {method.name}", owner or name, recipe)
+        else:
+            _assign(protocol_raw, name, value)
+    protocol = validated(Protocol, protocol_raw, "--set" if overrides else chosen)
+    backbone = Component.model_validate(protocol.backbone)
+    protocol = protocol.model_copy(
+        update={"backbone": _filled("backbones", backbone.name, backbone.parameters, {})}
+    )
+    defaults = protocol.defaults
+    objective = _filled("objectives", method.objective.name, recipe["objective"], defaults)
+    strategies = [
+        _filled("strategies", s.name, recipe[f"strategies.{s.name}"], defaults)
+        for s in method.strategies
+    ]
+    return RunSpec(
+        scenario=scenario,
+        protocol_name=chosen,
+        protocol=protocol,
+        method=Method(
+            name=method.name,
+            title=method.title,
+            objective=Component.model_validate(objective),
+            strategies=tuple(Component.model_validate(s) for s in strategies),
+        ),
+        seed=seed,
+        overrides=dict(sorted(overrides.items())),
+    )
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value.strip():
+        raise SpecError(f"--set takes key=value, as in training.epochs=5; got '{text}'.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word, as in objective.feature=cls
+    return name.strip(), parsed
+
+
+def _assign(raw: dict[str, Any], name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    place = raw
+    for part in path:
+        if not isinstance(place.get(part), dict):
+            raise unknown("key of --set", name, _flat_keys(raw))
+        place = place[part]
+    if last not in place and path[:1] not in (["backbone"], ["defaults"]):
+        raise unknown("key of --set", name, _flat_keys(raw))
+    place[last] = value
+
+
+def _flat_keys(raw: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in raw.items():
+        if isinstance(value, dict) and value:
+            keys += _flat_keys(value, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _filled(
+    kind: registry.Kind, name: str, parameters: dict[str, Any], defaults: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return name and all parameters of a component, defaults filled in, unknown ones refused."""
+    component = registry.load(kind, name)
+    merged = {**defaults.get(name, {}), **parameters}
+    return {"name": name, **validated(component.Params, merged, f"'{name}'").model_dump()}
+
+
+def identity(payload: dict[str, Any]) -> str:
+    """Return the hash of a run's identity: 16 hexadecimal digits of SHA-256 over canonical JSON.
+
+    Args:
+        payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.record`.
+    """
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(text.encode()).hexdigest()[:16]
