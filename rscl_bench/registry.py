@@ -29,7 +29,7 @@ class Entry:
 
 BUILTIN: dict[Kind, dict[str, Entry]] = {
     "backbones": {
-        "vit": Entry("rscl_bench.models.vit:build_vit", "vision transformer (timm)"),
+        "vit": Entry("rscl_bench.models.vit:ViT", "vision transformer (timm)"),
     },
     "objectives": {
         "mae": Entry("rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)"),

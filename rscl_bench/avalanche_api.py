@@ -1,0 +1,30 @@
+"""The one place that imports Avalanche, so that its import-time warnings are met once."""
+
+import warnings
+
+with warnings.catch_warnings():
+    # qpsolvers, for a plugin that is not used here, warns that it finds no solver.
+    warnings.filterwarnings("ignore", message="no QP solver found", category=UserWarning)
+    from avalanche.benchmarks import CLScenario, DatasetExperience, benchmark_from_datasets
+    from avalanche.benchmarks.utils import AvalancheDataset
+    from avalanche.benchmarks.utils.data_attribute import DataAttribute
+    from avalanche.core import BaseSGDPlugin
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.storage_policy import ExperienceBalancedBuffer
+    from avalanche.training.templates.base_sgd import BaseSGDTemplate
+    from avalanche.training.templates.observation_type import BatchObservation
+    from avalanche.training.templates.update_type import SGDUpdate
+
+__all__ = [
+    "AvalancheDataset",
+    "BaseSGDPlugin",
+    "BaseSGDTemplate",
+    "BatchObservation",
+    "CLScenario",
+    "DataAttribute",
+    "DatasetExperience",
+    "EvaluationPlugin",
+    "ExperienceBalancedBuffer",
+    "SGDUpdate",
+    "benchmark_from_datasets",
+]

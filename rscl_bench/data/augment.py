@@ -1,0 +1,143 @@
+"""Views of tiles, whole batches at a time, on the device of the encoder.
+
+A crop with antialiased bilinear resizing is linear and separable, so a batch of them is two batched
+matrix products: rows, then columns, each image with its own weights. This gives torchvision's
+``resized_crop(antialias=True)`` for any number of bands without one Python call per image.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rscl_bench.spec import Views
+
+_ATTEMPTS = 10  # torchvision's RandomResizedCrop
+_LOG_RATIO = math.log(4 / 3)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-band mean and deviation in the declared unit, each ``[C]`` float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def to(self, device: torch.device) -> "Normalisation":
+        """Return the same values on a device."""
+        return Normalisation(self.mean.to(device), self.std.to(device))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One crop per image, in pixels.
+
+    Attributes:
+        top: First row, ``[B]`` int64.
+        left: First column, ``[B]`` int64.
+        height: Rows, ``[B]`` int64.
+        width: Columns, ``[B]`` int64.
+        flip: Whether the crop is mirrored left-right, ``[B]`` bool.
+    """
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+
+
+def draw_crops(
+    count: int, height: int, width: int, views: Views, generator: torch.Generator
+) -> Crops:
+    """Draw random-resized crops as torchvision's ``RandomResizedCrop`` does, for a whole batch.
+
+    Area uniform in [``min_scale``, 1], aspect ratio log-uniform in [3/4, 4/3]; the first of ten
+    draws that fits is taken, and the whole tile if none does (tiles are square, so that is
+    torchvision's fallback too).
+
+    Args:
+        count: Number of images B.
+        height: Rows of the tiles.
+        width: Columns of the tiles.
+        views: Smallest scale and probability of a flip.
+        generator: Source of randomness; its device is the result's.
+
+    Returns:
+        B crops.
+    """
+    device = generator.device
+    draws = torch.rand(5, _ATTEMPTS, count, generator=generator, device=device)
+    area = height * width * (views.min_scale + (1 - views.min_scale) * draws[0])
+    ratio = torch.exp(_LOG_RATIO * (2 * draws[1] - 1))
+    widths = torch.round(torch.sqrt(area * ratio)).long()
+    heights = torch.round(torch.sqrt(area / ratio)).long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.float().argmax(dim=0, keepdim=True)
+    some = fits.any(dim=0)
+    crop_h = torch.where(some, heights.gather(0, first)[0], height)
+    crop_w = torch.where(some, widths.gather(0, first)[0], width)
+    return Crops(
+        top=(draws[2, 0] * (height - crop_h + 1)).long(),
+        left=(draws[3, 0] * (width - crop_w + 1)).long(),
+        height=crop_h,
+        width=crop_w,
+        flip=draws[4, 0] < views.horizontal_flip,
+    )
+
+
+def whole_tiles(count: int, height: int, width: int, device: torch.device) -> Crops:
+    """Return the crops that take each tile whole and unflipped, for probes."""
+    zeros = torch.zeros(count, dtype=torch.long, device=device)
+    return Crops(zeros, zeros, zeros + height, zeros + width, zeros.bool())
+
+
+def resized_crops(tiles: Tensor, crops: Crops, size: int, normalisation: Normalisation) -> Tensor:
+    """Crop, flip, resize with antialiasing, and normalise a batch.
+
+    Args:
+        tiles: ``[B, H, W, C]``, ``uint8``, ``uint16`` or float, in the declared unit.
+        crops: One crop per tile.
+        size: Side of the result.
+        normalisation: What is subtracted and divided by.
+
+    Returns:
+        ``[B, C, size, size]`` float32.
+    """
+    batch, height, width, bands = tiles.shape
+    rows = resize_weights(crops.top, crops.height, height, size)
+    columns = resize_weights(crops.left, crops.width, width, size)
+    columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
+    # Rows first: they need no copy of the tiles into channels-first order.
+    squeezed = torch.bmm(rows, tiles.reshape(batch, height, width * bands).float())
+    squeezed = squeezed.view(batch, size, width, bands).permute(0, 2, 1, 3)
+    image = torch.bmm(columns, squeezed.reshape(batch, width, size * bands))
+    image = image.view(batch, size, size, bands).permute(0, 3, 2, 1)  # from [B, W, H, C]
+    mean, std = normalisation.mean[:, None, None], normalisation.std[:, None, None]
+    return ((image - mean) / std).contiguous()
+
+
+def resize_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """Return the antialiased bilinear weights that resize ``[start, start + length)`` to ``size``.
+
+    The triangle filter of Pillow and torchvision: support ``max(length / size, 1)`` pixels, cut at
+    the border of the crop, normalised.
+
+    Args:
+        start: First pixel of each crop, ``[B]``.
+        length: Pixels of each crop, ``[B]``.
+        pixels: Pixels of the tile along this axis.
+        size: Pixels of the result.
+
+    Returns:
+        ``[B, size, pixels]`` float32; rows sum to 1.
+    """
+    device = start.device
+    start, length = start[:, None, None].double(), length[:, None, None].double()
+    scale = length / size
+    centre = start + (torch.arange(size, device=device)[:, None] + 0.5) * scale
+    position = torch.arange(pixels, device=device)[None, :] + 0.5
+    weight = (1 - (position - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = weight * ((position > start) & (position < start + length))
+    return (weight / weight.sum(dim=2, keepdim=True)).float()

@@ -1,0 +1,1 @@
+"""The training template and the runner."""

@@ -1,0 +1,235 @@
+"""The training template: Avalanche's loop and hooks, for objectives without labels."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rscl_bench.avalanche_api import (
+    BaseSGDPlugin,
+    BaseSGDTemplate,
+    BatchObservation,
+    DatasetExperience,
+    EvaluationPlugin,
+    SGDUpdate,
+)
+from rscl_bench.data.augment import Normalisation, draw_crops, resized_crops
+from rscl_bench.data.stream import TileLoader, read_tiles
+from rscl_bench.data.tile_store import TileStore
+from rscl_bench.engine.schedule import learning_rate
+from rscl_bench.errors import TrainingError
+from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.randomness import torch_generator
+from rscl_bench.spec import Protocol
+from rscl_bench.strategies.base import Strategy
+
+#: Called after every step with (task, step, steps of the task, loss on the device).
+StepListener = Callable[[int, int, int, Tensor], None]
+
+
+class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # type: ignore[misc]
+    """Trains an objective on a stream of unlabelled tiles, strategies acting at Avalanche's hooks.
+
+    A step: raw tiles from the map, to the device, crop and flip, strategies' ``before_forward``,
+    objective, strategies' ``before_backward``, update. Optimiser and schedule start anew in every
+    task; weights carry over.
+
+    Attributes:
+        task: Number of the current task, from 0.
+        step: Number of the current step within the task, from 0.
+        steps: Steps of the current task.
+        views: The current views, each ``[B, C, H, W]`` float32.
+        mb_output: What the objective gave for them.
+        train_seconds: Time of every ended task's steps, with the device synchronised.
+        final_loss: Mean loss of every ended task's last epoch, strategies' terms included.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        stores: Sequence[TileStore],
+        normalisations: Sequence[Normalisation],
+        strategies: Sequence[Strategy],
+        protocol: Protocol,
+        seed: int,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        plugins: Sequence[BaseSGDPlugin] = (),
+        on_step: StepListener | None = None,
+    ):
+        """Prepare training.
+
+        Args:
+            objective: What is trained.
+            stores: Tiles of every task.
+            normalisations: Of every task.
+            strategies: In the order in which they act.
+            protocol: Batch, epochs, optimiser, views.
+            seed: The run's seed.
+            device: Where training happens.
+            autocast: Makes the context of forward passes.
+            plugins: More Avalanche plugins, called after the strategies.
+            on_step: Told of every step.
+        """
+        self.protocol = protocol
+        self.seed = seed
+        self.stores = stores
+        self.strategies = list(strategies)
+        self.normalisations = [n.to(device) for n in normalisations]
+        self.autocast = autocast
+        self.on_step = on_step
+        self.task = -1
+        self.step = self.steps = 0
+        self.views: list[Tensor] = []
+        self.train_seconds: list[float] = []
+        self.final_loss: list[float] = []
+        super().__init__(
+            model=objective,
+            optimizer=torch.optim.AdamW(objective.parameters()),  # replaced in every task
+            train_mb_size=protocol.training.batch_size,
+            train_epochs=protocol.training.epochs,
+            device=device,
+            plugins=[*self.strategies, *plugins],
+            evaluator=EvaluationPlugin(),
+        )
+
+    # What Avalanche's loop calls, in its order.
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        self.task = self.experience.current_experience
+        self.step = 0
+        super()._before_training_exp(**kwargs)
+
+    def make_train_dataloader(self, **_: Any) -> None:
+        """Read whole batches from the tile store."""
+        self.dataloader = TileLoader(
+            self.stores[self.task], self.protocol.training.batch_size, self.seed, self.task
+        )
+        self.steps = len(self.dataloader) * self.train_epochs
+
+    def check_model_and_optimizer(self, **_: Any) -> None:
+        """Start a new optimiser over what is trained: objective and strategies' heads."""
+        training = self.protocol.training
+        self.optimizer = torch.optim.AdamW(
+            weight_decay_groups(self.trained_modules(), training.weight_decay),
+            lr=training.learning_rate,
+            betas=training.betas,
+            fused=True,
+        )
+
+    def trained_modules(self) -> list[nn.Module]:
+        """Return the objective and the strategies' heads."""
+        heads = [strategy.head for strategy in self.strategies if strategy.head is not None]
+        return [self.model, *heads]
+
+    def _train_exp(self, experience: DatasetExperience, *args: Any, **kwargs: Any) -> None:
+        self._non_finite = torch.full((), -1, device=self.device)
+        self._epoch_loss = torch.zeros((), device=self.device)
+        self._synchronise()
+        started = time.perf_counter()
+        super()._train_exp(experience, *args, **kwargs)
+        self._synchronise()
+        self.train_seconds.append(time.perf_counter() - started)
+        self._refuse_non_finite()
+        self.final_loss.append(float(self._epoch_loss) / len(self.dataloader))
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Run one epoch of Avalanche's loop."""
+        self._epoch_loss.zero_()
+        super().training_epoch(**kwargs)
+
+    def _unpack_minibatch(self) -> None:
+        tiles = self.mbatch.to(self.device, non_blocking=True)
+        self.views = self._augment(tiles, self.task, "views")
+        rate = learning_rate(
+            self.step,
+            self.steps,
+            round(self.protocol.training.warmup_epochs * len(self.dataloader)),
+            self.protocol.training.learning_rate,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def forward(self) -> Output:
+        """Run the objective on the current views."""
+        with self.autocast():
+            output: Output = self.model(self.views, self._generator("objective"))
+        return output
+
+    def criterion(self) -> Tensor:
+        """Return the objective's loss; strategies add theirs in ``before_backward``."""
+        return self.mb_output.loss
+
+    def _before_backward(self, **kwargs: Any) -> None:
+        with self.autocast():
+            super()._before_backward(**kwargs)
+        loss = self.loss.detach().squeeze()
+        self._epoch_loss += loss
+        bad = ~torch.isfinite(loss) & (self._non_finite < 0)
+        self._non_finite = torch.where(bad, self.step, self._non_finite)
+        # Reading the flag makes a GPU wait, so there only now and then; the step is kept.
+        if self.device.type == "cpu" or self.step % 50 == 0:
+            self._refuse_non_finite()
+
+    def _after_training_iteration(self, **kwargs: Any) -> None:
+        super()._after_training_iteration(**kwargs)
+        self.step += 1
+        if self.on_step is not None:
+            self.on_step(self.task, self.step, self.steps, self.loss.detach())
+
+    # What strategies call.
+
+    def views_of(self, tiles: Sequence[tuple[int, Tensor]], purpose: str) -> list[Tensor]:
+        """Return fresh views of stored tiles; see `rscl_bench.strategies.base.Trainer`."""
+        parts = []
+        for task, indices in tiles:
+            raw = read_tiles(self.stores[task], indices.numpy()).to(self.device)
+            parts.append(self._augment(raw, task, f"{purpose} of task {task}"))
+        return [torch.cat(views) for views in zip(*parts, strict=True)]
+
+    # Ours.
+
+    def _augment(self, tiles: Tensor, task: int, purpose: str) -> list[Tensor]:
+        generator = self._generator(purpose)
+        count, height, width, _ = tiles.shape
+        return [
+            resized_crops(
+                tiles,
+                draw_crops(count, height, width, self.protocol.views, generator),
+                self.protocol.image_size,
+                self.normalisations[task],
+            )
+            for _ in range(self.model.views)
+        ]
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch_generator(self.device, self.seed, purpose, self.task, self.step)
+
+    def _refuse_non_finite(self) -> None:
+        step = int(self._non_finite)
+        if step >= 0:
+            raise TrainingError(
+                f"The loss became NaN or infinite at step {step} of task {self.task + 1}; lower "
+                "training.learning_rate or run with --set precision=fp32."
+            )
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def weight_decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: no decay on parameters of one dimension (He et al. 2022, code)."""
+    trained = list(_trained(modules))
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _trained(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    for module in modules:
+        yield from (p for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,132 @@
+"""Masked autoencoder (He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners")."""
+
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import torch
+from lightly.models import utils
+from lightly.models.modules import MaskedVisionTransformerDecoderTIMM
+from pydantic import Field
+from torch import Tensor, nn
+
+from rscl_bench.errors import SpecError
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.vit import ViT
+from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.spec import Positive, Spec
+
+
+class MAEParams(Spec):
+    """Masking and decoder (He et al. 2022, Section 3; the decoder's defaults are theirs).
+
+    Attributes:
+        mask_ratio: Share of patches that are hidden from the encoder.
+        norm_pix: Whether each target patch is standardised by its own mean and deviation.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Blocks of the decoder.
+        decoder_heads: Attention heads of the decoder.
+    """
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    norm_pix: bool = False
+    decoder_dim: Positive = 512
+    decoder_depth: Positive = 8
+    decoder_heads: Positive = 16
+
+
+class MAE(Objective):
+    """Reconstructs the pixels of hidden patches from the visible ones."""
+
+    Params = MAEParams
+
+    def __init__(self, params: MAEParams, encoder: Encoder):
+        """Build the decoder for an encoder.
+
+        Args:
+            params: Masking and decoder.
+            encoder: A ViT.
+
+        Raises:
+            SpecError: If the encoder cannot leave patches out, or nothing stays visible or hidden.
+        """
+        super().__init__(params, encoder)
+        if not isinstance(encoder, ViT):
+            raise SpecError(
+                f"Objective 'mae' needs an encoder that can leave patches out, which "
+                f"{type(encoder).__name__} cannot; set backbone.name = 'vit'."
+            )
+        self.params = params
+        self.visible = int(encoder.num_patches * (1 - params.mask_ratio))
+        if not 0 < self.visible < encoder.num_patches:
+            raise SpecError(
+                f"mask_ratio {params.mask_ratio} leaves {self.visible} of {encoder.num_patches} "
+                "patches visible; at least one must be visible and one hidden."
+            )
+        if params.decoder_dim % (2 * params.decoder_heads) or params.decoder_dim % 4:
+            raise SpecError(
+                f"decoder_dim {params.decoder_dim} must be a multiple of 4 and of twice "
+                f"decoder_heads ({params.decoder_heads})."
+            )
+        channels = encoder.masked_vit.vit.patch_embed.proj.in_channels
+        self.embed = nn.Linear(encoder.feature_dim, params.decoder_dim)
+        self.decoder = MaskedVisionTransformerDecoderTIMM(
+            num_patches=encoder.num_patches,
+            embed_dim=params.decoder_dim,
+            depth=params.decoder_depth,
+            num_heads=params.decoder_heads,
+        )
+        self.predict = nn.Linear(params.decoder_dim, encoder.patch_size**2 * channels)
+        for layer in (self.embed, self.predict):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    @property
+    def vit(self) -> ViT:
+        """The encoder, known to be a ViT."""
+        return cast("ViT", self.encoder)
+
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+        """Return the reconstruction loss of one view per image; see `Objective.forward`."""
+        (images,) = views
+        batch, patches = len(images), self.vit.num_patches
+        noise = torch.rand(batch, patches, generator=generator, device=images.device)
+        keep, hidden = self.split_tokens(noise)
+        encoded = self.vit(images, keep)
+        predicted = self.decode(encoded, keep, hidden)
+        target = self.targets(images, hidden)
+        loss = (predicted.float() - target).square().mean(dim=-1).mean()
+        return Output(loss, (encoded,))
+
+    def split_tokens(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Split tokens into visible and hidden ones by noise, lowest first (Section 3, "Masking").
+
+        Args:
+            noise: One number per patch, ``[B, N]``.
+
+        Returns:
+            Token indices to keep ``[B, 1 + V]``, the class token (0) first, and hidden ones
+            ``[B, N - V]``; patches count from 1.
+        """
+        order = noise.argsort(dim=1, stable=True) + 1
+        keep = torch.cat([torch.zeros_like(order[:, :1]), order[:, : self.visible]], dim=1)
+        return keep, order[:, self.visible :]
+
+    def decode(self, encoded: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+        """Predict the pixels of hidden patches: ``[B, N - V, p * p * C]``."""
+        tokens = self.embed(encoded)
+        batch, length = len(encoded), self.decoder.sequence_length
+        full = utils.repeat_token(self.decoder.mask_token, (batch, length)).type_as(tokens)
+        full = utils.set_at_index(full, keep, tokens)
+        decoded = self.decoder.decode(self.decoder.add_pos_embed(full))
+        prediction: Tensor = self.predict(utils.get_at_index(decoded, hidden))
+        return prediction
+
+    def targets(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Return the pixels of hidden patches, ``[B, N - V, p * p * C]`` float32."""
+        patches = utils.patchify(images, self.vit.patch_size)
+        target = utils.get_at_index(patches, hidden - 1)
+        if self.params.norm_pix:
+            mean = target.mean(dim=-1, keepdim=True)
+            variance = target.var(dim=-1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()
+        return target

@@ -1,0 +1,1 @@
+"""Continual-learning strategies, one file each; every one is an Avalanche plugin."""

@@ -1,0 +1,95 @@
+"""What a continual strategy is: an Avalanche plugin with parameters, heads and state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rscl_bench.avalanche_api import BaseSGDPlugin, DatasetExperience
+from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.spec import Protocol as ProtocolSpec
+from rscl_bench.spec import Spec
+
+
+class Trainer(Protocol):
+    """What a strategy may use of the training template at each hook.
+
+    Attributes:
+        experience: The current Avalanche experience.
+        task: Number of the current task, from 0.
+        step: Number of the current step within the task, from 0.
+        views: The current views, each ``[B, C, H, W]``; a strategy may replace them in
+            ``before_forward``.
+        mb_output: What the objective gave; there from ``after_forward`` on.
+        loss: The loss so far; a strategy adds to it in ``before_backward``.
+    """
+
+    experience: DatasetExperience
+    task: int
+    step: int
+    views: list[Tensor]
+    mb_output: Output
+    loss: Tensor
+
+    def views_of(self, tiles: Sequence[tuple[int, Tensor]], purpose: str) -> list[Tensor]:
+        """Return fresh views of stored tiles, each ``[B, C, H, W]``.
+
+        Args:
+            tiles: Pairs of a task's number and indices into its tiles ``[n]``.
+            purpose: Key of the randomness, so that two strategies do not share crops.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy is built with.
+
+    Attributes:
+        objective: The objective that it acts on.
+        protocol: The run's protocol.
+        seed: The run's seed.
+        device: Where training happens.
+    """
+
+    objective: Objective
+    protocol: ProtocolSpec
+    seed: int
+    device: torch.device
+
+
+class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc]
+    """Base of all strategies.
+
+    A subclass takes ``(params, context)`` and overrides Avalanche's hooks (``before_training_exp``,
+    ``before_forward``, ``before_backward``, ``after_training_exp`` ...), whose first argument is a
+    `Trainer`. Teachers and other frozen copies are kept outside ``head``.
+
+    Attributes:
+        Params: What a recipe may set.
+        needs: Attributes that the objective must have, checked before training.
+        head: Modules that are trained along with the objective, or None.
+    """
+
+    Params: ClassVar[type[Spec]]
+    needs: ClassVar[tuple[str, ...]] = ()
+    head: nn.Module | None = None
+
+    def __init__(self, params: Spec, context: Context):
+        super().__init__()
+        self.context = context
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what must outlive a task, apart from ``head``, as tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``state_dict`` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state but was given {sorted(state)}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts for the run record, such as how full a buffer is."""
+        return {}

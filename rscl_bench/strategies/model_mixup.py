@@ -1,0 +1,152 @@
+"""Model mixup distillation of CoSMAE (Eq. 3 to 5): a mixture of old and current weights teaches."""
+
+import copy
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightly.loss import NTXentLoss
+from pydantic import Field
+from torch import Tensor, nn
+
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.randomness import seeded
+from rscl_bench.spec import Positive
+from rscl_bench.strategies.base import Context, Strategy, Trainer
+from rscl_bench.strategies.mixing import MixingParams
+
+
+class ModelMixupParams(MixingParams):
+    """The teacher's mixture and the distillation loss.
+
+    Attributes:
+        beta: Weight β of the distillation loss; 0 leaves it out.
+        temperature: τ of the contrastive loss.
+        loss: ``ntxent`` contrasts all 2B features; ``eq4`` is Eq. 4 as printed, which leaves the
+            positive out of the denominator.
+        feature: Pooling of student and teacher: mean patch token, or class token.
+        hidden_dim: Hidden width of the projector.
+        keep_projector: Whether the projector persists across tasks or starts anew in each.
+    """
+
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    loss: Literal["ntxent", "eq4"] = "ntxent"
+    feature: Pool = "patches"
+    hidden_dim: Positive = 128
+    keep_projector: bool = True
+
+
+class ModelMixup(Strategy):
+    """From the second task on, adds β · L_MIM between student and a mixed teacher.
+
+    The teacher's weights are θ̃ = λ2 θ_t + (1 − λ2) θ_{t−1} (Eq. 3), encoder only, with λ2 ~
+    Beta(α2, α2) drawn at every step and the current θ_t. It sees the whole views that the student
+    sees masked or augmented. Works with any objective: it needs nothing but an encoder.
+    """
+
+    Params = ModelMixupParams
+
+    def __init__(self, params: ModelMixupParams, context: Context):
+        super().__init__(params, context)
+        self.params = params
+        self.student = context.objective.encoder
+        self.head = self._projector(0)
+        self.previous: Encoder | None = None
+        self.teacher: Encoder | None = None
+        self.ntxent = NTXentLoss(temperature=params.temperature)
+
+    def _projector(self, task: int) -> nn.Module:
+        """Return D → hidden → ReLU → D; the cosine with the teacher fixes the output's width."""
+        width, hidden = self.student.feature_dim, self.params.hidden_dim
+        with seeded(self.context.seed, "model-mixup projector", task):
+            layers = nn.Sequential(
+                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
+            )
+        return layers.to(self.context.device)
+
+    def before_train_dataset_adaptation(self, strategy: Trainer, **_: Any) -> None:
+        """Start a new projector, where one is wanted, before the optimiser is made."""
+        if strategy.task > 0 and not self.params.keep_projector:
+            self.head = self._projector(strategy.task)
+
+    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the distillation loss, averaged over the views."""
+        if self.previous is None or self.teacher is None or self.params.beta == 0:
+            return
+        (weight,) = self.params.draw(
+            1, self.context.seed, "model-mixup", strategy.task, strategy.step
+        )
+        mix_weights(self.teacher, self.previous, self.student, weight)
+        losses = [
+            self._distillation(view, encoded, self.teacher)
+            for view, encoded in zip(strategy.views, strategy.mb_output.encoded, strict=True)
+        ]
+        strategy.loss = strategy.loss + self.params.beta * torch.stack(losses).mean()
+
+    def _distillation(self, view: Tensor, encoded: Tensor, teacher: Encoder) -> Tensor:
+        assert self.head is not None
+        with torch.no_grad():
+            target = teacher.pool(teacher(view), self.params.feature)
+        student = self.head(self.student.pool(encoded, self.params.feature)).float()
+        if self.params.loss == "eq4":
+            return literal_eq4(student, target.float(), self.params.temperature)
+        loss: Tensor = self.ntxent(student, target.float())
+        return loss
+
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Keep the encoder at the end of the task as θ_{t−1} of the next."""
+        self.previous = frozen_copy(self.student)
+        if self.teacher is None:
+            self.teacher = frozen_copy(self.student)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return θ_{t−1}; the teacher is made from it at every step."""
+        return {} if self.previous is None else dict(self.previous.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back θ_{t−1}."""
+        if state:
+            self.previous = frozen_copy(self.student)
+            self.previous.load_state_dict(state)
+            self.teacher = frozen_copy(self.student)
+
+
+def frozen_copy(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder that takes no gradient and stays in evaluation mode."""
+    return copy.deepcopy(encoder).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def mix_weights(teacher: Encoder, previous: Encoder, current: Encoder, weight: float) -> None:
+    """Set θ̃ = λ θ_t + (1 − λ) θ_{t−1} in place (CoSMAE, Eq. 3).
+
+    Args:
+        teacher: Takes θ̃.
+        previous: Holds θ_{t−1}.
+        current: Holds θ_t; its buffers, where it has any, are copied unmixed.
+        weight: λ.
+    """
+    mixed = list(teacher.parameters())
+    torch._foreach_copy_(mixed, list(previous.parameters()))
+    torch._foreach_lerp_(mixed, list(current.parameters()), weight)
+    for target, source in zip(teacher.buffers(), current.buffers(), strict=True):
+        target.copy_(source)
+
+
+def literal_eq4(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return Eq. 4 of CoSMAE as printed: the positive is not in the denominator.
+
+    Args:
+        student: Projected student features, ``[B, D]``.
+        teacher: Teacher features, ``[B, D]``.
+        temperature: τ.
+
+    Returns:
+        The mean over the batch, a scalar; may be negative.
+    """
+    similarity = F.normalize(student, dim=1) @ F.normalize(teacher, dim=1).T / temperature
+    positive = similarity.diagonal()
+    itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    negatives = similarity.masked_fill(itself, float("-inf"))
+    return (negatives.logsumexp(dim=1) - positive).mean()
