@@ -23,8 +23,16 @@ __all__ = [
     "CLScenario",
     "DataAttribute",
     "DatasetExperience",
-    "EvaluationPlugin",
     "ExperienceBalancedBuffer",
     "SGDUpdate",
     "benchmark_from_datasets",
+    "no_evaluation",
 ]
+
+
+def no_evaluation() -> EvaluationPlugin:
+    """Return an evaluation plugin that measures and logs nothing, without the warning that it
+    logs nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified", category=UserWarning)
+        return EvaluationPlugin()

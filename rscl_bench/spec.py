@@ -280,21 +280,39 @@ def load_method(name: str) -> Method:
     return _load(Method, "methods", name)
 
 
+def load_any(name: str) -> Scenario | Method:
+    """Return a scenario or method by name or by path to a TOML; a method's defaults are filled in.
+
+    Raises:
+        SpecError: If it is unknown or not valid.
+    """
+    known = {**declarations("scenarios"), **declarations("methods")}
+    raw = _read_toml(name, known, "scenario or method")
+    if "tasks" in raw:
+        return validated(Scenario, raw, name)
+    method = validated(Method, raw, name)
+    return _with_parameters(method, {}, {})
+
+
 def _load(model: type[SpecType], kind: DeclarationKind, name: str) -> SpecType:
+    return validated(model, _read_toml(name, declarations(kind), kind[:-1]), name)
+
+
+def _read_toml(name: str, known: dict[str, Path], what: str) -> dict[str, Any]:
     if name.endswith(".toml"):
         path = Path(name)
         if not path.is_file():
             raise SpecError(f"There is no file '{name}'; give a path to a TOML, or a known name.")
     else:
-        known = declarations(kind)
         if name not in known:
-            raise unknown(kind[:-1], name, known)
+            raise unknown(what, name, known)
         path = known[name]
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not valid TOML: {error}.") from error
-    return validated(model, _absolute_references(raw, path.parent), str(path))
+    resolved: dict[str, Any] = _absolute_references(raw, path.parent)
+    return resolved
 
 
 def _absolute_references(value: Any, folder: Path) -> Any:
@@ -398,20 +416,17 @@ def resolve_run(
     if chosen not in scenario.protocols:
         raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)
     protocol_raw = scenario.protocols[chosen].model_dump()
-    recipe = {"objective": dict(method.objective.parameters)}
-    for strategy in method.strategies:
-        if f"strategies.{strategy.name}" in recipe:
-            raise SpecError(f"Method {method.name} lists strategy '{strategy.name}' twice.")
-        recipe[f"strategies.{strategy.name}"] = dict(strategy.parameters)
+    components = ["objective", *(f"strategies.{s.name}" for s in method.strategies)]
+    changes: dict[str, dict[str, Any]] = {component: {} for component in components}
     overrides = {}
     for assignment in assignments:
         name, value = _parse_assignment(assignment)
         overrides[name] = value
         owner, _, parameter = name.rpartition(".")
-        if owner in recipe:
-            recipe[owner][parameter] = value
+        if owner in changes:
+            changes[owner][parameter] = value
         elif name.split(".")[0] in ("objective", "strategies"):
-            raise unknown(f"component of method {method.name}", owner or name, recipe)
+            raise unknown(f"component of method {method.name}", owner or name, changes)
         else:
             _assign(protocol_raw, name, value)
     protocol = validated(Protocol, protocol_raw, "--set" if overrides else chosen)
@@ -419,24 +434,38 @@ def resolve_run(
     protocol = protocol.model_copy(
         update={"backbone": _filled("backbones", backbone.name, backbone.parameters, {})}
     )
-    defaults = protocol.defaults
-    objective = _filled("objectives", method.objective.name, recipe["objective"], defaults)
-    strategies = [
-        _filled("strategies", s.name, recipe[f"strategies.{s.name}"], defaults)
-        for s in method.strategies
-    ]
     return RunSpec(
         scenario=scenario,
         protocol_name=chosen,
         protocol=protocol,
-        method=Method(
-            name=method.name,
-            title=method.title,
-            objective=Component.model_validate(objective),
-            strategies=tuple(Component.model_validate(s) for s in strategies),
-        ),
+        method=_with_parameters(method, changes, protocol.defaults),
         seed=seed,
         overrides=dict(sorted(overrides.items())),
+    )
+
+
+def _with_parameters(
+    method: Method, changes: dict[str, dict[str, Any]], defaults: dict[str, dict[str, Any]]
+) -> Method:
+    """Return a recipe whose components carry all their parameters.
+
+    A protocol's defaults give way to the recipe, and the recipe to ``--set``.
+    """
+    names = [strategy.name for strategy in method.strategies]
+    if len(set(names)) != len(names):
+        raise SpecError(f"Method {method.name} lists a strategy twice: {', '.join(names)}.")
+    recipe = method.objective
+    changed = {**recipe.parameters, **changes.get("objective", {})}
+    objective = _filled("objectives", recipe.name, changed, defaults)
+    strategies = []
+    for recipe in method.strategies:
+        changed = {**recipe.parameters, **changes.get(f"strategies.{recipe.name}", {})}
+        strategies.append(_filled("strategies", recipe.name, changed, defaults))
+    return method.model_copy(
+        update={
+            "objective": Component.model_validate(objective),
+            "strategies": tuple(Component.model_validate(s) for s in strategies),
+        }
     )
 
 

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rscl_bench.errors import ArchiveError, SpecError, unknown
+from rscl_bench.errors import ArchiveError, RsclError, SpecError, unknown
 from rscl_bench.sensors import Sensor
 from rscl_bench.spec import Spec, validated
+
+#: File in an archive's folder that says that its images are synthetic; see `write_sketch`.
+SKETCH_MARKER = "SKETCH"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,15 @@ class DatasetAdapter(ABC):
     @classmethod
     @abstractmethod
     def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
-        """Write a small synthetic archive in the true on-disk layout below ``data_root``."""
+        """Write a small synthetic archive in the true on-disk layout below ``data_root``.
+
+        It holds a file ``SKETCH``, so that synthetic images are never taken for real ones.
+        """
+
+    @property
+    def is_sketch(self) -> bool:
+        """Whether the archive is a synthetic one, written by ``write_sketch``."""
+        return (self.root / SKETCH_MARKER).is_file()
 
     def __len__(self) -> int:
         """Return the number of images in the split."""
@@ -122,7 +133,7 @@ class DatasetAdapter(ABC):
         path = self.files[index]
         try:
             scene = self._read(index, with_labels)
-        except ArchiveError:
+        except RsclError:
             raise
         except Exception as error:
             raise ArchiveError(

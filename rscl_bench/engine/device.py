@@ -1,5 +1,6 @@
 """Device and precision of a run, through Lightning Fabric."""
 
+import logging
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -59,6 +60,8 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         resolved = "bf16" if _native_bf16(accelerator) else "fp32"
     else:
         resolved = precision
+    # Importing Fabric sets this level to INFO, and its one line on precision is in our record.
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,
         devices=[int(index or 0)] if accelerator == "cuda" else 1,

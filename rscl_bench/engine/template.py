@@ -13,8 +13,8 @@ from rscl_bench.avalanche_api import (
     BaseSGDTemplate,
     BatchObservation,
     DatasetExperience,
-    EvaluationPlugin,
     SGDUpdate,
+    no_evaluation,
 )
 from rscl_bench.data.augment import Normalisation, draw_crops, resized_crops
 from rscl_bench.data.stream import TileLoader, read_tiles
@@ -49,6 +49,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def __init__(
         self,
+        *,
         objective: Objective,
         stores: Sequence[TileStore],
         normalisations: Sequence[Normalisation],
@@ -93,7 +94,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
             train_epochs=protocol.training.epochs,
             device=device,
             plugins=[*self.strategies, *plugins],
-            evaluator=EvaluationPlugin(),
+            # Avalanche's metrics log absent values as 0; ours come from probes.
+            evaluator=no_evaluation(),
         )
 
     # What Avalanche's loop calls, in its order.

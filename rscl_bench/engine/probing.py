@@ -1,0 +1,137 @@
+"""Probes of a run: their tiles, opened once, and their scores for any features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rscl_bench import registry
+from rscl_bench.data.augment import Normalisation
+from rscl_bench.data.tile_store import Progress, TileStore, open_or_pack
+from rscl_bench.engine.device import Device
+from rscl_bench.engine.encode import encode_tiles
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.probes.base import Probe
+from rscl_bench.probes.metrics import multilabel_map
+from rscl_bench.probes.pixel_statistics import pixel_statistics
+from rscl_bench.randomness import numpy_generator
+from rscl_bench.results.record import ProbeScore
+from rscl_bench.spec import Protocol, Source, validated
+from rscl_bench.spec import Probe as ProbeSpec
+
+Features = Callable[[TileStore, NDArray[np.int64]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class OpenProbe:
+    """A probe with its tiles.
+
+    Attributes:
+        spec: What the scenario says.
+        probe: The registered probe.
+        stores: Tiles by role: ``train``, ``val`` (not in every archive) and ``test``.
+        indices: Which tiles of each role are used, ``[M]``.
+        labels: Labels of the used tiles by role, ``[M, L]``.
+        normalisation: Of the training split.
+    """
+
+    spec: ProbeSpec
+    probe: Probe
+    stores: dict[str, TileStore]
+    indices: dict[str, NDArray[np.int64]]
+    labels: dict[str, NDArray[np.uint8]]
+    normalisation: Normalisation
+
+    def score(self, features: Features) -> ProbeScore:
+        """Fit on training features, and score validation and test features."""
+        encoded = {role: features(self.stores[role], self.indices[role]) for role in self.stores}
+        maps = {
+            role: multilabel_map(
+                self.labels[role],
+                self.probe.score(encoded["train"], self.labels["train"], encoded[role]),
+            )
+            for role in self.stores
+            if role != "train"
+        }
+        return ProbeScore(test=maps["test"], val=maps.get("val"))
+
+    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> ProbeScore:
+        """Score a frozen encoder; see `encode_tiles`."""
+        normalisation = self.normalisation.to(device.torch)
+
+        def features(store: TileStore, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+            return encode_tiles(
+                encoder, store, indices, image_size, normalisation, device.torch, device.autocast
+            )
+
+        return self.score(features)
+
+    def score_pixel_statistics(self) -> ProbeScore:
+        """Score per-band means and deviations in place of an encoder."""
+        return self.score(lambda store, indices: pixel_statistics(store.tiles[indices]))
+
+
+def open_probe(
+    spec: ProbeSpec, protocol: Protocol, data_root: Path, cache: Path, progress: Progress
+) -> OpenProbe:
+    """Open or pack a probe's tiles.
+
+    Args:
+        spec: What the scenario says.
+        protocol: For normalisation and the probe's default parameters.
+        data_root: Folder that holds the archives.
+        cache: Folder of the tile stores.
+        progress: Told of packing.
+
+    Raises:
+        RsclError: If archive, bands or the probe's parameters are not usable.
+    """
+    probe_class = registry.load("probes", spec.probe)
+    parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
+    probe = probe_class(validated(probe_class.Params, parameters, f"probe '{spec.name}'"))
+    stores = {
+        role: open_or_pack(data_root, spec.source(split), cache, True, progress)
+        for role, split in spec.splits().items()
+    }
+    indices = {role: _chosen(spec, role, len(store)) for role, store in stores.items()}
+    return OpenProbe(
+        spec=spec,
+        probe=probe,
+        stores=stores,
+        indices=indices,
+        labels={r: store.labels(spec.min_share)[indices[r]] for r, store in stores.items()},
+        normalisation=normalisation_of(stores["train"], protocol),
+    )
+
+
+def open_task(
+    source: Source, protocol: Protocol, data_root: Path, cache: Path, progress: Progress
+) -> tuple[TileStore, Normalisation]:
+    """Open or pack a task's tiles; they come without labels."""
+    store = open_or_pack(data_root, source, cache, False, progress)
+    return store, normalisation_of(store, protocol)
+
+
+def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:
+    """Return what a store's pixels are normalised by; a band that never varies is left at 0."""
+    if protocol.views.normalisation == "range":
+        bands = len(store.mean)
+        return Normalisation(torch.zeros(bands), torch.full((bands,), store.scale))
+    std = np.where(store.std > 0, store.std, 1.0)
+    return Normalisation(
+        torch.from_numpy(store.mean).float(), torch.from_numpy(std).float()
+    )
+
+
+def _chosen(spec: ProbeSpec, role: str, count: int) -> NDArray[np.int64]:
+    """Choose a probe's tiles: the same for every method and seed, so the run's seed has no part."""
+    if spec.max_tiles is None or count <= spec.max_tiles:
+        return np.arange(count)
+    order = numpy_generator(0, "probe tiles", spec.name, role).permutation(count)
+    return np.sort(order[: spec.max_tiles])
+
+

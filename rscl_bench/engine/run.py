@@ -1,0 +1,395 @@
+"""One run: open everything, check it, train through the stream, probe after each task, record."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import rscl_bench
+from rscl_bench import registry
+from rscl_bench.data.augment import Normalisation
+from rscl_bench.data.stream import make_stream
+from rscl_bench.data.tile_store import Progress, TileStore
+from rscl_bench.engine.device import Device, open_device
+from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
+from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.base import Objective
+from rscl_bench.randomness import seeded
+from rscl_bench.results import record as records
+from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.spec import Component, RunSpec, identity
+from rscl_bench.strategies.base import Context, Strategy
+
+Edition = Literal["real", "sketch"]
+
+
+class Reporter(Protocol):
+    """What is told of a run's progress."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Report a part done, such as packing or the steps of a task."""
+
+    def message(self, text: str) -> None:
+        """Report one line."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Everything a run needs, checked before its first step.
+
+    Attributes:
+        spec: The run.
+        edition: Real archives or sketches of them.
+        device: Where to compute.
+        stores: Tiles of every task.
+        normalisations: Of every task.
+        probes: In the order of the scenario.
+        identity: What the run is.
+        packing_seconds: Time of packing and checking the tiles.
+    """
+
+    spec: RunSpec
+    edition: Edition
+    device: Device
+    stores: Sequence[TileStore]
+    normalisations: Sequence[Normalisation]
+    probes: Sequence[OpenProbe]
+    identity: records.Identity
+    packing_seconds: float
+
+    def blank_stores(self) -> list[TileStore]:
+        """Return the stores that hold tiles of zeros only."""
+        probes = [store for probe in self.probes for store in probe.stores.values()]
+        return [store for store in (*self.stores, *probes) if store.blank]
+
+
+def open_run(
+    spec: RunSpec,
+    edition: Edition,
+    data_root: Path,
+    cache: Path,
+    device: str,
+    progress: Progress,
+) -> Opened:
+    """Open tiles and device, and check that they fit the protocol.
+
+    Args:
+        spec: The run.
+        edition: Whether ``data_root`` holds real archives or sketches.
+        data_root: Folder that holds the archives.
+        cache: Folder of the tile stores.
+        device: As `open_device` takes it.
+        progress: Told of packing.
+
+    Raises:
+        RsclError: If anything is missing or does not fit.
+    """
+    scenario, protocol = spec.scenario, spec.protocol
+    opened_device = open_device(device, protocol.precision)
+    _check_sizes(spec)
+    started = time.perf_counter()
+    tasks = [open_task(task, protocol, data_root, cache, progress) for task in scenario.tasks]
+    probes = [
+        open_probe(probe, protocol, data_root, cache, progress) for probe in scenario.probes
+    ]
+    stores = [store for store, _ in tasks]
+    for task, store in zip(scenario.tasks, stores, strict=True):
+        if len(store) < protocol.training.batch_size:
+            raise SpecError(
+                f"Task '{task.name}' has {len(store)} tiles, fewer than one batch of "
+                f"{protocol.training.batch_size}; lower training.batch_size."
+            )
+    data = {
+        task_key(task.name): store.digest
+        for task, store in zip(scenario.tasks, stores, strict=True)
+    }
+    for probe in probes:
+        for role, store in probe.stores.items():
+            data[probe_key(probe.spec.name, role)] = store.digest
+    content = scenario.model_dump(mode="json", include={"tasks", "probes"})
+    return Opened(
+        spec=spec,
+        edition=edition,
+        device=opened_device,
+        stores=stores,
+        normalisations=[normalisation for _, normalisation in tasks],
+        probes=probes,
+        identity=records.Identity(
+            scenario=records.ScenarioName(
+                name=scenario.name, version=scenario.version, digest=identity(content)
+            ),
+            edition=edition,
+            protocol_name=spec.protocol_name,
+            protocol=protocol.model_dump(mode="json"),
+            method=spec.method.model_dump(mode="json"),
+            overrides=spec.overrides,
+            seed=spec.seed,
+            precision=opened_device.precision,
+            data=data,
+            code=rscl_bench.__version__,
+        ),
+        packing_seconds=time.perf_counter() - started,
+    )
+
+
+def _check_sizes(spec: RunSpec) -> None:
+    for part in (*spec.scenario.tasks, *spec.scenario.probes):
+        if part.tile_size < spec.protocol.image_size:
+            raise SpecError(
+                f"Tiles of '{part.name}' are {part.tile_size} pixels, smaller than the crop of "
+                f"{spec.protocol.image_size}; raise its tile_size or lower image_size."
+            )
+
+
+def run_folder(out: Path, opened: Opened) -> Path:
+    """Return the folder of a run's artefacts; two identities never share one."""
+    spec = opened.spec
+    scenario = spec.scenario.name + ("-sketch" if opened.edition == "sketch" else "")
+    name = f"seed{spec.seed}-{opened.identity.run_id()}"
+    return out / scenario / spec.protocol_name / spec.method.name / name
+
+
+def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunRecord:
+    """Train and probe, then write ``encoder.safetensors`` and ``record.json`` into a folder.
+
+    Args:
+        opened: What `open_run` returned.
+        folder: Where the artefacts go.
+        reporter: Told of progress.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        RsclError: If training cannot go on or the folder is not writable.
+    """
+    _check_writable(folder)
+    begun, started = time.perf_counter(), datetime.now(UTC)
+    spec, device = opened.spec, opened.device
+    objective = build_objective(spec, device.torch)
+    strategies = build_strategies(spec, objective, device.torch)
+    prober = _Prober(opened, objective.encoder)
+    references = {p.spec.name: p.score_pixel_statistics() for p in opened.probes}
+    scores = [prober.scores()]
+
+    def on_step(task: int, step: int, steps: int, _loss: Tensor) -> None:
+        name = spec.scenario.tasks[task].name
+        reporter.progress(f"training task {task + 1} {name}", step, steps)
+
+    template = SelfSupervisedTemplate(
+        objective=objective,
+        stores=opened.stores,
+        normalisations=opened.normalisations,
+        strategies=strategies,
+        protocol=spec.protocol,
+        seed=spec.seed,
+        device=device.torch,
+        autocast=device.autocast,
+        on_step=on_step,
+    )
+    peaks: list[int | None] = []
+    for experience in make_stream(opened.stores).streams["train"]:
+        if device.torch.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device.torch)
+        template.train(experience, eval_streams=[])
+        peaks.append(_peak_memory(device.torch))
+        scores.append(prober.scores())
+        reporter.message(_task_line(opened, template, scores))
+    probing = prober.seconds
+    record = records.make_record(
+        identity=opened.identity,
+        provenance=_provenance(device, started),
+        tasks=_task_records(opened, template, peaks),
+        parameters=records.Parameters(
+            encoder=_count([objective.encoder]),
+            trainable=_count(template.trained_modules(), trained_only=True),
+        ),
+        probes=[_probe_record(probe) for probe in opened.probes],
+        scores=scores,
+        pixel_statistics=references,
+        seconds=records.Seconds(
+            packing=opened.packing_seconds,
+            training=sum(template.train_seconds),
+            probing=probing,
+            total=opened.packing_seconds + time.perf_counter() - begun,
+        ),
+    )
+    _save_encoder(objective.encoder, opened, folder / "encoder.safetensors")
+    records.write_record(record, folder / "record.json", force=True)
+    return record
+
+
+class _Prober:
+    """Scores the current encoder on every probe and adds up the time that takes."""
+
+    def __init__(self, opened: Opened, encoder: Encoder):
+        self.opened, self.encoder, self.seconds = opened, encoder, 0.0
+
+    def scores(self) -> dict[str, records.ProbeScore]:
+        started = time.perf_counter()
+        size, device = self.opened.spec.protocol.image_size, self.opened.device
+        found = {
+            probe.spec.name: probe.score_encoder(self.encoder, size, device)
+            for probe in self.opened.probes
+        }
+        self.seconds += time.perf_counter() - started
+        return found
+
+
+def build_objective(spec: RunSpec, device: torch.device) -> Objective:
+    """Return a new objective with its encoder; weights are a function of the seed alone."""
+    backbone = Component.model_validate(spec.protocol.backbone)
+    encoder_class = registry.load("backbones", backbone.name)
+    objective_class = registry.load("objectives", spec.method.objective.name)
+    with seeded(spec.seed, "initialisation"):
+        encoder = encoder_class(
+            encoder_class.Params(**backbone.parameters),
+            spec.protocol.image_size,
+            spec.scenario.channels,
+        )
+        parameters = spec.method.objective.parameters
+        objective: Objective = objective_class(objective_class.Params(**parameters), encoder)
+    return objective.to(device)
+
+
+def build_strategies(
+    spec: RunSpec, objective: Objective, device: torch.device
+) -> list[Strategy]:
+    """Return a recipe's strategies.
+
+    Raises:
+        SpecError: If the objective lacks what a strategy needs.
+    """
+    context = Context(objective, spec.protocol, spec.seed, device)
+    built = []
+    for component in spec.method.strategies:
+        strategy_class = registry.load("strategies", component.name)
+        for need in strategy_class.needs:
+            if not hasattr(objective, need):
+                raise SpecError(
+                    f"Strategy '{component.name}' needs an objective with '{need}', which "
+                    f"'{spec.method.objective.name}' has not; use another objective."
+                )
+        parameters = strategy_class.Params(**component.parameters)
+        built.append(strategy_class(parameters, context))
+    return built
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ArtefactError(
+            f"The output folder {folder} is not writable ({error.strerror or error}); choose "
+            "another with --out."
+        ) from error
+
+
+def _task_records(
+    opened: Opened, template: SelfSupervisedTemplate, peaks: Sequence[int | None]
+) -> list[records.TaskRecord]:
+    training = opened.spec.protocol.training
+    rows = []
+    for number, task in enumerate(opened.spec.scenario.tasks):
+        tiles, seconds = len(opened.stores[number]), template.train_seconds[number]
+        steps = tiles // training.batch_size * training.epochs
+        rows.append(
+            records.TaskRecord(
+                name=task.name,
+                tiles=tiles,
+                epochs=training.epochs,
+                steps=steps,
+                train_seconds=seconds,
+                images_per_second=steps * training.batch_size / seconds,
+                final_loss=template.final_loss[number],
+                peak_memory_bytes=peaks[number],
+            )
+        )
+    return rows
+
+
+def _task_line(
+    opened: Opened,
+    template: SelfSupervisedTemplate,
+    scores: Sequence[dict[str, records.ProbeScore]],
+) -> str:
+    number = len(scores) - 2
+    parts = []
+    for probe, score in scores[-1].items():
+        micro = score.test.micro
+        parts.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
+    task = opened.spec.scenario.tasks[number].name
+    return (
+        f"task {number + 1} {task}: trained in {template.train_seconds[number]:.1f} s, "
+        f"loss {template.final_loss[number]:.4f}, {', '.join(parts)}"
+    )
+
+
+def _probe_record(probe: OpenProbe) -> records.ProbeRecord:
+    tiles, labels = probe.labels["test"].shape
+    return records.ProbeRecord(
+        name=probe.spec.name,
+        probe=probe.spec.probe,
+        task=probe.spec.task,
+        test_tiles=tiles,
+        labels=labels,
+    )
+
+
+def _provenance(device: Device, started: datetime) -> records.Provenance:
+    return records.Provenance(
+        rscl_bench=rscl_bench.__version__,
+        started=started,
+        device_type=device.torch.type,
+        device=device.name,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions=records.package_versions(),
+    )
+
+
+def _count(modules: Sequence[torch.nn.Module], trained_only: bool = False) -> int:
+    return sum(
+        parameter.numel()
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained_only
+    )
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:
+    """Write the final encoder whole or not at all, with what is needed to build it again."""
+    spec = opened.spec
+    metadata = {
+        "run": opened.identity.run_id(),
+        "backbone": json.dumps(spec.protocol.backbone),
+        "image_size": str(spec.protocol.image_size),
+        "bands": json.dumps(spec.scenario.tasks[0].bands),
+    }
+    partial = path.with_suffix(".partial")
+    try:
+        state = {name: value.contiguous().cpu() for name, value in encoder.state_dict().items()}
+        save_file(state, partial, metadata)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ArtefactError(f"{path} cannot be written ({error}); make room and run again.") from error
