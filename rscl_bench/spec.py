@@ -77,7 +77,7 @@ class Probe(Spec):
     task: str | None = None
     dataset: str
     train_split: str = "train"
-    val_split: str | None = "val"
+    val_split: str | None = None
     test_split: str = "test"
     bands: tuple[str, ...] = ("red", "green", "blue")
     tile_size: Positive

@@ -60,8 +60,9 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         resolved = "bf16" if _native_bf16(accelerator) else "fp32"
     else:
         resolved = precision
-    # Importing Fabric sets this level to INFO, and its one line on precision is in our record.
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning raises its loggers to INFO; the one line it then prints is in our record anyway.
+    for logger in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,
         devices=[int(index or 0)] if accelerator == "cuda" else 1,
