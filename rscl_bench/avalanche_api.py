@@ -10,7 +10,10 @@ with warnings.catch_warnings():
     from avalanche.benchmarks.utils.data_attribute import DataAttribute
     from avalanche.core import BaseSGDPlugin
     from avalanche.training.plugins import EvaluationPlugin
-    from avalanche.training.storage_policy import ExperienceBalancedBuffer
+    from avalanche.training.storage_policy import (
+        ExperienceBalancedBuffer,
+        ReservoirSamplingBuffer,
+    )
     from avalanche.training.templates.base_sgd import BaseSGDTemplate
     from avalanche.training.templates.observation_type import BatchObservation
     from avalanche.training.templates.update_type import SGDUpdate
@@ -24,6 +27,7 @@ __all__ = [
     "DataAttribute",
     "DatasetExperience",
     "ExperienceBalancedBuffer",
+    "ReservoirSamplingBuffer",
     "SGDUpdate",
     "benchmark_from_datasets",
     "no_evaluation",

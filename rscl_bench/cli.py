@@ -1,17 +1,36 @@
 """The command line; nothing heavy is imported before a command runs."""
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from rscl_bench.errors import RsclError
+from rscl_bench.errors import ArchiveError, RsclError
 
 if TYPE_CHECKING:
     from rscl_bench.spec import Scenario
 
+
+class Commands(TyperGroup):
+    """Gives a user's error as one sentence and exit status 1, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RsclError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            print("interrupted; nothing was recorded", file=sys.stderr)
+            raise typer.Exit(130) from error
+
+
 app = typer.Typer(
+    cls=Commands,
     name="rscl-bench",
     help="Continual self-supervised learning in remote sensing, measured.",
     no_args_is_help=True,
@@ -89,15 +108,16 @@ def list_names() -> None:
 
     from rscl_bench import registry
     from rscl_bench.console import print_names
-    from rscl_bench.spec import declarations
+    from rscl_bench.spec import DeclarationKind, declarations
 
-    for kind in ("scenarios", "methods"):
+    declared: tuple[DeclarationKind, ...] = ("scenarios", "methods")
+    for declaration in declared:
         rows = [
             (name, str(tomllib.loads(path.read_text(encoding="utf-8"))["title"]))
-            for name, path in declarations(kind).items()
+            for name, path in declarations(declaration).items()
         ]
-        print_names(kind, rows)
-    for kind in ("objectives", "strategies", "probes", "datasets", "backbones"):
+        print_names(declaration, rows)
+    for kind in registry.BUILTIN:
         print_names(kind, [(name, e.summary) for name, e in registry.entries(kind).items()])
 
 
@@ -132,7 +152,9 @@ def verify(scenario: ScenarioOption, data_root: DataRootOption = None) -> None:
 @data_app.command()
 def sketch(
     scenario: ScenarioOption,
-    out: Annotated[Path, typer.Option(help="Folder that becomes a data root.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write to; the data root is below it, as printed.")
+    ],
 ) -> None:
     """Render a scenario's synthetic archives, in the true layouts, into a folder."""
     from rscl_bench.console import reporter
@@ -160,7 +182,7 @@ def build(
 
 def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
     if data_root is not None:
-        return f"Real archives of {scenario.name} from {data_root}."
+        return f"Archives of {scenario.name} from {data_root}."
     return (
         f"Sketch edition of {scenario.name}: small synthetic images, no result about the real "
         "world. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
@@ -168,14 +190,30 @@ def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
 
 
 def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[Any, Path, Path]:
-    """Return edition, data root and cache; renders the sketch archives where they are needed."""
+    """Return edition, data root and cache; renders the sketch archives where they are needed.
+
+    Raises:
+        ArchiveError: If the data root mixes real archives and sketches.
+    """
+    from rscl_bench import registry
+    from rscl_bench.data.adapter import SKETCH_MARKER
     from rscl_bench.data.cache import cache_folder
     from rscl_bench.data.sketch import datasets_of, render
 
     cache = cache_folder()
-    if data_root is not None:
+    datasets = datasets_of(scenario)
+    if data_root is None:
+        return "sketch", render(datasets, cache, report.progress), cache
+    folders = {data_root / registry.load("datasets", name).folder for name in datasets}
+    sketches = sorted(folder for folder in folders if (folder / SKETCH_MARKER).is_file())
+    if not sketches:
         return "real", data_root, cache
-    return "sketch", render(datasets_of(scenario), cache, report.progress), cache
+    if len(sketches) < sum(folder.is_dir() for folder in folders):
+        raise ArchiveError(
+            f"{sketches[0]} is a synthetic sketch beside real archives; put the real archive there."
+        )
+    report.message("These archives are synthetic sketches: this is the sketch edition.")
+    return "sketch", data_root, cache
 
 
 def _open_stores(scenario_name: str, data_root: Path | None) -> list[tuple[str, Any]]:
@@ -199,15 +237,11 @@ def _open_stores(scenario_name: str, data_root: Path | None) -> list[tuple[str, 
 
 
 def main() -> None:
-    """Run the command line; a user's error is one sentence and exit status 1."""
-    try:
-        app()
-    except RsclError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was recorded", file=sys.stderr)
-        sys.exit(130)
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "–" still gets its table
+    app()
 
 
 if __name__ == "__main__":

@@ -89,14 +89,12 @@ def print_run(record: "RunRecord") -> None:
 
     rows = run_table(record)
     probes = [probe.name for probe in record.probes]
-    table = Table(
-        title=(
-            f"{record.identity.method['name']} on {record.identity.scenario.name} "
-            f"({record.identity.edition} edition, protocol {record.identity.protocol_name}, "
-            f"seed {record.identity.seed}); mAP in %, test split"
-        ),
-        title_justify="left",
+    print(
+        f"{record.identity.method['name']} on {record.identity.scenario.name} "
+        f"({record.identity.edition} edition, protocol {record.identity.protocol_name}, "
+        f"seed {record.identity.seed}); mAP in %, test split"
     )
+    table = Table()
     table.add_column("after task")
     for probe in probes:
         table.add_column(f"{probe} micro-mAP", justify="right")

@@ -73,7 +73,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
         "us3d": Entry(
             "rscl_bench.data.datasets.us3d:US3DAdapter",
-            "WorldView-3 tiles of Jacksonville, 8 bands, 5-class masks",
+            "WorldView-3 images of Jacksonville and Omaha, 8 bands, 5-class masks",
         ),
     },
 }
@@ -129,8 +129,15 @@ def load(kind: Kind, name: str) -> Any:
     known = entries(kind)
     if name not in known:
         raise unknown(_SINGULAR[kind], name, known)
-    module, _, attribute = known[name].target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    target = known[name].target
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            f"The {_SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
+            "it needs, or mend its package."
+        ) from error
 
 
 @cache
@@ -149,6 +156,9 @@ def _load_path(kind: Kind, reference: str) -> Any:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
+        except (SyntaxError, ImportError) as error:
+            del sys.modules[module_name]
+            raise SpecError(f"'{path}' cannot be imported: {error}.") from error
         except BaseException:
             del sys.modules[module_name]
             raise

@@ -59,3 +59,46 @@ _NIR = Band("nir", 840.0)
 
 #: Aerial and drone cameras: the wavelengths are nominal, the archives state none.
 RGB8 = Sensor("rgb8", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None)
+
+#: UAVid: DJI drone cameras at about 50 m, oblique, so that the ground distance varies in a frame.
+UAVID_RGB = Sensor("uavid-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None)
+
+#: WorldView-3's visible and near-infrared bands, sharpened with the panchromatic one to about
+#: 0.3 m. The sensor quantises to 11 bits, which the archive keeps in 16.
+WORLDVIEW3 = Sensor(
+    "worldview3",
+    (
+        Band("coastal", 425.0),
+        Band("blue", 480.0),
+        Band("green", 545.0),
+        Band("yellow", 605.0),
+        Band("red", 660.0),
+        Band("red-edge", 725.0),
+        Band("nir1", 832.5),
+        Band("nir2", 950.0),
+    ),
+    "11-bit digital number",
+    "uint16",
+    2047.0,
+    0.31,
+)
+
+#: ISPRS Potsdam, ``4_Ortho_RGBIR``: true orthophotos at 5 cm.
+POTSDAM_RGBIR = Sensor(
+    "potsdam-rgbir", (_RED, _GREEN, _BLUE, _NIR), "8-bit digital number", "uint8", 255.0, 0.05
+)
+
+#: TreeSatAI aerial: colour-infrared orthophotos at 20 cm, infrared first and red last.
+TREESATAI_AERIAL = Sensor(
+    "treesatai-aerial", (_NIR, _GREEN, _BLUE, _RED), "8-bit digital number", "uint8", 255.0, 0.2
+)
+
+#: UC Merced: USGS aerial orthoimagery, one foot.
+UCMERCED_RGB = Sensor(
+    "ucmerced-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, 0.3
+)
+
+#: AID and RSSCN7: Google Earth images, 0.5 to 8 m in AID and four scales in RSSCN7.
+GOOGLE_EARTH_RGB = Sensor(
+    "google-earth-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None
+)

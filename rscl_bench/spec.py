@@ -205,7 +205,8 @@ class Scenario(Spec):
                 raise ValueError(f"probe '{probe.name}' is of unknown task '{probe.task}'")
         if self.default_protocol not in self.protocols:
             raise ValueError(f"default_protocol '{self.default_protocol}' is not in protocols")
-        counts = {len(part.bands) for part in (*self.tasks, *self.probes)}
+        parts: tuple[Source | Probe, ...] = (*self.tasks, *self.probes)
+        counts = {len(part.bands) for part in parts}
         if len(counts) != 1:
             raise ValueError("all tasks and probes must give the encoder the same number of bands")
         return self
@@ -341,7 +342,8 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
         SpecError: On the first thing that is wrong.
     """
     try:
-        return model.model_validate(raw)
+        # Strict JSON takes a list for a tuple, but neither "5" nor true for an integer.
+        return model.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -354,12 +356,10 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
 
 
 def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
+    current = model
     for part in place:
-        if isinstance(part, int) or not isinstance(current, type):
-            continue
-        field = current.model_fields.get(part)
-        if field is None:
+        field = None if isinstance(part, int) else current.model_fields.get(part)
+        if field is None:  # the place in a list, or a name that the user chose, as a protocol's
             continue
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
@@ -425,12 +425,15 @@ def resolve_run(
         owner, _, parameter = name.rpartition(".")
         if owner in changes:
             changes[owner][parameter] = value
+        elif name in changes:
+            raise SpecError(f"--set {name} needs a parameter, as in {name}.PARAMETER=VALUE.")
         elif name.split(".")[0] in ("objective", "strategies"):
             raise unknown(f"component of method {method.name}", owner or name, changes)
         else:
             _assign(protocol_raw, name, value)
     protocol = validated(Protocol, protocol_raw, "--set" if overrides else chosen)
-    backbone = Component.model_validate(protocol.backbone)
+    backbone = validated(Component, protocol.backbone, "backbone")
+    _check_defaults(protocol.defaults, chosen)
     protocol = protocol.model_copy(
         update={"backbone": _filled("backbones", backbone.name, backbone.parameters, {})}
     )
@@ -442,6 +445,15 @@ def resolve_run(
         seed=seed,
         overrides=dict(sorted(overrides.items())),
     )
+
+
+def _check_defaults(defaults: dict[str, dict[str, Any]], protocol: str) -> None:
+    """Refuse defaults of a name that nothing has: a slip there would change nothing, silently."""
+    kinds: tuple[registry.Kind, ...] = ("objectives", "strategies", "probes")
+    known = [name for kind in kinds for name in registry.entries(kind)]
+    for name in defaults:
+        if name not in known:
+            raise unknown(f"component in the defaults of protocol {protocol}:", name, known)
 
 
 def _with_parameters(
@@ -474,10 +486,12 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not name.strip() or not value.strip():
         raise SpecError(f"--set takes key=value, as in training.epochs=5; got '{text}'.")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word, as in objective.feature=cls
-    return name.strip(), parsed
+        parsed = {"value": value.strip()}  # a bare word, as in precision=fp32
+    if set(parsed) != {"value"}:
+        raise SpecError(f"--set takes one key=value at a time; got '{text}'.")
+    return name.strip(), parsed["value"]
 
 
 def _assign(raw: dict[str, Any], name: str, value: Any) -> None:

@@ -109,8 +109,10 @@ class DatasetAdapter(ABC):
         return len(self.files)
 
     def inputs(self) -> list[Path]:
-        """Return every file that the split's tiles and labels come from; more than the images
-        where labels lie in files of their own."""
+        """Return every file that the split's tiles and labels come from.
+
+        More than the images where labels lie in files of their own.
+        """
         return list(self.files)
 
     def scene(self, index: int, with_labels: bool = False) -> Scene:

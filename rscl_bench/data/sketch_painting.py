@@ -8,6 +8,8 @@ times cheaper and lets lossless files compress.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +54,7 @@ MATERIALS = (
     Material("building-red", (0.10, 0.14, 0.28, 0.34), 1.5, 3.0),
     Material("building-white", (0.36, 0.38, 0.39, 0.41), 1.0),
     Material("mobile-home", (0.32, 0.33, 0.32, 0.35), 1.0, 4.0),
-    Material("car", (0.30, 0.20, 0.26, 0.24), 5.0),
+    Material("car", (0.34, 0.27, 0.22, 0.22), 5.0),
     Material("moving-car", (0.16, 0.22, 0.36, 0.30), 4.0),
     Material("airplane", (0.38, 0.40, 0.41, 0.42), 1.0),
     Material("ship", (0.34, 0.33, 0.30, 0.28), 3.0),
@@ -206,18 +208,14 @@ class Canvas:
         height, width = self.cover.shape
         index = self._index[material]
         for y, x in self._places(count, at):
-            r = self.rng.uniform(*radius)
+            inside, slope = _disc(round(2 * float(self.rng.uniform(*radius))))
+            half = len(inside) // 2
+            top, left = max(half - y, 0), max(half - x, 0)
+            part = np.s_[top : height - y + half, left : width - x + half]
+            place = np.s_[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1]
             shade = int(self.rng.integers(-4, 5))
-            top, bottom = max(int(y - r), 0), min(int(y + r) + 1, height)
-            left, right = max(int(x - r), 0), min(int(x + r) + 1, width)
-            if top >= bottom or left >= right:
-                continue
-            dy = (np.arange(top, bottom) - y)[:, None]
-            dx = (np.arange(left, right) - x)[None, :]
-            inside = dy * dy + dx * dx <= r * r
-            self.cover[top:bottom, left:right][inside] = index
-            slope = (shade - 6 * (dy + dx) / r).astype(np.int16)
-            self.level[top:bottom, left:right][inside] = slope[inside]
+            np.copyto(self.cover[place], np.uint8(index), where=inside[part])
+            np.copyto(self.level[place], slope[part] + np.int16(shade), where=inside[part])
 
     def crosses(self, material: str, count: int, size: tuple[float, float]) -> None:
         """Draw crosses of two bars: airplanes."""
@@ -254,7 +252,7 @@ class Canvas:
         values = np.array([table.get(m.name, 255) for m in self.materials], np.uint8)
         return doubled(values[self.cover])
 
-    def render(self, sensor: Sensor, look: Look) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def render(self, sensor: Sensor, look: Look) -> NDArray[Any]:
         """Return the picture as a sensor sees it, ``[H, W, C]`` in the sensor's dtype."""
         grain = np.array([m.grain for m in self.materials], np.float32)[self.cover]
         grain *= self.rng.standard_normal(self.cover.shape, dtype=np.float32)
@@ -275,10 +273,10 @@ class Canvas:
 
     def _places(self, count: int, at: NDArray[np.int64] | None) -> list[tuple[int, int]]:
         if at is None:
-            places = self.rng.random((count, 2)) * self.cover.shape
+            at = (self.rng.random((count, 2)) * self.cover.shape).astype(np.int64)
         else:
-            places = at[self.rng.integers(len(at), size=count)]
-        return [(int(y), int(x)) for y, x in places]
+            at = at[self.rng.integers(len(at), size=count)]
+        return [(int(y), int(x)) for y, x in at]
 
     def _stamp(
         self, top: int, bottom: int, left: int, right: int, material: str, level: int
@@ -292,21 +290,30 @@ class Canvas:
         self.level[area] -= 10
 
 
-def doubled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+@cache
+def _disc(diameter: int) -> tuple[NDArray[np.bool_], NDArray[np.int16]]:
+    """Return where a disc is within its square, and how bright it is there beyond its shade."""
+    radius = max(diameter / 2, 0.5)
+    reach = np.arange(-int(radius), int(radius) + 1)
+    y, x = reach[:, None], reach[None, :]
+    return y * y + x * x <= radius * radius, (-6 * (y + x) / radius).astype(np.int16)
+
+
+def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return an image with every pixel four times, ``[2h, 2w, ...]``."""
     return pixels.repeat(2, axis=0).repeat(2, axis=1)
 
 
-def _numbers(materials: Sequence[Material], sensor: Sensor, look: Look) -> NDArray[np.uint8]:
+def _numbers(materials: Sequence[Material], sensor: Sensor, look: Look) -> NDArray[Any]:
     """Return the digital numbers of every material at every level: ``[materials, levels, C]``."""
     wavelengths = [band.wavelength_nm for band in sensor.bands]
-    reflectance = np.array([np.interp(wavelengths, WAVELENGTHS_NM, m.reflectance) for m in materials])
+    reflectance = np.array(
+        [np.interp(wavelengths, WAVELENGTHS_NM, m.reflectance) for m in materials]
+    )
     light = 1.0 + _LEVEL_STEP * (np.arange(_LEVELS) - _MIDDLE)
     air = look.haze * np.square(480.0 / np.array(wavelengths))
     shares = look.gain * reflectance[:, None, :] * light[None, :, None] + air
-    numbers: NDArray[np.uint8] = np.rint(np.clip(shares, 0.0, 1.0) * sensor.scale).astype(
-        sensor.dtype
-    )
+    numbers: NDArray[Any] = np.rint(np.clip(shares, 0.0, 1.0) * sensor.scale).astype(sensor.dtype)
     return numbers
 
 
@@ -371,7 +378,7 @@ def _road(c: Canvas, s: float) -> None:
     first = c.strip("pavement", 18 * s)
     if c.rng.random() < 0.6:
         c.strip("bridge", 10 * s)
-    c.boxes("moving-car", int(c.rng.integers(3, 10)), (2 * s, 3 * s), at=first)
+    c.boxes("moving-car", int(c.rng.integers(8, 20)), (2 * s, 4 * s), at=first)
     c.discs("trees", int(c.rng.integers(0, 12)), (2 * s, 4 * s))
 
 

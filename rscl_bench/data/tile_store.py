@@ -15,10 +15,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,14 +179,16 @@ def _pack(
             "folder that is."
         ) from error
     try:
-        writer = _Writer(work, source.tile_size, len(bands), adapter.sensor.dtype)
-        for index in range(len(adapter)):
-            scene = adapter.scene(index, with_labels)
-            path = adapter.files[index]
-            for tile, shares in _tiles(scene, source, len(adapter.classes), path):
-                writer.add(tile[:, :, bands], shares)
-            progress(f"packing {adapter.name} {source.split}", index + 1, len(adapter))
-        writer.finish()
+        with (work / "tiles.raw").open("wb") as raw:
+            writer = _Writer(raw, source.tile_size, len(bands), adapter.sensor.dtype)
+            for index in range(len(adapter)):
+                scene = adapter.scene(index, with_labels)
+                path = adapter.files[index]
+                for tile, shares in _tiles(scene, source, len(adapter.classes), path):
+                    writer.add(tile[:, :, bands], shares)
+                progress(f"packing {adapter.name} {source.split}", index + 1, len(adapter))
+        if writer.shares:
+            np.save(work / "shares.npy", np.stack(writer.shares).astype(np.float32))
         manifest = {
             **description,
             "count": writer.count,
@@ -203,19 +206,25 @@ def _pack(
         for path in work.iterdir():
             _fsync(path)
         _fsync(work)
-        _move_into_place(work, folder)
+        _move_into_place(work, folder, inputs)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _move_into_place(work: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _move_into_place(work: Path, folder: Path, inputs: list[list[Any]]) -> None:
+    """Rename a packed folder to its name, unless another process has packed the same by now."""
+    present = _read_manifest(folder)
+    if present is not None and present["inputs"] == inputs:
+        shutil.rmtree(work)  # its copy is as good as ours, and may be in use
+        return
+    with suppress(FileNotFoundError):
+        # Moved away before it is deleted, so that nobody opens half a store.
+        stale = folder.rename(work.with_name(f"{work.name}-stale"))
+        shutil.rmtree(stale, ignore_errors=True)
     try:
         work.rename(folder)
     except OSError:
-        # Another process packed the same tiles in the meantime; its copy is as good as ours.
         if _read_manifest(folder) is None:
             raise
         shutil.rmtree(work)
@@ -223,15 +232,14 @@ def _move_into_place(work: Path, folder: Path) -> None:
 
 
 class _Writer:
-    """Appends tiles to ``tiles.raw`` without holding them; keeps band sums for the statistics."""
+    """Appends tiles to an open file without holding them; keeps band sums for the statistics."""
 
-    def __init__(self, folder: Path, size: int, bands: int, dtype: str):
-        self.folder, self.shape, self.dtype = folder, (size, size, bands), np.dtype(dtype)
+    def __init__(self, raw: BinaryIO, size: int, bands: int, dtype: str):
+        self.raw, self.shape, self.dtype = raw, (size, size, bands), np.dtype(dtype)
         self.count, self.blank = 0, 0
         self.sums = np.zeros(bands)
         self.squares = np.zeros(bands)
         self.shares: list[NDArray[np.float32]] = []
-        self.raw = (folder / "tiles.raw").open("wb")
 
     def add(self, tile: NDArray[Any], shares: NDArray[np.float32] | None) -> None:
         tile = np.ascontiguousarray(tile, dtype=self.dtype)
@@ -243,11 +251,6 @@ class _Writer:
         self.count += 1
         if shares is not None:
             self.shares.append(shares)
-
-    def finish(self) -> None:
-        self.raw.close()
-        if self.shares:
-            np.save(self.folder / "shares.npy", np.stack(self.shares).astype(np.float32))
 
     def _pixels(self) -> int:
         return self.count * self.shape[0] * self.shape[1]

@@ -70,11 +70,14 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc]
     Attributes:
         Params: What a recipe may set.
         needs: Attributes that the objective must have, checked before training.
+        plain_first_task: Whether the first task is plain training of the objective, to the last
+            bit.
         head: Modules that are trained along with the objective, or None.
     """
 
     Params: ClassVar[type[Spec]]
     needs: ClassVar[tuple[str, ...]] = ()
+    plain_first_task: ClassVar[bool] = True
     head: nn.Module | None = None
 
     def __init__(self, params: Spec, context: Context):

@@ -2,8 +2,15 @@
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from rscl_bench.avalanche_api import DatasetExperience, ExperienceBalancedBuffer
+from rscl_bench.avalanche_api import (
+    AvalancheDataset,
+    DataAttribute,
+    DatasetExperience,
+    ExperienceBalancedBuffer,
+    ReservoirSamplingBuffer,
+)
 from rscl_bench.randomness import seeded, torch_generator
 
 
@@ -67,3 +74,18 @@ class TileBuffer:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the indices kept of each past task, by name."""
         return {f"task{task}": indices for task, indices in enumerate(self._indices)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``state_dict`` returned, in place of what the buffer holds."""
+        self._indices = [state[f"task{task}"].cpu() for task in range(len(state))]
+        self._policy = ExperienceBalancedBuffer(self._policy.max_size)
+        self._policy._num_exps = len(self._indices)
+        for task, indices in enumerate(self._indices):
+            group = ReservoirSamplingBuffer(len(indices))
+            # Thinning takes the first ones, so the order is kept and the weights are of no account.
+            group.buffer = AvalancheDataset(
+                [TensorDataset(indices)],
+                data_attributes=[DataAttribute(indices.tolist(), "tile_index")],
+            )
+            group._buffer_weights = torch.zeros(len(indices))
+            self._policy.buffer_groups[task] = group

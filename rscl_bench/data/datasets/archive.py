@@ -77,6 +77,7 @@ def write_tiff(path: Path, pixels: NDArray[Any], **options: Any) -> None:
             width=width,
             count=bands,
             dtype=pixels.dtype,
+            blockysize=height,  # one strip; many small ones take longer to write
             **options,
         ) as file:
             file.write(np.moveaxis(pixels, 2, 0))
@@ -152,9 +153,7 @@ class ArchiveAdapter(DatasetAdapter):
         for path in paths:
             if path.parent not in folders:
                 parent = path.parent
-                folders[parent] = (
-                    {p.name for p in parent.iterdir()} if parent.is_dir() else set()
-                )
+                folders[parent] = {p.name for p in parent.iterdir()} if parent.is_dir() else set()
             if path.name not in folders[path.parent]:
                 absent.append(path)
         if absent:

@@ -1,0 +1,1 @@
+"""Frozen-encoder evaluation: probes on plain arrays, their metrics, and a lower reference."""

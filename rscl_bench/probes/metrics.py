@@ -1,0 +1,60 @@
+"""Mean average precision of multi-label scores."""
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import NonNegativeInt
+from sklearn.metrics import average_precision_score
+
+from rscl_bench.spec import Fraction, Spec
+
+
+class MultilabelMAP(Spec):
+    """Mean average precision as fractions, 0 to 1; None where undefined, never 0.
+
+    Attributes:
+        micro: Over all pairs of sample and label at once; None without any positive.
+        macro: Mean over the labels that have a positive; None without any.
+        macro_labels: How many labels that mean is over.
+    """
+
+    micro: Fraction | None
+    macro: Fraction | None
+    macro_labels: NonNegativeInt
+
+
+def multilabel_map(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> MultilabelMAP:
+    """Return micro and macro mean average precision.
+
+    Average precision is ``Σ (R_n − R_{n−1}) P_n`` over the distinct scores in falling order, so
+    tied scores count as one threshold (scikit-learn's `average_precision_score`).
+
+    Args:
+        labels: ``[M, L]``, 0 or 1.
+        scores: ``[M, L]``, finite; higher means more likely present.
+
+    Returns:
+        Both means and the number of labels in the macro mean.
+
+    Raises:
+        ValueError: If the shapes differ, a label is not 0 or 1, or a score is not finite.
+    """
+    if labels.ndim != 2 or labels.shape != scores.shape:
+        raise ValueError(f"labels {list(labels.shape)} and scores {list(scores.shape)} differ")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    counted = np.flatnonzero(labels.any(axis=0))
+    if len(counted) == 0:
+        return MultilabelMAP(micro=None, macro=None, macro_labels=0)
+    per_label = [_average_precision(labels[:, label], scores[:, label]) for label in counted]
+    return MultilabelMAP(
+        micro=_average_precision(labels.ravel(), scores.ravel()),
+        macro=min(1.0, float(np.mean(per_label))),
+        macro_labels=len(counted),
+    )
+
+
+def _average_precision(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> float:
+    # The sum of recall steps may round to just above 1.
+    return min(1.0, float(average_precision_score(labels, scores)))

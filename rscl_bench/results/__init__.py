@@ -1,0 +1,1 @@
+"""From scores to tables: continual metrics, run records, leaderboards."""

@@ -1,0 +1,139 @@
+"""Whether a run record agrees with itself: cheap checks that catch slips and edits by hand."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rscl_bench.results.continual import ContinualMetrics, continual_metrics
+
+if TYPE_CHECKING:
+    from rscl_bench.probes.metrics import MultilabelMAP
+    from rscl_bench.results.record import ProbeRecord, ProbeScore, RunRecord, TaskRecord
+
+
+def task_key(task: str) -> str:
+    """Return the key of a task's digest in a record's ``identity.data``."""
+    return f"tasks.{task}"
+
+
+def probe_key(probe: str, role: str) -> str:
+    """Return the key of a probe split's digest; the role is ``train``, ``val`` or ``test``."""
+    return f"probes.{probe}.{role}"
+
+
+def continual_of(
+    tasks: "Sequence[TaskRecord]",
+    probes: "Sequence[ProbeRecord]",
+    scores: "Sequence[Mapping[str, ProbeScore]]",
+) -> dict[str, ContinualMetrics]:
+    """Return the continual metrics of the test scores, of ``micro`` and ``macro``.
+
+    Args:
+        tasks: In the order of the stream.
+        probes: Their ``task`` is one of the tasks or None.
+        scores: By probe; row 0 of the untrained encoder, then one row after each task.
+    """
+    order = [task.name for task in tasks]
+    task_of = {p.name: None if p.task is None else order.index(p.task) for p in probes}
+    metrics = {}
+    for kind in ("micro", "macro"):
+        matrix = [{name: getattr(row[name].test, kind) for name in task_of} for row in scores]
+        metrics[kind] = continual_metrics(matrix[1:], task_of, matrix[0])
+    return metrics
+
+
+def problems(record: "RunRecord") -> Iterator[str]:
+    """Yield what is inconsistent in a record, each a clause that names its field."""
+    try:
+        expected = record.identity.run_id()
+    except ValueError:  # NaN in a file: a JSON value's type lets it through
+        yield "field 'identity' holds a number that is not finite"
+        return
+    if record.id != expected:
+        yield f"field 'id' is {record.id}, and the field 'identity' hashes to {expected}"
+    yield from _name_problems(record)
+    yield from _training_problems(record)
+    yield from _score_problems(record)
+
+
+def _name_problems(record: "RunRecord") -> Iterator[str]:
+    tasks = [task.name for task in record.tasks]
+    probes = [probe.name for probe in record.probes]
+    for field, names in (("tasks", tasks), ("probes", probes)):
+        if len(set(names)) != len(names):
+            yield f"field '{field}' lists the same name twice"
+    for place, probe in enumerate(record.probes):
+        if probe.task is not None and probe.task not in tasks:
+            yield f"field 'probes.{place}.task' is '{probe.task}', not one of the field 'tasks'"
+    digests = {task_key(task) for task in tasks}
+    digests |= {probe_key(probe, role) for probe in probes for role in ("train", "test")}
+    for key in sorted(digests - set(record.identity.data)):
+        yield f"field 'identity.data' lacks the digest of '{key}'"
+
+
+def _training_problems(record: "RunRecord") -> Iterator[str]:
+    try:
+        batch = record.identity.setting("training", "batch_size")
+        record.identity.setting("seeds")
+    except ValueError as error:
+        yield str(error)
+        return
+    for place, task in enumerate(record.tasks):
+        rate = task.steps * batch / task.train_seconds
+        if not math.isclose(rate, task.images_per_second, rel_tol=0.01):
+            yield (
+                f"field 'tasks.{place}.images_per_second' is {task.images_per_second:.6g}, but "
+                f"{task.steps} steps of {batch} images in {task.train_seconds:.6g} s are {rate:.6g}"
+            )
+        # At least: a strategy may train on its buffer as well.
+        least = task.epochs * (task.tiles // batch)
+        if task.steps < least:
+            yield (
+                f"field 'tasks.{place}.steps' is {task.steps}, but {task.epochs} epochs of "
+                f"{task.tiles} tiles in batches of {batch} are {least}"
+            )
+
+
+def _score_problems(record: "RunRecord") -> Iterator[str]:
+    rows = len(record.tasks) + 1
+    if len(record.scores) != rows:
+        yield f"field 'scores' has {len(record.scores)} rows, expected {rows}: untrained, each task"
+        return
+    named = {f"scores.{t}": row for t, row in enumerate(record.scores)}
+    named["pixel_statistics"] = record.pixel_statistics
+    labels = {probe.name: probe.labels for probe in record.probes}
+    for field, row in named.items():
+        if set(row) != set(labels):
+            yield f"field '{field}' is of probes {sorted(row)}, expected {sorted(labels)}"
+            return
+        for name, score in row.items():
+            yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])
+            yield from _map_problems(f"{field}.{name}.val", score.val, labels[name])
+    expected = continual_of(record.tasks, record.probes, record.scores)
+    different = _first_difference("continual", record.continual.model_dump(), expected)
+    if different:
+        yield f"field '{different}' does not follow from the field 'scores'"
+
+
+def _map_problems(field: str, values: "MultilabelMAP | None", labels: int) -> Iterator[str]:
+    if values is None:
+        return
+    if values.macro_labels > labels:
+        yield f"field '{field}.macro_labels' is {values.macro_labels} of {labels} labels"
+    for kind in ("micro", "macro"):
+        if (getattr(values, kind) is None) != (values.macro_labels == 0):
+            yield f"field '{field}.{kind}' does not fit {values.macro_labels} labels with positives"
+
+
+def _first_difference(field: str, found: Any, expected: Any) -> str | None:
+    """Return the first field that differs by more than rounding, None if there is none."""
+    if isinstance(expected, ContinualMetrics):
+        expected = expected.model_dump()
+    if isinstance(expected, dict):
+        if set(found) != set(expected):
+            return field
+        parts = (_first_difference(f"{field}.{k}", found[k], v) for k, v in expected.items())
+        return next((part for part in parts if part), None)
+    if found is None or expected is None:
+        return None if found is expected else field
+    return None if math.isclose(found, expected, abs_tol=1e-9) else field

@@ -1,0 +1,59 @@
+"""Leaderboards from run records: derived, never edited, the same bytes each time."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.results.atomic import write_whole
+from rscl_bench.results.collect import GroupKey, Loaded, collect_groups
+from rscl_bench.results.rows import leaderboard_rows
+from rscl_bench.results.run_table import RunRow, run_table
+from rscl_bench.results.tables import csv_table, markdown_table
+
+__all__ = ["RunRow", "build_leaderboard", "run_table"]
+
+
+def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
+    """Write one leaderboard per scenario, version, edition and resolved protocol.
+
+    Each goes to ``<out>/<scenario>-v<version>[-sketch]/<protocol>[-<digest8>]/`` as
+    ``leaderboard.csv`` and ``leaderboard.md``. The digest, of the resolved protocol, is there if
+    every record of the group overrides the protocol. All tables are made before the first is
+    written, so contradicting records leave the old ones as they are; each file is written whole.
+
+    Args:
+        sources: A folder, searched for ``*.json`` at any depth, a record file, or several.
+        out: Folder of the leaderboards.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        ArtefactError: If there is no record, one is damaged, or records contradict each other.
+    """
+    groups = collect_groups([sources] if isinstance(sources, Path) else sources)
+    tables: dict[Path, str] = {}
+    owners: dict[Path, Loaded] = {}
+    for key, loaded in groups.items():
+        folder = out / _folder(key, loaded)
+        other = owners.setdefault(folder, loaded[0])
+        if other is not loaded[0]:
+            raise ArtefactError(
+                f"{other.path} and {loaded[0].path} resolve protocol '{key.protocol}' of "
+                f"{key.scenario} version {key.version} differently; give the changed scenario "
+                "another version, or move one record away."
+            )
+        rows = leaderboard_rows(loaded)
+        tables[folder / "leaderboard.csv"] = csv_table(rows, loaded[0].record)
+        tables[folder / "leaderboard.md"] = markdown_table(rows, key, loaded)
+    for path in sorted(tables):
+        write_whole(path, tables[path])
+    return sorted(tables)
+
+
+def _folder(key: GroupKey, loaded: Sequence[Loaded]) -> Path:
+    scenario = f"{key.scenario}-v{key.version}" + ("-sketch" if key.edition == "sketch" else "")
+    overridden = all(item.protocol_overrides() for item in loaded)
+    return Path(scenario) / (
+        f"{key.protocol}-{key.protocol_digest}" if overridden else key.protocol
+    )

@@ -1,0 +1,221 @@
+"""Rows of a leaderboard: means and deviations over seeds."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.results.collect import Loaded, RowKey
+from rscl_bench.results.record import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
+
+KINDS = ("micro", "macro")
+DOMAIN_METRICS = (
+    "final_average",
+    "average_incremental",
+    "backward_transfer",
+    "forgetting",
+    "forward_transfer",
+)
+OUTSIDE_METRICS = ("final", "mean_over_tasks", "gain_over_random")
+
+# Runs of one untrained encoder with other thread counts or device models differ by rounding, which
+# now and then swaps two neighbours: 0.1 points. Another initialisation differs by far more.
+_SAME_ENCODER = 1e-3
+
+
+class Cell(NamedTuple):
+    """Mean and sample standard deviation (n − 1) over seeds, as fractions; None if undefined."""
+
+    mean: float | None
+    std: float | None
+
+
+EMPTY = Cell(None, None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        key: Method, precision, device.
+        seeds: How many; None where seeds play no part.
+        cells: By column, see `columns`; a column may be absent.
+        training_hours: Mean over seeds of the sum over tasks; None for a reference.
+        images_per_second: Mean over seeds of images by seconds of all tasks; None for a reference.
+        trainable: Trained parameters; None for a reference.
+        is_reference: Whether nothing was trained.
+    """
+
+    key: RowKey
+    seeds: int | None
+    cells: dict[str, Cell]
+    training_hours: float | None = None
+    images_per_second: float | None = None
+    trainable: int | None = None
+    is_reference: bool = False
+
+
+def score_column(task: int, probe: str, kind: str) -> str:
+    """Return the column of a score after a task, counted from 1."""
+    return f"T{task}.{probe}.{kind}"
+
+
+def domain_column(metric: str, kind: str) -> str:
+    """Return the column of a continual metric over the probes of the tasks' domains."""
+    return f"continual.{metric}.{kind}"
+
+
+def outside_column(probe: str, metric: str, kind: str) -> str:
+    """Return the column of a continual metric of one outside probe."""
+    return f"{probe}.{metric}.{kind}"
+
+
+def columns(record: RunRecord) -> list[str]:
+    """Return the columns of a record's leaderboard, in order; domain metrics only if it has any."""
+    return list(_values(record))
+
+
+def leaderboard_rows(loaded: Sequence[Loaded]) -> list[Row]:
+    """Return the references, then the methods by falling final micro score, ties by name.
+
+    Args:
+        loaded: The records of one group, sorted by row and seed.
+
+    Returns:
+        The rows. Several probes count alike in the order.
+
+    Raises:
+        ArtefactError: If the untrained encoders of one seed, or the pixel statistics, disagree.
+    """
+    methods = [_method_row(key, list(items)) for key, items in groupby(loaded, lambda i: i.row)]
+    first = loaded[0].record
+    last = [score_column(len(first.tasks), probe.name, "micro") for probe in first.probes]
+
+    def order(row: Row) -> tuple[float, RowKey]:
+        final = _mean_of_present(row.cells[column].mean for column in last)
+        return (math.inf if final is None else -final, row.key)
+
+    return [*_random_rows(loaded), _pixel_row(loaded), *sorted(methods, key=order)]
+
+
+def _method_row(key: RowKey, items: list[Loaded]) -> Row:
+    records = [item.record for item in items]
+    values = [_values(record) for record in records]
+    hours = [math.fsum(t.train_seconds for t in r.tasks) / 3600 for r in records]
+    images = [math.fsum(t.images_per_second * t.train_seconds for t in r.tasks) for r in records]
+    return Row(
+        key=key,
+        seeds=len(records),
+        cells={column: _cell([one[column] for one in values]) for column in values[0]},
+        training_hours=fmean(hours),
+        images_per_second=fmean(i / (h * 3600) for i, h in zip(images, hours, strict=True)),
+        trainable=records[0].parameters.trainable,
+    )
+
+
+def _values(record: RunRecord) -> dict[str, float | None]:
+    """Return the value of every column for one run, in the order of the table."""
+    values: dict[str, float | None] = {}
+    for task in range(1, len(record.tasks) + 1):
+        for probe in record.probes:
+            for kind in KINDS:
+                values[score_column(task, probe.name, kind)] = _test_value(
+                    record.scores[task][probe.name], kind
+                )
+    by_kind = {kind: getattr(record.continual, kind) for kind in KINDS}
+    if any(probe.task is not None for probe in record.probes):
+        for metric in DOMAIN_METRICS:
+            for kind in KINDS:
+                values[domain_column(metric, kind)] = getattr(by_kind[kind], metric)
+    for name in [probe.name for probe in record.probes if probe.task is None]:
+        for metric in OUTSIDE_METRICS:
+            for kind in KINDS:
+                value = getattr(by_kind[kind].outside[name], metric)
+                values[outside_column(name, metric, kind)] = value
+    return values
+
+
+def _test_value(score: ProbeScore, kind: str) -> float | None:
+    return score.test.micro if kind == "micro" else score.test.macro
+
+
+def _random_rows(loaded: Sequence[Loaded]) -> list[Row]:
+    """Return one row per precision and device type: the untrained encoder, the same at every task.
+
+    A seed counts once, however many methods ran it.
+    """
+    settings: dict[RowKey, dict[int, list[Loaded]]] = {}
+    for item in loaded:
+        device_type = item.record.provenance.device_type
+        key = RowKey(RANDOM_ENCODER, item.record.identity.precision, device_type)
+        settings.setdefault(key, {}).setdefault(item.seed, []).append(item)
+    return [
+        Row(key=key, seeds=len(seeds), cells=_random_cells(seeds), is_reference=True)
+        for key, seeds in sorted(settings.items())
+    ]
+
+
+def _random_cells(seeds: dict[int, list[Loaded]]) -> dict[str, Cell]:
+    layout = next(iter(seeds.values()))[0].record
+
+    def cell(probe: str, kind: str) -> Cell:
+        def untrained(record: RunRecord) -> float | None:
+            return _test_value(record.scores[0][probe], kind)
+
+        field = f"scores.0.{probe}.test.{kind}"
+        return _cell([_agreed(seeds[seed], field, untrained) for seed in sorted(seeds)])
+
+    return _at_every_task(layout, cell)
+
+
+def _pixel_row(loaded: Sequence[Loaded]) -> Row:
+    def cell(probe: str, kind: str) -> Cell:
+        def statistics(record: RunRecord) -> float | None:
+            return _test_value(record.pixel_statistics[probe], kind)
+
+        field = f"pixel_statistics.{probe}.test.{kind}"
+        return Cell(_agreed(loaded, field, statistics), None)
+
+    return Row(
+        key=RowKey(PIXEL_STATISTICS, "", ""),
+        seeds=None,
+        cells=_at_every_task(loaded[0].record, cell),
+        is_reference=True,
+    )
+
+
+def _at_every_task(layout: RunRecord, cell: Callable[[str, str], Cell]) -> dict[str, Cell]:
+    found = {(p.name, kind): cell(p.name, kind) for p in layout.probes for kind in KINDS}
+    tasks = range(1, len(layout.tasks) + 1)
+    return {score_column(t, *place): value for t in tasks for place, value in found.items()}
+
+
+def _agreed(
+    loaded: Sequence[Loaded], field: str, value: Callable[[RunRecord], float | None]
+) -> float | None:
+    """Return the mean of values that must be the same but for rounding."""
+    # None sorts below every score, so that it disagrees with any.
+    ranked = sorted((-1.0 if (v := value(i.record)) is None else v, i.path) for i in loaded)
+    (low, low_path), (high, high_path) = ranked[0], ranked[-1]
+    if high - low > _SAME_ENCODER:
+        raise ArtefactError(
+            f"{low_path} and {high_path} must agree in the field '{field}', which no training "
+            "touches, and do not; run both again with one version."
+        )
+    return None if high < 0 else fmean(v for v, _ in ranked)
+
+
+def _cell(values: Sequence[float | None]) -> Cell:
+    present = [value for value in values if value is not None]
+    if len(present) < len(values):  # a mean over fewer seeds than the row states would mislead
+        return EMPTY
+    return Cell(fmean(present), stdev(present) if len(present) > 1 else None)
+
+
+def _mean_of_present(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None
