@@ -146,7 +146,9 @@ def measure(model: str, batch: int, steps: int, rounds: int, device_name: str) -
         "torch": torch.__version__,
         "rounds": rounds,
         "steps_per_round": steps,
-        "milliseconds_per_step": {n: [round(1e3 * v, 2) for v in s[1:]] for n, s in seconds.items()},
+        "milliseconds_per_step": {
+            n: [round(1e3 * v, 2) for v in s[1:]] for n, s in seconds.items()
+        },
         "images_per_second": {name: round(batch / value, 2) for name, value in medians.items()},
         "template over plain loop": round(medians["finetune"] / medians["plain loop"], 4),
         "cosmae over finetune": round(medians["cosmae"] / medians["finetune"], 4),

@@ -36,7 +36,8 @@ __all__ = [
 
 def no_evaluation() -> EvaluationPlugin:
     """Return an evaluation plugin that measures and logs nothing, without the warning that it
-    logs nothing."""
+    logs nothing.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified", category=UserWarning)
         return EvaluationPlugin()

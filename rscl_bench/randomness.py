@@ -26,9 +26,7 @@ def key(seed: int, *parts: int | str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def torch_generator(
-    device: torch.device | str, seed: int, *parts: int | str
-) -> torch.Generator:
+def torch_generator(device: torch.device | str, seed: int, *parts: int | str) -> torch.Generator:
     """Return a torch generator on a device, seeded with the key of its purpose."""
     return torch.Generator(device=device).manual_seed(key(seed, *parts))
 

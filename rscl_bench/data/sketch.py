@@ -17,8 +17,9 @@ VERSION = 1
 
 def datasets_of(scenario: Scenario) -> list[str]:
     """Return the datasets of a scenario's tasks and probes, each once, in order."""
-    parts = [part.dataset for part in (*scenario.tasks, *scenario.probes)]
-    return list(dict.fromkeys(parts))
+    tasks = [task.dataset for task in scenario.tasks]
+    probes = [probe.dataset for probe in scenario.probes]
+    return list(dict.fromkeys(tasks + probes))
 
 
 def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Path:

@@ -183,6 +183,8 @@ def _pack(
             writer = _Writer(raw, source.tile_size, len(bands), adapter.sensor.dtype)
             for index in range(len(adapter)):
                 scene = adapter.scene(index, with_labels)
+                if not with_labels:
+                    scene = Scene(scene.image)  # tasks show no labels, whatever an adapter returns
                 path = adapter.files[index]
                 for tile, shares in _tiles(scene, source, len(adapter.classes), path):
                     writer.add(tile[:, :, bands], shares)

@@ -73,7 +73,7 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
 
 def _native_bf16(accelerator: str) -> bool:
     if accelerator == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -87,4 +87,6 @@ def _device_name(device: torch.device) -> str:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else ""
-    return f"{model or platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+    return (
+        f"{model or platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.results.record import ProbeScore
-from rscl_bench.spec import Protocol, Source, validated
 from rscl_bench.spec import Probe as ProbeSpec
+from rscl_bench.spec import Protocol, Source, validated
 
 Features = Callable[[TileStore, NDArray[np.int64]], NDArray[np.float32]]
 
@@ -122,9 +121,7 @@ def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:
         bands = len(store.mean)
         return Normalisation(torch.zeros(bands), torch.full((bands,), store.scale))
     std = np.where(store.std > 0, store.std, 1.0)
-    return Normalisation(
-        torch.from_numpy(store.mean).float(), torch.from_numpy(std).float()
-    )
+    return Normalisation(torch.from_numpy(store.mean).float(), torch.from_numpy(std).float())
 
 
 def _chosen(spec: ProbeSpec, role: str, count: int) -> NDArray[np.int64]:
@@ -133,5 +130,3 @@ def _chosen(spec: ProbeSpec, role: str, count: int) -> NDArray[np.int64]:
         return np.arange(count)
     order = numpy_generator(0, "probe tiles", spec.name, role).permutation(count)
     return np.sort(order[: spec.max_tiles])
-
-

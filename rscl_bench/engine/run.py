@@ -100,9 +100,7 @@ def open_run(
     _check_sizes(spec)
     started = time.perf_counter()
     tasks = [open_task(task, protocol, data_root, cache, progress) for task in scenario.tasks]
-    probes = [
-        open_probe(probe, protocol, data_root, cache, progress) for probe in scenario.probes
-    ]
+    probes = [open_probe(probe, protocol, data_root, cache, progress) for probe in scenario.probes]
     stores = [store for store, _ in tasks]
     for task, store in zip(scenario.tasks, stores, strict=True):
         if len(store) < protocol.training.batch_size:
@@ -144,10 +142,12 @@ def open_run(
 
 
 def _check_sizes(spec: RunSpec) -> None:
-    for part in (*spec.scenario.tasks, *spec.scenario.probes):
-        if part.tile_size < spec.protocol.image_size:
+    sizes = {f"task '{task.name}'": task.tile_size for task in spec.scenario.tasks}
+    sizes |= {f"probe '{probe.name}'": probe.tile_size for probe in spec.scenario.probes}
+    for name, tile_size in sizes.items():
+        if tile_size < spec.protocol.image_size:
             raise SpecError(
-                f"Tiles of '{part.name}' are {part.tile_size} pixels, smaller than the crop of "
+                f"Tiles of {name} are {tile_size} pixels, smaller than the crop of "
                 f"{spec.protocol.image_size}; raise its tile_size or lower image_size."
             )
 
@@ -263,9 +263,7 @@ def build_objective(spec: RunSpec, device: torch.device) -> Objective:
     return objective.to(device)
 
 
-def build_strategies(
-    spec: RunSpec, objective: Objective, device: torch.device
-) -> list[Strategy]:
+def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) -> list[Strategy]:
     """Return a recipe's strategies.
 
     Raises:
@@ -305,12 +303,11 @@ def _task_records(
     training = opened.spec.protocol.training
     rows = []
     for number, task in enumerate(opened.spec.scenario.tasks):
-        tiles, seconds = len(opened.stores[number]), template.train_seconds[number]
-        steps = tiles // training.batch_size * training.epochs
+        steps, seconds = template.steps_taken[number], template.train_seconds[number]
         rows.append(
             records.TaskRecord(
                 name=task.name,
-                tiles=tiles,
+                tiles=len(opened.stores[number]),
                 epochs=training.epochs,
                 steps=steps,
                 train_seconds=seconds,
@@ -389,7 +386,9 @@ def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:
     try:
         state = {name: value.contiguous().cpu() for name, value in encoder.state_dict().items()}
         save_file(state, partial, metadata)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise ArtefactError(f"{path} cannot be written ({error}); make room and run again.") from error
+        raise ArtefactError(
+            f"{path} cannot be written ({error}); make room and run again."
+        ) from error

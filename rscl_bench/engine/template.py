@@ -43,6 +43,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         steps: Steps of the current task.
         views: The current views, each ``[B, C, H, W]`` float32.
         mb_output: What the objective gave for them.
+        steps_taken: Updates of every ended task.
         train_seconds: Time of every ended task's steps, with the device synchronised.
         final_loss: Mean loss of every ended task's last epoch, strategies' terms included.
     """
@@ -85,6 +86,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.task = -1
         self.step = self.steps = 0
         self.views: list[Tensor] = []
+        self.steps_taken: list[int] = []
         self.train_seconds: list[float] = []
         self.final_loss: list[float] = []
         super().__init__(
@@ -134,6 +136,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         started = time.perf_counter()
         super()._train_exp(experience, *args, **kwargs)
         self._synchronise()
+        self.steps_taken.append(self.step)
         self.train_seconds.append(time.perf_counter() - started)
         self._refuse_non_finite()
         self.final_loss.append(float(self._epoch_loss) / len(self.dataloader))
@@ -163,7 +166,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def criterion(self) -> Tensor:
         """Return the objective's loss; strategies add theirs in ``before_backward``."""
-        return self.mb_output.loss
+        loss: Tensor = self.mb_output.loss
+        return loss
 
     def _before_backward(self, **kwargs: Any) -> None:
         with self.autocast():

@@ -129,4 +129,4 @@ class MAE(Objective):
             mean = target.mean(dim=-1, keepdim=True)
             variance = target.var(dim=-1, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()
-        return target
+        return cast("Tensor", target)

@@ -60,7 +60,7 @@ class Context:
     device: torch.device
 
 
-class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc]
+class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,call-arg]
     """Base of all strategies.
 
     A subclass takes ``(params, context)`` and overrides Avalanche's hooks (``before_training_exp``,

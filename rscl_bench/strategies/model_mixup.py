@@ -60,9 +60,7 @@ class ModelMixup(Strategy):
         """Return D → hidden → ReLU → D; the cosine with the teacher fixes the output's width."""
         width, hidden = self.student.feature_dim, self.params.hidden_dim
         with seeded(self.context.seed, "model-mixup projector", task):
-            layers = nn.Sequential(
-                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width)
-            )
+            layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         return layers.to(self.context.device)
 
     def before_train_dataset_adaptation(self, strategy: Trainer, **_: Any) -> None:
@@ -127,7 +125,7 @@ def mix_weights(teacher: Encoder, previous: Encoder, current: Encoder, weight: f
         current: Holds θ_t; its buffers, where it has any, are copied unmixed.
         weight: λ.
     """
-    mixed = list(teacher.parameters())
+    mixed: list[Tensor] = list(teacher.parameters())
     torch._foreach_copy_(mixed, list(previous.parameters()))
     torch._foreach_lerp_(mixed, list(current.parameters()), weight)
     for target, source in zip(teacher.buffers(), current.buffers(), strict=True):
