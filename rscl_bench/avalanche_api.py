@@ -35,9 +35,7 @@ __all__ = [
 
 
 def no_evaluation() -> EvaluationPlugin:
-    """Return an evaluation plugin that measures and logs nothing, without the warning that it
-    logs nothing.
-    """
+    """Return an evaluation plugin that measures nothing, without the warning that it logs none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified", category=UserWarning)
         return EvaluationPlugin()

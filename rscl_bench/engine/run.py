@@ -1,7 +1,6 @@
 """One run: open everything, check it, train through the stream, probe after each task, record."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
