@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -117,11 +116,13 @@ def open_or_pack(
         "labels": with_labels,
     }
     inputs = _input_listing(adapter)
-    key = sha256(_canonical([description, str(adapter.root.resolve())])).hexdigest()[:16]
-    folder = cache / "tiles" / f"{adapter.name}-{source.split}-{key}"
-    manifest = _read_manifest(folder)
-    if manifest is None or manifest["inputs"] != inputs:
+    name = f"{adapter.name}-{source.split}-{_key([description, str(adapter.root.resolve())])}"
+    # A changed archive gets another folder, so that a store is never replaced while it is read.
+    folder = cache / "tiles" / f"{name}-{_key(inputs)}"
+    if _read_manifest(folder) is None:
         _pack(adapter, source, with_labels, description, inputs, folder, progress)
+        for outdated in set(folder.parent.glob(f"{name}-*")) - {folder}:
+            shutil.rmtree(outdated, ignore_errors=True)
     return _open(folder, adapter)
 
 
@@ -208,25 +209,19 @@ def _pack(
         for path in work.iterdir():
             _fsync(path)
         _fsync(work)
-        _move_into_place(work, folder, inputs)
+        _move_into_place(work, folder)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
 
 
-def _move_into_place(work: Path, folder: Path, inputs: list[list[Any]]) -> None:
-    """Rename a packed folder to its name, unless another process has packed the same by now."""
-    present = _read_manifest(folder)
-    if present is not None and present["inputs"] == inputs:
-        shutil.rmtree(work)  # its copy is as good as ours, and may be in use
-        return
-    with suppress(FileNotFoundError):
-        # Moved away before it is deleted, so that nobody opens half a store.
-        stale = folder.rename(work.with_name(f"{work.name}-stale"))
-        shutil.rmtree(stale, ignore_errors=True)
+def _move_into_place(work: Path, folder: Path) -> None:
+    if folder.exists() and _read_manifest(folder) is None:
+        shutil.rmtree(folder)
     try:
         work.rename(folder)
     except OSError:
+        # Another process packed the same tiles in the meantime; its copy is as good as ours.
         if _read_manifest(folder) is None:
             raise
         shutil.rmtree(work)
@@ -350,6 +345,10 @@ def _file_digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _key(value: Any) -> str:
+    return sha256(_canonical(value)).hexdigest()[:16]
 
 
 def _canonical(value: Any) -> bytes:

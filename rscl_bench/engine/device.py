@@ -87,6 +87,6 @@ def _device_name(device: torch.device) -> str:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else ""
-    return (
-        f"{model or platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
-    )
+    threads = torch.get_num_threads()
+    name = model or platform.processor() or platform.machine()
+    return f"{name} ({threads} thread{'' if threads == 1 else 's'})"

@@ -25,7 +25,7 @@ def encode_tiles(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> NDArray[np.float32]:
-    """Encode whole tiles, resized to the encoder's input; the encoder keeps its mode.
+    """Encode whole tiles, resized to the encoder's input; it and its parts keep their mode.
 
     Args:
         encoder: The encoder.
@@ -39,7 +39,7 @@ def encode_tiles(
     Returns:
         ``[M, D]`` float32, the mean patch token of every tile.
     """
-    was_training = encoder.training
+    modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
     features = []
     try:
@@ -52,5 +52,7 @@ def encode_tiles(
                     images = resized_crops(tiles, crops, image_size, normalisation)
                 features.append(encoder.pool(encoder(images)).float().cpu().numpy())
     finally:
-        encoder.train(was_training)
+        # Not encoder.train(): a part that its owner keeps in evaluation mode stays so.
+        for module, training in modes.items():
+            module.training = training
     return np.concatenate(features)

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from rscl_bench import registry
+from rscl_bench.randomness import numpy_generator
+
+TOY = Path(__file__).parent / "toy"
+
+# Times of a shared machine say nothing about the code, and a failure must come back.
+settings.register_profile("rscl", deadline=None, derandomize=True)
+settings.load_profile("rscl")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the toy archive."""
+    root = tmp_path_factory.mktemp("toy-data")
+    toy = registry.load("datasets", f"{TOY / 'adapters.py'}:Toy")
+    toy.write_sketch(root, numpy_generator(0, "toy"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of the toy archive's tile stores."""
+    return tmp_path_factory.mktemp("toy-cache")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,158 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rscl_bench import registry
+from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.errors import SpecError
+from rscl_bench.spec import Views
+from rscl_bench.strategies.base import Trainer
+from rscl_bench.testing import (
+    check_adapter,
+    check_objective,
+    check_probe,
+    check_strategy,
+    start,
+    tiny_spec,
+    train,
+)
+from rscl_bench.testing.tiny import recipe
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mae": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", registry.entries("objectives"))
+def test_objective(name: str) -> None:
+    check_objective(name, SMALL.get(name))
+
+
+def test_objective_with_normalised_pixels() -> None:
+    check_objective("mae", {**SMALL["mae"], "norm_pix": True, "mask_ratio": 0.5})
+
+
+@pytest.mark.parametrize("name", registry.entries("strategies"))
+def test_strategy(name: str) -> None:
+    check_strategy(name)
+
+
+@pytest.mark.parametrize("name", ["data-mixup", "model-mixup"])
+def test_strategy_within_cosmae(name: str) -> None:
+    check_strategy(name, "cosmae", [f"strategies.{name}.alpha=1.0"])
+
+
+@pytest.mark.parametrize("name", registry.entries("probes"))
+def test_probe(name: str) -> None:
+    check_probe(name)
+
+
+@pytest.mark.parametrize("name", registry.entries("datasets"))
+def test_adapter(name: str, tmp_path: Path) -> None:
+    check_adapter(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Toy", "Masked"])
+def test_adapter_by_path(name: str, tmp_path: Path) -> None:
+    check_adapter(f"{Path(__file__).parent / 'toy' / 'adapters.py'}:{name}", tmp_path)
+
+
+# Views: an option that changes nothing is an option that is not there.
+
+OTHER: dict[str, Any] = {"min_scale": 0.2, "horizontal_flip": 1.0, "normalisation": "range"}
+
+
+class Watch(BaseSGDPlugin):  # type: ignore[misc]
+    """Keeps the encoder's input of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def before_forward(self, strategy: Trainer, **_: Any) -> None:
+        self.seen.append(strategy.views[0].clone())
+
+
+def seen_by_encoder(*assignments: str) -> Tensor:
+    watch = Watch()
+    train(start(tiny_spec(assignments=assignments), plugins=[watch]), [0])
+    return torch.stack(watch.seen)
+
+
+def test_every_views_option_is_tried() -> None:
+    assert set(OTHER) == set(Views.model_fields)
+
+
+@pytest.mark.parametrize("option", Views.model_fields)
+def test_views_option_changes_the_input(option: str) -> None:
+    assert OTHER[option] != Views.model_fields[option].default
+    default, again = seen_by_encoder(), seen_by_encoder()
+    assert torch.equal(default, again)
+    changed = seen_by_encoder(f"views.{option}={OTHER[option]}")
+    # In every image of every step, but where a flip is drawn anyway.
+    differ = (changed != default).flatten(2).any(dim=2)
+    assert differ.float().mean() > (0.2 if option == "horizontal_flip" else 0.95)
+
+
+def test_image_size_changes_the_input() -> None:
+    watch = Watch()
+    spec = tiny_spec(image_size=24)
+    train(start(spec, plugins=[watch]), [0])
+    assert watch.seen[0].shape == (8, 3, 24, 24)
+
+
+# The checks catch what they are for.
+
+
+BROKEN = f"{Path(__file__).parent / 'toy' / 'broken.py'}:"
+
+
+def test_sound_objective_passes() -> None:
+    check_objective(BROKEN + "Sound")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("GlobalNoise", "draw only from the generator"),
+        ("NotFinite", "the loss is"),
+        ("NotScalar", "not a scalar"),
+        ("UnusedHead", "no gradient reaches 'unused"),
+        ("NoGradient", "zero everywhere"),
+    ],
+)
+def test_broken_objective_is_caught(broken: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_objective(BROKEN + broken)
+
+
+def test_declared_first_task_passes() -> None:
+    check_strategy(BROKEN + "Declared")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("Idle", "does nothing"),
+        ("Early", "changes the first task"),
+        ("Forgetful", "goes on differently"),
+        ("Adds", "teacher"),
+    ],
+)
+def test_broken_strategy_is_caught(broken: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_strategy(BROKEN + broken)
+
+
+def test_objective_without_needs_is_refused() -> None:
+    method = recipe({"name": "mae"}, [{"name": BROKEN + "Needs"}])
+    with pytest.raises(SpecError, match=r"Needs' needs an objective with 'momentum_encoder'"):
+        start(tiny_spec(method))
+
+
+def test_strategy_must_be_in_the_method() -> None:
+    with pytest.raises(AssertionError, match="has no strategy 'data-mixup'"):
+        check_strategy("data-mixup", "finetune")

@@ -1,0 +1,199 @@
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rscl_bench import registry
+from rscl_bench.data.adapter import DatasetAdapter
+from rscl_bench.errors import SpecError
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.base import Objective
+from rscl_bench.probes.base import Probe
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Strategy
+
+BASES: dict[registry.Kind, type] = {
+    "objectives": Objective,
+    "strategies": Strategy,
+    "probes": Probe,
+    "datasets": DatasetAdapter,
+    "backbones": Encoder,
+}
+NAMES = [(kind, name) for kind in registry.BUILTIN for name in registry.BUILTIN[kind]]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_name_is_what_it_claims(kind: registry.Kind, name: str) -> None:
+    loaded = registry.load(kind, name)
+    assert issubclass(loaded, BASES[kind])
+    assert not inspect.isabstract(loaded)
+    if kind == "datasets":
+        assert loaded.name == name
+    else:
+        assert issubclass(loaded.Params, Spec)
+    summary = registry.entries(kind)[name].summary
+    assert 10 < len(summary) < 80
+    assert not summary.endswith(".")
+
+
+@pytest.mark.parametrize("kind", registry.BUILTIN)
+def test_every_component_is_registered(kind: registry.Kind) -> None:
+    """One that was written but has no line could not be used by name."""
+    folders: dict[registry.Kind, str] = {"datasets": "data/datasets", "backbones": "models"}
+    folder = folders.get(kind, kind)
+    registered = {entry.target for entry in registry.BUILTIN[kind].values()}
+    for path in (Path(registry.__file__).parent / folder).glob("*.py"):
+        name = f"rscl_bench.{folder.replace('/', '.')}.{path.stem}".removesuffix(".__init__")
+        for attribute, value in vars(importlib.import_module(name)).items():
+            is_one = inspect.isclass(value) and issubclass(value, BASES[kind])
+            if is_one and value.__module__ == name and value is not BASES[kind]:
+                assert inspect.isabstract(value) or f"{name}:{attribute}" in registered
+
+
+@pytest.mark.parametrize("kind", registry.BUILTIN)
+def test_entries_are_sorted(kind: registry.Kind) -> None:
+    assert list(registry.entries(kind)) == sorted(registry.entries(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "nearest"),
+    [
+        ("objectives", "maee", "mae"),
+        ("strategies", "model_mixup", "model-mixup"),
+        ("probes", "mlknn", "ml-knn"),
+        ("datasets", "uc-merced", "ucmerced"),
+        ("backbones", "ViT", None),
+        ("datasets", "landsat", None),
+    ],
+)
+def test_unknown_name_has_a_hint(kind: registry.Kind, name: str, nearest: str | None) -> None:
+    with pytest.raises(SpecError) as caught:
+        registry.load(kind, name)
+    sentence = str(caught.value)
+    assert f"Unknown {kind.removesuffix('s').replace('strategie', 'strategy')} '{name}'" in sentence
+    assert (f"did you mean '{nearest}'?" in sentence) == (nearest is not None)
+    assert ("did you mean" in sentence) == (nearest is not None)
+    assert all(known in sentence for known in registry.entries(kind))
+
+
+# Paths.
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_path_gives_the_attribute(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", "class One:\n    pass\n\nclass Two(One):\n    pass\n")
+    one, two = (registry.load("objectives", f"{file}:{name}") for name in ("One", "Two"))
+    assert issubclass(two, one), "the file is run once, not once per name"
+    assert sys.modules[one.__module__].__file__ == str(file)
+
+
+def test_files_of_one_name_are_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "mine.py", f"class Mine:\n    where = '{folder}'\n")
+    found = [registry.load("probes", f"{tmp_path / f / 'mine.py'}:Mine").where for f in ("a", "b")]
+    assert found == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "names a file that does not exist"),
+        ("class Other:\n    pass\n", "defines no 'Mine'; write mine.py:NAME_OF_THE_CLASS."),
+        ("class Mine(:\n", "cannot be imported: "),
+        ("import not_a_module_at_all\n", "cannot be imported: No module named"),
+    ],
+)
+def test_path_that_cannot_be_used(content: str | None, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    if content is not None:
+        write(file, content)
+    before = set(sys.modules)
+    with pytest.raises(SpecError) as caught:
+        registry.load("strategies", f"{file}:Mine")
+    assert sentence in str(caught.value)
+    assert str(file) in str(caught.value)
+    if content is None or "Other" not in content:
+        assert not {name for name in set(sys.modules) - before if name.startswith("rscl_bench")}
+
+
+def test_fault_in_a_file_is_not_hidden(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        registry.load("strategies", f"{file}:Mine")
+    write(file, "class Mine:\n    pass\n")
+    assert registry.load("strategies", f"{file}:Mine").__name__ == "Mine"
+
+
+def test_path_leaves_sys_path_alone(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", "import sys\n\nclass Mine:\n    path = list(sys.path)\n")
+    before = list(sys.path)
+    assert registry.load("objectives", f"{file}:Mine").path == before
+    assert sys.path == before
+    assert "mine" not in sys.modules
+
+
+def test_working_directory_is_never_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine.py", "class Mine:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="Unknown objective 'mine:Mine'"):
+        registry.load("objectives", "mine:Mine")
+    with pytest.raises(SpecError, match="Unknown objective 'mine'"):
+        registry.load("objectives", "mine")
+
+
+# Entry points.
+
+
+class Package:
+    name = "other-package"
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
+    """Make other packages offer strategies."""
+
+    class Point:
+        dist: Any = Package
+
+        def __init__(self, name: str, value: str):
+            self.name, self.value = name, value
+
+    def entry_points(*, group: str) -> list[Point]:
+        return [Point(*point) for point in points] if group == "rscl_bench.strategies" else []
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+
+
+def test_entry_point_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("theirs", "rscl_bench.strategies.data_mixup:DataMixup"))
+    assert registry.entries("strategies")["theirs"].summary == "from package other-package"
+    assert registry.load("strategies", "theirs") is registry.load("strategies", "data-mixup")
+    assert "theirs" not in registry.entries("objectives")
+
+
+@pytest.mark.parametrize("names", [("data-mixup",), ("theirs", "theirs")])
+def test_two_packages_with_one_name_are_refused(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, *((name, f"package{n}:Class") for n, name in enumerate(names)))
+    with pytest.raises(SpecError) as caught:
+        registry.entries("strategies")
+    assert f"Two packages offer the strategy '{names[-1]}'" in str(caught.value)
+    assert f"package{len(names) - 1}:Class" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["not_a_module_at_all:Class", "rscl_bench.errors:NoSuchClass"])
+def test_entry_point_that_cannot_be_imported(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, ("theirs", value))
+    registry.entries("strategies")  # naming it imports nothing
+    with pytest.raises(SpecError, match=f"'theirs' \\({value}\\) cannot be imported"):
+        registry.load("strategies", "theirs")

@@ -1,0 +1,316 @@
+"""Whole runs of the toy scenario, from an archive to a record."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import rscl_bench
+from rscl_bench import registry
+from rscl_bench.engine.device import open_device
+from rscl_bench.engine.encode import encode_tiles
+from rscl_bench.engine.run import Opened, build_objective, execute, open_run, run_folder
+from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
+from rscl_bench.probes.metrics import multilabel_map
+from rscl_bench.probes.pixel_statistics import pixel_statistics
+from rscl_bench.randomness import seeded
+from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.spec import RunSpec, Scenario, load_method, load_scenario, resolve_run
+from rscl_bench.testing.tiny import State, differing
+
+TOY = Path(__file__).parent / "toy" / "toy.toml"
+
+
+class Quiet:
+    """Keeps what a run reports."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, int, int]] = []
+        self.lines: list[str] = []
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.parts.append((what, done, total))
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class Run(NamedTuple):
+    opened: Opened
+    folder: Path
+    record: RunRecord
+    reporter: Quiet
+
+    @property
+    def encoder(self) -> State:
+        state: State = load_file(self.folder / "encoder.safetensors")
+        return state
+
+
+class Runner:
+    """Runs the toy scenario; every run once."""
+
+    def __init__(self, data: Path, cache: Path, out: Path):
+        self.data, self.cache, self.out = data, cache, out
+        self._kept: dict[tuple[Any, ...], Run] = {}
+
+    def spec(
+        self, method: str = "finetune", seed: int = 0, *assignments: str, **changes: Any
+    ) -> RunSpec:
+        scenario = load_scenario(str(TOY)).model_copy(update=changes)
+        checked = Scenario.model_validate(scenario.model_dump())
+        return resolve_run(checked, load_method(method), seed=seed, assignments=assignments)
+
+    def open(self, spec: RunSpec) -> Opened:
+        return open_run(spec, "sketch", self.data, self.cache, "cpu", Quiet().progress)
+
+    def fresh(self, spec: RunSpec, out: Path) -> Run:
+        opened, reporter = self.open(spec), Quiet()
+        folder = run_folder(out, opened)
+        return Run(opened, folder, execute(opened, folder, reporter), reporter)
+
+    def __call__(self, method: str, seed: int = 0, *assignments: str) -> Run:
+        key = (method, seed, *assignments)
+        if key not in self._kept:
+            self._kept[key] = self.fresh(self.spec(method, seed, *assignments), self.out)
+        return self._kept[key]
+
+
+@pytest.fixture(scope="module")
+def runs(toy_data: Path, toy_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(toy_data, toy_cache, tmp_path_factory.mktemp("runs"))
+
+
+def scores(run: Run) -> list[dict[str, Any]]:
+    return [{name: score.model_dump() for name, score in row.items()} for row in run.record.scores]
+
+
+@pytest.mark.parametrize("method", ["finetune", "cosmae"])
+def test_same_seed_same_bits(runs: Runner, tmp_path: Path, method: str) -> None:
+    first = runs(method)
+    torch.manual_seed(77)
+    again = runs.fresh(runs.spec(method), tmp_path)
+    assert not differing(first.encoder, again.encoder)
+    assert scores(first) == scores(again)
+    assert [t.final_loss for t in first.record.tasks] == [t.final_loss for t in again.record.tasks]
+    assert first.record.id == again.record.id
+    assert first.folder.name == again.folder.name
+
+
+def test_other_seed_other_run(runs: Runner) -> None:
+    first, other = runs("finetune"), runs("finetune", 1)
+    assert differing(first.encoder, other.encoder)
+    assert first.record.id != other.record.id
+    assert first.folder != other.folder
+    assert scores(first)[0] != scores(other)[0]
+
+
+def test_methods_agree_up_to_the_first_task(runs: Runner) -> None:
+    plain, cosmae = runs("finetune"), runs("cosmae")
+    assert scores(plain)[:2] == scores(cosmae)[:2]  # untrained, and after the first task
+    assert plain.record.tasks[0].final_loss == cosmae.record.tasks[0].final_loss
+    for number in (1, 2):
+        assert plain.record.tasks[number].final_loss != cosmae.record.tasks[number].final_loss
+    assert differing(plain.encoder, cosmae.encoder)
+
+
+def test_assignment_makes_another_run(runs: Runner) -> None:
+    changed = runs("cosmae", 0, "strategies.model-mixup.beta=0.5")
+    assert changed.record.id != runs("cosmae").record.id
+    assert changed.record.identity.overrides == {"strategies.model-mixup.beta": 0.5}
+    assert differing(changed.encoder, runs("cosmae").encoder)
+
+
+def test_record_is_what_was_run(runs: Runner) -> None:
+    run = runs("cosmae")
+    record, opened = run.record, run.opened
+    assert read_record(run.folder / "record.json") == record
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "encoder.safetensors",
+        "record.json",
+    ]
+    assert record.identity == opened.identity
+    assert record.id == opened.identity.run_id()
+    assert record.identity.edition == "sketch"
+    assert record.identity.seed == 0
+    assert record.identity.precision == "fp32"
+    assert record.identity.protocol["buffer_size"] == 12
+    assert [task.name for task in record.tasks] == ["first", "second", "third"]
+    assert len(record.scores) == 4
+    for task in record.tasks:
+        assert (task.tiles, task.epochs, task.steps) == (20, 2, 4)
+        assert task.images_per_second == pytest.approx(4 * 8 / task.train_seconds)
+        assert task.peak_memory_bytes is None
+    (probe,) = record.probes
+    assert (probe.name, probe.task, probe.test_tiles, probe.labels) == ("toy", "first", 20, 2)
+    (opened_probe,) = opened.probes
+    assert record.identity.data == {
+        **{task_key(t.name): s.digest for t, s in zip(record.tasks, opened.stores, strict=True)},
+        **{probe_key("toy", role): s.digest for role, s in opened_probe.stores.items()},
+    }
+    assert set(opened_probe.stores) == {"train", "val", "test"}
+    seconds = record.seconds
+    assert seconds.training == pytest.approx(sum(task.train_seconds for task in record.tasks))
+    assert seconds.packing is not None
+    assert seconds.total >= seconds.training + seconds.probing
+    assert record.provenance.rscl_bench == rscl_bench.__version__
+    assert record.provenance.device_type == "cpu"
+    assert record.provenance.threads == torch.get_num_threads()
+
+
+def test_parameters_are_counted(runs: Runner) -> None:
+    objective = build_objective(runs.spec("cosmae"), torch.device("cpu"))
+    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    encoder = sum(p.numel() for p in objective.encoder.parameters())
+    projector = 24 * 128 + 128 + 128 * 24 + 24
+    plain, cosmae = runs("finetune").record.parameters, runs("cosmae").record.parameters
+    assert (plain.encoder, plain.trainable) == (encoder, trained)
+    assert (cosmae.encoder, cosmae.trainable) == (encoder, trained + projector)
+
+
+def test_run_folder_says_what_it_holds(runs: Runner) -> None:
+    run = runs("cosmae")
+    parts = run.folder.relative_to(runs.out).parts
+    assert parts == ("toy-sketch", "tiny", "cosmae", f"seed0-{run.record.id}")
+
+
+def test_reports(runs: Runner) -> None:
+    reporter = runs("finetune").reporter
+    assert reporter.parts[:4] == [("training task 1 first", step, 4) for step in (1, 2, 3, 4)]
+    assert len(reporter.parts) == 12
+    assert len(reporter.lines) == 3
+    assert reporter.lines[1].startswith("task 2 second: trained in ")
+
+
+def micro(run: Run, features: Any, role: str) -> Any:
+    (probe,) = run.opened.probes
+    train, wanted = (features(probe.stores[name]) for name in ("train", role))
+    result = probe.probe.score(train, probe.labels["train"], wanted)
+    return multilabel_map(probe.labels[role], result)
+
+
+def features_of(run: Run, encoder: Any) -> Any:
+    (probe,) = run.opened.probes
+
+    def features(store: Any) -> Any:
+        cpu = torch.device("cpu")
+        indices = np.arange(len(store))
+        autocast = run.opened.device.autocast
+        return encode_tiles(encoder, store, indices, 16, probe.normalisation, cpu, autocast)
+
+    return features
+
+
+def test_lower_references_are_measured(runs: Runner) -> None:
+    run = runs("cosmae")
+    fresh = build_objective(run.opened.spec, torch.device("cpu")).encoder
+    features = features_of(run, fresh)
+    for role in ("test", "val"):
+        assert getattr(run.record.scores[0]["toy"], role) == micro(run, features, role)
+        pixels = micro(run, lambda store: pixel_statistics(store.tiles), role)
+        assert getattr(run.record.pixel_statistics["toy"], role) == pixels
+
+
+def test_saved_encoder_gives_the_last_scores(runs: Runner) -> None:
+    run = runs("cosmae")
+    path = run.folder / "encoder.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["run"] == run.record.id
+    assert json.loads(metadata["bands"]) == ["red", "green", "blue"]
+    backbone = json.loads(metadata["backbone"])
+    encoder_class = registry.load("backbones", backbone.pop("name"))
+    with seeded(123):  # other weights, all of which must be replaced
+        encoder = encoder_class(encoder_class.Params(**backbone), int(metadata["image_size"]), 3)
+    before = features_of(run, encoder)(run.opened.stores[0])
+    encoder.load_state_dict(load_file(path))
+    after = features_of(run, encoder)(run.opened.stores[0])
+    assert not np.allclose(before, after)
+    assert run.record.scores[-1]["toy"].test == micro(run, features_of(run, encoder), "test")
+
+
+def test_probe_does_not_change_training(runs: Runner, tmp_path: Path) -> None:
+    """A second probe changes no weight."""
+    (probe,) = load_scenario(str(TOY)).probes
+    more = probe.model_copy(update={"name": "more", "task": None, "max_tiles": 10})
+    run = runs.fresh(runs.spec("cosmae", 0, probes=(probe, more)), tmp_path)
+    assert not differing(run.encoder, runs("cosmae").encoder)
+    assert [row["toy"] for row in scores(run)] == [row["toy"] for row in scores(runs("cosmae"))]
+    assert run.record.probes[1].test_tiles == 10
+    assert run.record.id != runs("cosmae").record.id
+
+
+# Refusals
+
+
+def refused(runs: Runner, match: str, *assignments: str, **changes: Any) -> None:
+    with pytest.raises(SpecError, match=match):
+        runs.open(runs.spec("finetune", 0, *assignments, **changes))
+
+
+def test_task_smaller_than_a_batch(runs: Runner) -> None:
+    refused(
+        runs,
+        "Task 'first' has 20 tiles, fewer than one batch of 21; lower training.batch_size",
+        "training.batch_size=21",
+    )
+    runs.open(runs.spec("finetune", 0, "training.batch_size=20"))
+
+
+def test_tile_smaller_than_the_crop(runs: Runner) -> None:
+    refused(
+        runs, "Tiles of task 'first' are 24 pixels, smaller than the crop of 32", "image_size=32"
+    )
+    (probe,) = load_scenario(str(TOY)).probes
+    small = probe.model_copy(update={"tile_size": 12})
+    refused(runs, "Tiles of probe 'toy' are 12 pixels", probes=(small,))
+
+
+def test_unknown_device(runs: Runner) -> None:
+    with pytest.raises(SpecError, match="Unknown device 'gpu'; use auto, cpu"):
+        open_device("gpu", "fp32")
+    with pytest.raises(SpecError, match="There is no device 'cuda:99'"):
+        open_device("cuda:99", "fp32")
+
+
+def test_output_folder_that_is_a_file(runs: Runner, tmp_path: Path) -> None:
+    occupied = tmp_path / "file"
+    occupied.touch()
+    opened = runs.open(runs.spec())
+    with pytest.raises(ArtefactError, match="is not writable"):
+        execute(opened, occupied / "run", Quiet())
+
+
+def test_diverging_run_leaves_no_record(runs: Runner, tmp_path: Path) -> None:
+    opened = runs.open(runs.spec("finetune", 0, "training.learning_rate=1e30"))
+    folder = run_folder(tmp_path, opened)
+    with pytest.raises(TrainingError, match=r"NaN or infinite at step [12] of task 1"):
+        execute(opened, folder, Quiet())
+    assert list(folder.iterdir()) == []
+
+
+def test_missing_archive(runs: Runner, tmp_path: Path) -> None:
+    with pytest.raises(RsclError, match="Toy is missing or partial"):
+        open_run(runs.spec(), "real", tmp_path, runs.cache, "cpu", Quiet().progress)
+
+
+def test_blank_tiles_are_known(runs: Runner) -> None:
+    assert runs("finetune").opened.blank_stores() == []
+
+
+def test_bf16_run_is_another_run(runs: Runner) -> None:
+    run = runs("cosmae", 0, "precision=bf16")
+    assert run.record.identity.precision == "bf16"
+    assert run.record.id != runs("cosmae").record.id
+    assert differing(run.encoder, runs("cosmae").encoder)
+    for value in run.encoder.values():
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value).all()
+    loss, exact = (r.record.tasks[0].final_loss for r in (run, runs("cosmae")))
+    assert loss == pytest.approx(exact, rel=0.02)

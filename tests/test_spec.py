@@ -1,0 +1,575 @@
+import json
+import tomllib
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rscl_bench import registry
+from rscl_bench.errors import SpecError
+from rscl_bench.results.record import Identity, ScenarioName
+from rscl_bench.spec import (
+    Method,
+    RunSpec,
+    Scenario,
+    Spec,
+    declarations,
+    identity,
+    load_any,
+    load_method,
+    load_scenario,
+    resolve_run,
+    validated,
+)
+
+TOY = Path(__file__).parent / "toy" / "toy.toml"
+Raw = dict[str, Any]
+
+
+def toy() -> Raw:
+    """The toy scenario as read, to be changed."""
+    return tomllib.loads(TOY.read_text(encoding="utf-8"))
+
+
+def mine() -> Raw:
+    return {
+        "name": "mine",
+        "title": "A recipe",
+        "objective": {"name": "mae", "mask_ratio": 0.5},
+        "strategies": [{"name": "data-mixup"}, {"name": "model-mixup", "beta": 0.2}],
+    }
+
+
+def scenario(raw: Raw) -> Scenario:
+    return validated(Scenario, raw, "toy.toml")
+
+
+def method(raw: Raw | None = None) -> Method:
+    return validated(Method, raw or mine(), "mine.toml")
+
+
+def resolve(*assignments: str, recipe: Raw | None = None, raw: Raw | None = None) -> RunSpec:
+    return resolve_run(scenario(raw or toy()), method(recipe), assignments=assignments)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(SpecError) as caught:
+        call()
+    return str(caught.value)
+
+
+def put(raw: Raw, place: str, value: Any) -> Raw:
+    """Return a copy with one value changed; parts of the place may be positions in lists."""
+    changed = deepcopy(raw)
+    *path, last = [int(part) if part.isdigit() else part for part in place.split("/")]
+    inner: Any = changed
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    return changed
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("place", "nearest"),
+    [
+        ("titel", "title"),
+        ("tasks/0/tile", "tasks.0.tile_size"),
+        ("tasks/2/dataste", "tasks.2.dataset"),
+        ("probes/0/testsplit", "probes.0.test_split"),
+        ("protocols/tiny/imagesize", "protocols.tiny.image_size"),
+        ("protocols/tiny/training/epoch", "protocols.tiny.training.epochs"),
+    ],
+)
+def test_unknown_key_of_a_scenario(place: str, nearest: str) -> None:
+    sentence = refusal(lambda: scenario(put(toy(), place, 1)))
+    assert sentence.startswith(f"Unknown key in toy.toml: '{place.replace('/', '.')}'")
+    assert f"did you mean '{nearest}'?" in sentence
+
+
+def test_unknown_key_of_views() -> None:
+    raw = put(toy(), "protocols/tiny/views", {"min_scales": 0.5})
+    assert "did you mean 'protocols.tiny.views.min_scale'?" in refusal(lambda: scenario(raw))
+
+
+def test_unknown_key_of_a_method() -> None:
+    sentence = refusal(lambda: method(put(mine(), "strategy", [])))
+    assert "did you mean 'strategies'?" in sentence
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("objective/mask_rato", "Unknown key in 'mae': 'mask_rato'; did you mean 'mask_ratio'?"),
+        ("strategies/1/betta", "Unknown key in 'model-mixup': 'betta'; did you mean 'beta'?"),
+        ("objective/name", "Unknown objective '1'"),
+        ("strategies/0/name", "Unknown strategy '1'"),
+    ],
+)
+def test_unknown_component_or_parameter(place: str, sentence: str) -> None:
+    assert sentence in refusal(lambda: resolve(recipe=put(mine(), place, "1")))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("version", 1, "'version': Input should be a valid string"),
+        ("tasks", [], "'tasks'"),
+        ("tasks/0/tile_size", "24", "'tasks.0.tile_size': Input should be a valid integer"),
+        ("tasks/0/tile_size", 24.0, "'tasks.0.tile_size': Input should be a valid integer"),
+        ("tasks/0/tile_size", True, "'tasks.0.tile_size': Input should be a valid integer"),
+        ("tasks/0/tile_size", 0, "'tasks.0.tile_size': Input should be greater than 0"),
+        ("tasks/0/cut", "squares", "'tasks.0.cut': Input should be 'grid' or 'whole'"),
+        ("tasks/0/name", "First Task", "'tasks.0.name': String should match pattern"),
+        ("tasks/0/bands", "red", "'tasks.0.bands'"),
+        ("probes/0/task", "fourth", "probe 'toy' is of unknown task 'fourth'"),
+        ("probes/0/min_share", 1.5, "'probes.0.min_share'"),
+        ("default_protocol", "huge", "default_protocol 'huge' is not in protocols"),
+        ("protocols/tiny/training/learning_rate", float("nan"), "finite number"),
+        ("protocols/tiny/training/learning_rate", -1e-3, "greater than 0"),
+        ("protocols/tiny/training/warmup_epochs", 2, "warmup_epochs (2.0) must be below epochs"),
+        ("protocols/tiny/precision", "fp16", "'auto', 'bf16' or 'fp32'"),
+    ],
+)
+def test_wrong_value_of_a_scenario(place: str, value: Any, sentence: str) -> None:
+    found = refusal(lambda: scenario(put(toy(), place, value)))
+    assert found.startswith("toy.toml is not valid")
+    assert sentence in found
+
+
+@pytest.mark.parametrize("kind", ["tasks", "probes"])
+def test_two_of_one_name_are_refused(kind: str) -> None:
+    raw = toy()
+    raw[kind].append(raw[kind][0])
+    assert f"two {kind} have the same name" in refusal(lambda: scenario(raw))
+
+
+@pytest.mark.parametrize("place", ["tasks/1/bands", "probes/0/bands"])
+def test_band_counts_must_agree(place: str) -> None:
+    raw = put(toy(), place, ["red", "green"])
+    assert "the same number of bands" in refusal(lambda: scenario(raw))
+
+
+def test_channels_are_the_bands() -> None:
+    raw = toy()
+    for part in (*raw["tasks"], *raw["probes"]):
+        part["bands"] = ["blue"]
+    assert scenario(raw).channels == 1
+
+
+def test_strategy_twice_is_refused() -> None:
+    recipe = put(mine(), "strategies/1", {"name": "data-mixup"})
+    assert "lists a strategy twice" in refusal(lambda: resolve(recipe=recipe))
+
+
+def test_defaults_of_nothing_are_refused() -> None:
+    raw = put(toy(), "protocols/tiny/defaults/mea", {"decoder_dim": 24})
+    assert "'mea'; did you mean 'mae'?" in refusal(lambda: resolve(raw=raw))
+
+
+def test_defaults_with_an_unknown_parameter_are_refused() -> None:
+    raw = put(toy(), "protocols/tiny/defaults/mae/decoder_dimension", 24)
+    assert "did you mean 'decoder_dim'?" in refusal(lambda: resolve(raw=raw))
+
+
+def test_backbone_without_a_name_is_refused() -> None:
+    raw = put(toy(), "protocols/tiny/backbone", {})
+    assert "'name': Field required" in refusal(lambda: resolve(raw=raw))
+
+
+def test_unknown_protocol_is_refused() -> None:
+    sentence = refusal(lambda: resolve_run(scenario(toy()), method(), "tyni"))
+    assert "did you mean 'tiny'?" in sentence
+
+
+# --set.
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read"),
+    [
+        ("training.epochs=5", lambda s: s.protocol.training.epochs == 5),
+        ("training.learning_rate=1", lambda s: s.protocol.training.learning_rate == 1.0),
+        ("training.betas=[0.8, 0.9]", lambda s: s.protocol.training.betas == (0.8, 0.9)),
+        ("precision=fp32", lambda s: s.protocol.precision == "fp32"),
+        ("precision='bf16'", lambda s: s.protocol.precision == "bf16"),
+        ("views.normalisation=range", lambda s: s.protocol.views.normalisation == "range"),
+        ("backbone.mlp_ratio=2.0", lambda s: s.protocol.backbone["mlp_ratio"] == 2.0),
+        ("objective.norm_pix=true", lambda s: s.method.objective.parameters["norm_pix"] is True),
+        (
+            "strategies.model-mixup.loss=eq4",
+            lambda s: s.method.strategies[1].parameters["loss"] == "eq4",
+        ),
+        (
+            "strategies.data-mixup.constant=0",
+            lambda s: s.method.strategies[0].parameters["constant"] == 0.0,
+        ),
+        (
+            "defaults.mae.decoder_depth=2",
+            lambda s: s.method.objective.parameters["decoder_depth"] == 2,
+        ),
+        (" training.epochs = 5 ", lambda s: s.protocol.training.epochs == 5),
+    ],
+)
+def test_assignment_is_typed(assignment: str, read: Callable[[RunSpec], bool]) -> None:
+    assert read(resolve(assignment))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("training.epochs", "--set takes key=value"),
+        ("=5", "--set takes key=value"),
+        ("training.epochs=", "--set takes key=value"),
+        ("training.epochs=5\nseeds=2", "one key=value at a time"),
+        ("training.epochs=five", "'training.epochs': Input should be a valid integer."),
+        ("training.epochs='5'", "'training.epochs': Input should be a valid integer."),
+        ("training.epochs=true", "'training.epochs': Input should be a valid integer."),
+        ("training.epochs=2.0", "'training.epochs': Input should be a valid integer."),
+        ("training.epochs=1979-05-27", "'training.epochs': Input should be a valid integer."),
+        ("training.epochs=-1", "'training.epochs': Input should be greater than 0."),
+        ("training.learning_rate=nan", "Input should be a finite number."),
+        ("training.learning_rate=inf", "Input should be a finite number."),
+        ("training=5", "'training': Input should be an object."),
+        ("views.min_scale=0", "'views.min_scale': Input should be greater than 0."),
+        ("training.epoch=5", "did you mean 'training.epochs'?"),
+        ("epochs=5", "did you mean"),
+        ("tasks=[]", "Unknown key of --set 'tasks'"),
+        ("name=x", "Unknown key of --set 'name'"),
+        ("backbone.patch=7", "did you mean 'patch_size'?"),
+        ("backbone.name=resnet", "Unknown backbone 'resnet'"),
+        ("objective=mae", "--set objective needs a parameter"),
+        ("objective.norm_pix=1", "'norm_pix': Input should be a valid boolean."),
+        ("objective.mask=0.5", "did you mean 'mask_ratio'?"),
+        ("strategies.mixup.alpha=1", "did you mean 'strategies.data-mixup'?"),
+        ("strategies.data-mixup=1", "--set strategies.data-mixup needs a parameter"),
+        ("strategies.data-mixup.alpha=nan", "Input should be a finite number."),
+        ("strategies.model-mixup.feature=max", "'feature': Input should be 'patches' or 'cls'."),
+        ("defaults.mae=3", "'defaults.mae'"),
+        ("defaults.mea={}", "did you mean 'mae'?"),
+    ],
+)
+def test_wrong_assignment_is_refused(assignment: str, sentence: str) -> None:
+    assert sentence in refusal(lambda: resolve(assignment))
+
+
+def test_parameter_of_what_the_method_has_not_is_refused() -> None:
+    recipe = put(mine(), "strategies", [])
+    sentence = refusal(lambda: resolve("strategies.model-mixup.beta=1", recipe=recipe))
+    assert "Unknown component of method mine 'strategies.model-mixup'" in sentence
+
+
+def test_last_assignment_wins_and_overrides_are_sorted() -> None:
+    spec = resolve("training.epochs=5", "seeds=1", "training.epochs=6")
+    assert spec.overrides == {"seeds": 1, "training.epochs": 6}
+    assert list(spec.overrides) == ["seeds", "training.epochs"]
+    assert spec.protocol.training.epochs == 6
+
+
+# Precedence: component, protocol, recipe, --set.
+
+
+def test_precedence() -> None:
+    plain = put(toy(), "protocols/tiny/defaults", {})
+    recipe = put(mine(), "objective", {"name": "mae"})
+    in_protocol = put(toy(), "protocols/tiny/defaults", {"mae": {"mask_ratio": 0.6}})
+    in_recipe = put(recipe, "objective/mask_ratio", 0.7)
+    by_set = "objective.mask_ratio=0.8"
+    found = [
+        resolve(recipe=recipe, raw=plain),
+        resolve(recipe=recipe, raw=in_protocol),
+        resolve(recipe=in_recipe, raw=in_protocol),
+        resolve(by_set, recipe=in_recipe, raw=in_protocol),
+    ]
+    ratios = [spec.method.objective.parameters["mask_ratio"] for spec in found]
+    assert ratios == [0.75, 0.6, 0.7, 0.8]
+
+
+def test_every_parameter_is_filled_in() -> None:
+    spec = resolve()
+    for kind, component in (
+        ("objectives", spec.method.objective),
+        *(("strategies", strategy) for strategy in spec.method.strategies),
+    ):
+        params = registry.load(kind, component.name).Params  # type: ignore[arg-type]
+        assert set(component.parameters) == set(params.model_fields)
+    assert set(spec.protocol.backbone) == {
+        "name",
+        *registry.load("backbones", "vit").Params.model_fields,
+    }
+
+
+def test_resolving_changes_nothing_that_was_given() -> None:
+    given_scenario, given_method = scenario(toy()), method()
+    resolve_run(given_scenario, given_method, assignments=("training.epochs=7",))
+    assert given_scenario == scenario(toy())
+    assert given_method == method()
+
+
+# Identity.
+
+
+def identity_of(spec: RunSpec, **changes: Any) -> str:
+    """The identity of a run as the engine makes it, without tiles."""
+    content = spec.scenario.model_dump(mode="json", include={"tasks", "probes"})
+    fields: Raw = {
+        "scenario": ScenarioName(
+            name=spec.scenario.name, version=spec.scenario.version, digest=identity(content)
+        ),
+        "edition": "real",
+        "protocol_name": spec.protocol_name,
+        "protocol": spec.protocol.model_dump(mode="json"),
+        "method": spec.method.model_dump(mode="json"),
+        "overrides": spec.overrides,
+        "seed": spec.seed,
+        "precision": "fp32",
+        "data": {"tasks.first": "0" * 64},
+        "code": "1.0",
+    }
+    return Identity(**{**fields, **changes}).run_id()
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 2**63), min_size=2, max_size=10, unique=True))
+def test_two_seeds_never_share_an_identity(seeds: list[int]) -> None:
+    spec = resolve()
+    ids = [identity_of(spec.model_copy(update={"seed": seed})) for seed in seeds]
+    assert len(set(ids)) == len(seeds)
+
+
+CHANGES = {
+    "training.epochs": st.integers(3, 10_000),
+    "training.batch_size": st.integers(1, 10_000).filter(lambda n: n != 8),
+    "training.learning_rate": st.floats(1e-9, 1e9).filter(lambda x: x != 1e-3),
+    "views.min_scale": st.floats(1e-3, 1).filter(lambda x: x != 0.8),
+    "views.normalisation": st.just("range"),
+    "buffer_size": st.integers(13, 10_000),
+    "image_size": st.integers(1, 15),
+    "backbone.depth": st.integers(3, 100),
+    "objective.mask_ratio": st.floats(0.51, 0.99),
+    "objective.norm_pix": st.just(True),
+    "strategies.data-mixup.alpha": st.floats(0.5, 100),
+    "strategies.data-mixup.per_image": st.just(True),
+    "strategies.model-mixup.constant": st.floats(0, 1),
+}
+changes = st.sampled_from(sorted(CHANGES)).flatmap(
+    lambda name: CHANGES[name].map(lambda value: (name, value))
+)
+
+
+PLAIN = identity_of(resolve())
+
+
+@settings(max_examples=40)
+@given(changes)
+def test_any_change_of_protocol_or_method_is_another_run(change: tuple[str, Any]) -> None:
+    name, value = change
+    changed = resolve(f"{name}={json.dumps(value)}")
+    assert identity_of(changed) != PLAIN
+    # Not only for the override's sake: the resolved specs differ.
+    assert identity_of(changed.model_copy(update={"overrides": {}})) != PLAIN
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("version", "2"),
+        ("name", "toys"),
+        ("tasks/0/split", "val"),
+        ("tasks/0/tile_size", 25),
+        ("tasks/0/cut", "whole"),
+        ("tasks/0/name", "one"),
+        ("tasks/0/options", {"classes": ["red"]}),
+        ("tasks/1/bands", ["blue", "green", "red"]),
+        ("probes/0/parameters", {"k": 4}),
+        ("probes/0/min_share", 0.02),
+        ("probes/0/max_tiles", 5),
+    ],
+)
+def test_any_change_of_the_scenario_is_another_run(place: str, value: Any) -> None:
+    raw = put(toy(), place, value)
+    if place == "tasks/0/name":
+        raw = put(raw, "probes/0/task", value)
+    assert identity_of(resolve(raw=raw)) != identity_of(resolve())
+
+
+def test_order_of_tasks_and_strategies_is_another_run() -> None:
+    raw, recipe = toy(), mine()
+    raw["tasks"].reverse()
+    recipe["strategies"].reverse()
+    ids = {
+        identity_of(resolve()),
+        identity_of(resolve(raw=raw)),
+        identity_of(resolve(recipe=recipe)),
+    }
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("edition", "sketch"),
+        ("precision", "bf16"),
+        ("data", {"tasks.first": "1" * 64}),
+        ("code", "1.1"),
+        ("protocol_name", "other"),
+    ],
+)
+def test_any_other_field_of_the_identity_counts(field: str, value: Any) -> None:
+    assert identity_of(resolve(), **{field: value}) != identity_of(resolve())
+
+
+def test_identity_is_an_allow_list() -> None:
+    """Device, threads, paths and times are none of its fields."""
+    assert set(Identity.model_fields) == {
+        "scenario",
+        "edition",
+        "protocol_name",
+        "protocol",
+        "method",
+        "overrides",
+        "seed",
+        "precision",
+        "data",
+        "code",
+    }
+
+
+def test_titles_and_other_protocols_do_not_count() -> None:
+    raw = put(put(toy(), "title", "Another title"), "default_protocol", "tiny")
+    raw["protocols"]["huge"] = raw["protocols"]["tiny"]
+    assert identity_of(resolve(raw=raw)) == identity_of(resolve())
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), values, max_size=5))
+def test_identity_does_not_depend_on_the_order_of_keys(payload: Raw) -> None:
+    assert identity(payload) == identity(dict(reversed(payload.items())))
+    assert identity(payload) == identity(json.loads(json.dumps(payload)))
+    assert len(identity(payload)) == 16
+
+
+def test_identity_refuses_what_is_not_finite() -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        identity({"x": float("nan")})
+
+
+# Files.
+
+
+def test_every_declaration_is_valid() -> None:
+    for name in declarations("scenarios"):
+        found = load_scenario(name)
+        assert found.name == name
+        for recipe in declarations("methods"):
+            for protocol in found.protocols:
+                assert resolve_run(found, load_method(recipe), protocol).method.name == recipe
+
+
+def test_path_is_taken_as_given(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.toml"
+    copy.write_bytes(declarations("methods")["cosmae"].read_bytes())
+    assert load_method(str(copy)) == load_method("cosmae")
+
+
+def test_working_directory_is_never_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = declarations("methods")["cosmae"].read_text(encoding="utf-8")
+    (tmp_path / "methods").mkdir()
+    for path in (tmp_path / "mine.toml", tmp_path / "methods" / "mine.toml"):
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert "Unknown method 'mine'" in refusal(lambda: load_method("mine"))
+    assert load_method("mine.toml").name == "cosmae"
+
+
+def test_scenario_is_no_method() -> None:
+    assert "Unknown method 'rs4'" in refusal(lambda: load_method("rs4"))
+    assert isinstance(load_any("rs4"), Scenario)
+    assert isinstance(load_any("cosmae"), Method)
+    assert "Unknown scenario or method 'rs44'" in refusal(lambda: load_any("rs44"))
+
+
+def test_python_path_is_relative_to_its_toml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    recipe = tmp_path / "there" / "mine.toml"
+    (tmp_path / "there" / "mine.py").write_text(
+        "from rscl_bench.objectives.mae import MAE\n\nclass Mine(MAE):\n    pass\n",
+        encoding="utf-8",
+    )
+    recipe.write_text(
+        'name = "mine"\ntitle = "Mine"\n[objective]\nname = "./mine.py:Mine"\nmask_ratio = 0.5\n',
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    loaded = load_method("there/mine.toml")
+    assert loaded.objective.name == f"{tmp_path / 'there' / 'mine.py'}:Mine"
+    resolved = resolve_run(scenario(toy()), loaded).method.objective
+    assert resolved.parameters["mask_ratio"] == 0.5
+
+
+def test_dataset_path_is_relative_to_its_toml() -> None:
+    loaded = load_scenario(str(TOY))
+    datasets = {task.dataset for task in loaded.tasks} | {p.dataset for p in loaded.probes}
+    assert datasets == {f"{TOY.parent / 'adapters.py'}:Toy"}
+
+
+# Models.
+
+
+def test_specs_are_frozen() -> None:
+    spec: Any = resolve()
+    with pytest.raises(ValueError, match="frozen"):
+        spec.protocol.image_size = 3
+    with pytest.raises(ValueError, match="frozen"):
+        spec.method.objective.name = "other"
+
+
+def test_probe_without_validation_split_has_no_such_role() -> None:
+    raw = toy()
+    raw["probes"] = [{"name": "p", "dataset": "aid", "tile_size": 24}]
+    (probe,) = scenario(raw).probes
+    assert probe.splits() == {"train": "train", "test": "test"}
+    (probe,) = scenario(put(raw, "probes/0/val_split", "val")).probes
+    assert probe.splits() == {"train": "train", "val": "val", "test": "test"}
+    source = probe.source("val")
+    assert (source.split, source.tile_size, source.bands) == ("val", 24, probe.bands)
+
+
+class Numbers(Spec):
+    count: int = 1
+    share: float = 0.5
+    names: tuple[str, ...] = ()
+
+
+@given(st.integers() | st.floats() | st.text() | st.booleans() | st.none())
+def test_validation_never_converts(value: Any) -> None:
+    for field, allowed in (("count", (int,)), ("share", (int, float)), ("names", ())):
+        finite = not isinstance(value, float) or value - value == 0
+        fits = isinstance(value, allowed) and not isinstance(value, bool) and finite
+        try:
+            found = validated(Numbers, {field: value}, "here")
+        except SpecError:
+            assert not fits or abs(value) > 1e300 or isinstance(value, int)
+        else:
+            assert fits
+            assert getattr(found, field) == value

@@ -1,0 +1,344 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.data.stream import TileLoader
+from rscl_bench.engine.encode import encode_tiles
+from rscl_bench.engine.probing import normalisation_of
+from rscl_bench.engine.schedule import learning_rate
+from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.errors import TrainingError
+from rscl_bench.strategies.base import Strategy
+from rscl_bench.strategies.mixing import MixingParams
+from rscl_bench.testing import start, tiny_spec, tiny_stores, train
+from rscl_bench.testing.tiny import differing, state_of
+
+HOOKS = [
+    "before_training",
+    "before_training_exp",
+    "before_train_dataset_adaptation",
+    "after_train_dataset_adaptation",
+    "before_training_epoch",
+    "before_training_iteration",
+    "before_forward",
+    "after_forward",
+    "before_backward",
+    "after_backward",
+    "before_update",
+    "after_update",
+    "after_training_iteration",
+    "after_training_epoch",
+    "after_training_exp",
+    "after_training",
+]
+
+
+class Recorder(BaseSGDPlugin):  # type: ignore[misc]
+    """A plain Avalanche plugin that knows nothing of this package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        for hook in HOOKS:
+            setattr(self, hook, self._recorder(hook))
+
+    def _recorder(self, hook: str) -> Any:
+        def record(strategy: SelfSupervisedTemplate, *_: Any, **__: Any) -> None:
+            assert isinstance(strategy, SelfSupervisedTemplate)
+            self.calls.append(hook)
+
+        return record
+
+
+class Look(BaseSGDPlugin):  # type: ignore[misc]
+    """Calls a function after every update."""
+
+    def __init__(self, look: Any, hook: str = "after_update") -> None:
+        super().__init__()
+        setattr(self, hook, lambda strategy, *_, **__: look(strategy))
+
+
+def test_avalanche_plugins_get_their_hooks() -> None:
+    recorder = Recorder()
+    train(start(tiny_spec(), plugins=[recorder]), [0, 1])
+    assert set(recorder.calls) == set(HOOKS)
+    assert recorder.calls.count("before_training_exp") == 2
+    assert recorder.calls.count("after_training_epoch") == 4
+    for hook in ("before_forward", "after_forward", "before_backward", "after_update"):
+        assert recorder.calls.count(hook) == 8
+    step = [call for call in recorder.calls if call in HOOKS[5:13]]
+    assert step[:8] == HOOKS[5:13]
+
+
+def test_plugins_come_after_strategies() -> None:
+    def shapes(template: Any) -> None:
+        if template.task == 1:
+            added.append(bool(template.loss != template.mb_output.loss))
+
+    added: list[bool] = []
+    train(start(tiny_spec("cosmae"), plugins=[Look(shapes, "before_backward")]), [0, 1])
+    assert added == [True] * 4
+
+
+def test_plugin_that_changes_nothing_changes_nothing() -> None:
+    one = train(start(tiny_spec("cosmae"), plugins=[Recorder()]))
+    other = train(start(tiny_spec("cosmae")))
+    assert not differing(one[-1], other[-1])
+
+
+@pytest.mark.parametrize("method", ["finetune", "cosmae"])
+def test_same_seed_same_bits(method: str) -> None:
+    first = train(start(tiny_spec(method)))
+    torch.manual_seed(12345)
+    np.random.seed(5)  # noqa: NPY002
+    again = train(start(tiny_spec(method)))
+    other = train(start(tiny_spec(method, seed=1)))
+    for number in range(3):
+        assert not differing(first[number], again[number])
+        assert differing(first[number], other[number])
+
+
+def test_global_randomness_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    train(start(tiny_spec("cosmae")))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_methods_agree_in_the_first_task_alone() -> None:
+    plain, cosmae = train(start(tiny_spec())), train(start(tiny_spec("cosmae")))
+    assert not differing(plain[0], cosmae[0])
+    for number in (1, 2):
+        changed = differing(plain[number], cosmae[number])
+        assert any(name.startswith("encoder.") for name in changed)
+
+
+def test_weights_carry_over() -> None:
+    template = start(tiny_spec())
+    (first,) = train(template, [0])
+    begins: list[dict[str, Tensor]] = []
+    look = Look(lambda t: begins.append(state_of(t.model)), "before_training_exp")
+    template.plugins.append(look)
+    train(template, [1])
+    assert not differing(begins[0], first)
+
+
+def test_steps_epochs_and_dropped_remainder() -> None:
+    seen: list[tuple[int, int, int, int]] = []
+    look = Look(lambda t: seen.append((t.task, t.step, t.steps, len(t.views[0]))), "before_forward")
+    train(start(tiny_spec(), tiny_stores(3, tiles=21), plugins=[look]), [0, 1])
+    assert seen == [(task, step, 4, 8) for task in (0, 1) for step in range(4)]
+
+
+def test_optimiser_and_schedule_start_anew() -> None:
+    optimisers: list[torch.optim.Optimizer] = []
+    rates: list[list[float]] = [[], [], []]
+    ages: list[float] = []
+
+    def look(template: Any) -> None:
+        if template.step == 0:
+            optimisers.append(template.optimizer)
+        rates[template.task] += {group["lr"] for group in template.optimizer.param_groups}
+        ages.append(next(iter(template.optimizer.state.values()))["step"].item())
+
+    template = start(tiny_spec(), plugins=[Look(look)])
+    train(template)
+    assert len({id(optimiser) for optimiser in optimisers}) == 3
+    assert ages == [1, 2, 3, 4] * 3
+    expected = [learning_rate(step, 4, 1, 1e-3) for step in range(4)]
+    assert expected[0] == 0 < expected[3] < expected[1] == 1e-3
+    assert rates == [expected] * 3
+    decayed, plain = template.optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    assert decayed["betas"] == (0.9, 0.95)
+
+
+def test_update_is_adamws() -> None:
+    """One step of the template against AdamW's formula, on a weight and on a bias."""
+    wanted = ["predict.weight", "predict.bias"]
+    before: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+
+    def keep(template: Any) -> None:
+        if template.step == 0:
+            named = dict(template.model.named_parameters())
+            before.update({name: named[name].detach().clone() for name in wanted})
+            gradients.update({name: named[name].grad.clone() for name in wanted})
+
+    after: dict[str, Tensor] = {}
+
+    def take(template: Any) -> None:
+        if template.step == 0:
+            after.update(state_of(template.model))
+
+    spec = tiny_spec(assignments=["training.warmup_epochs=0"])
+    plugins = [Look(keep, "before_update"), Look(take, "after_update")]
+    train(start(spec, plugins=plugins), [0])
+    for name, decay in zip(wanted, (0.05, 0.0), strict=True):
+        gradient = gradients[name].double()
+        step = gradient / (gradient.abs() + 1e-8)  # the first: both moments are corrected in full
+        expected = before[name].double() * (1 - 1e-3 * decay) - 1e-3 * step
+        assert torch.allclose(after[name].double(), expected, atol=1e-7)
+
+
+def test_poisoned_weights_stop_at_that_step() -> None:
+    def poison(template: Any) -> None:
+        if (template.task, template.step) == (1, 2):
+            with torch.no_grad():
+                template.model.predict.weight[0, 0] = math.nan
+
+    template = start(tiny_spec(), plugins=[Look(poison, "before_training_iteration")])
+    with pytest.raises(TrainingError, match="NaN or infinite at step 2 of task 2; lower"):
+        train(template)
+
+
+def test_diverging_rate_stops() -> None:
+    spec = tiny_spec(assignments=["training.learning_rate=1e30"])
+    with pytest.raises(TrainingError, match=r"at step [12] of task 1"):
+        train(start(spec))
+
+
+def test_strategy_that_gives_nan_stops() -> None:
+    def poison(template: Any) -> None:
+        if template.step == 1:
+            template.loss = template.loss * math.inf
+
+    template = start(tiny_spec(), plugins=[])
+    template.plugins.insert(0, Look(poison, "before_backward"))
+    with pytest.raises(TrainingError, match="step 1 of task 1"):
+        train(template)
+
+
+def test_final_loss_is_the_mean_of_the_last_epoch() -> None:
+    losses: list[tuple[int, float]] = []
+
+    def listen(task: int, step: int, steps: int, loss: Tensor) -> None:
+        assert steps == 4
+        assert loss.numel() == 1
+        losses.append((task, float(loss)))
+        told.append(step)
+
+    told: list[int] = []
+    template = start(tiny_spec("cosmae"))
+    template.on_step = listen
+    train(template)
+    assert told == [1, 2, 3, 4] * 3
+    for task in range(3):
+        mine = [loss for number, loss in losses if number == task]
+        assert template.final_loss[task] == pytest.approx(sum(mine[2:]) / 2, rel=1e-6)
+    assert len(template.train_seconds) == 3
+    assert all(seconds > 0 for seconds in template.train_seconds)
+
+
+def test_model_learns() -> None:
+    """Constant tiles are learned in a moment."""
+    stores = tiny_stores(1, tiles=16)
+    stores[0].tiles[:] = 90
+    losses: list[float] = []
+    spec = tiny_spec(tasks=1, assignments=["training.epochs=30", "views.normalisation=range"])
+    template = start(spec, stores)
+    template.on_step = lambda task, step, steps, loss: losses.append(float(loss))
+    train(template)
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_views_are_keyed_by_step_not_by_history() -> None:
+    """The second task's views do not depend on whether the first was trained."""
+    views: list[Tensor] = []
+    plugins = [Look(lambda t: views.append(t.views[0]), "before_forward")]
+    train(start(tiny_spec(), plugins=plugins), [0, 1])
+    after_first = views[4:]
+    views.clear()
+    train(start(tiny_spec(), plugins=plugins), [1])
+    assert len(views) == 4
+    for one, other in zip(views, after_first, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_two_views_are_two_draws() -> None:
+    template = start(tiny_spec())
+    template.model.views = 2
+    template.task = 0
+    tiles = next(iter(TileLoader(template.stores[0], 8, 0, 0)))
+    first, second = template._augment(tiles, 0, "views")
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+
+
+def test_uint16_tiles_train() -> None:
+    stores = tiny_stores(2, dtype="uint16")
+    states = train(start(tiny_spec(tasks=2), stores))
+    as_bytes = train(start(tiny_spec(tasks=2), tiny_stores(2)))
+    assert not differing(states[1], as_bytes[1])
+
+
+def test_model_is_in_training_mode() -> None:
+    modes: list[bool] = []
+    look = Look(lambda t: modes.append(all(m.training for m in t.model.modules())))
+    train(start(tiny_spec("cosmae"), plugins=[look]))
+    assert all(modes)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_probing_leaves_the_encoder_alone(training: bool) -> None:
+    template = start(tiny_spec())
+    encoder = template.model.encoder.train(training)
+    encoder.masked_vit.vit.blocks[0].eval()  # a part that is frozen by choice stays so
+    before = state_of(encoder)
+    modes = [module.training for module in encoder.modules()]
+    store = template.stores[0]
+    cpu = torch.device("cpu")
+    args = (16, normalisation_of(store, template.protocol), cpu, template.autocast)
+    features = encode_tiles(encoder, store, np.array([3, 0, 5]), *args)
+    assert features.shape == (3, 24)
+    assert features.dtype == np.float32
+    assert not differing(before, state_of(encoder))
+    assert [module.training for module in encoder.modules()] == modes
+    assert all(p.grad is None for p in encoder.parameters())
+    trainable = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert len(trainable) == len(before) - 1  # all but the positions
+    alone = encode_tiles(encoder, store, np.array([0]), *args)
+    assert np.allclose(alone[0], features[1], atol=1e-5)
+
+
+def test_encoding_that_fails_restores_the_mode() -> None:
+    template = start(tiny_spec())
+    encoder = template.model.encoder.train()
+    store = template.stores[0]
+    normalisation = normalisation_of(store, template.protocol)
+    with pytest.raises(AssertionError):  # 24 pixels are not what this ViT takes
+        encode_tiles(
+            encoder, store, np.array([0]), 24, normalisation, torch.device("cpu"), template.autocast
+        )
+    assert encoder.training
+
+
+def test_normalisation_of_dataset_and_range() -> None:
+    store = tiny_stores(1)[0]
+    spec = tiny_spec()
+    dataset = normalisation_of(store, spec.protocol)
+    assert np.allclose(dataset.mean, store.mean)
+    assert np.allclose(dataset.std, store.std)
+    ranged = tiny_spec(assignments=["views.normalisation=range"])
+    by_range = normalisation_of(store, ranged.protocol)
+    assert by_range.mean.tolist() == [0.0] * 3
+    assert by_range.std.tolist() == [255.0] * 3
+    store.std[1] = 0.0
+    assert normalisation_of(store, spec.protocol).std[1] == 1.0
+
+
+def test_default_strategy_keeps_no_state() -> None:
+    class Plain(Strategy):
+        Params = MixingParams
+
+    plain = Plain(MixingParams(), start(tiny_spec("cosmae")).strategies[0].context)
+    assert plain.state_dict() == {}
+    assert plain.describe() == {}
+    plain.load_state_dict({})
+    with pytest.raises(ValueError, match="Plain keeps no state but was given"):
+        plain.load_state_dict({"x": torch.zeros(1)})
