@@ -22,13 +22,15 @@ import torch
 from rscl_bench.data.augment import draw_crops, resized_crops
 from rscl_bench.data.stream import TileLoader, make_stream
 from rscl_bench.data.tile_store import TileStore
+from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.engine.template import SelfSupervisedTemplate, weight_decay_groups
 from rscl_bench.randomness import torch_generator
-from rscl_bench.spec import RunSpec, load_method, load_scenario, resolve_run
+from rscl_bench.resolve import resolve_run
+from rscl_bench.spec import RunSpec
 
 MODELS = {"vit-b": ("rs4", "paper"), "cpu": ("scene4", "cpu")}
 

@@ -79,15 +79,17 @@ def run(
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record."""
     from rscl_bench.console import print_run, reporter
-    from rscl_bench.spec import load_method, load_scenario, resolve_run
+    from rscl_bench.declarations import load_method, load_scenario
+    from rscl_bench.resolve import resolve_run
 
     spec = resolve_run(
         load_scenario(scenario), load_method(method), protocol, seed, tuple(assignments or ())
     )
     print(_edition_line(spec.scenario, data_root), flush=True)
-    from rscl_bench.engine.run import execute, open_run, run_folder
+    from rscl_bench.engine.run import check_writable, execute, open_run, run_folder
     from rscl_bench.results.record import read_record
 
+    check_writable(out)  # before an hour of packing, not after it
     with reporter() as report:
         edition, root, cache = _data(spec.scenario, data_root, report)
         opened = open_run(spec, edition, root, cache, device, report.progress)
@@ -108,7 +110,7 @@ def list_names() -> None:
 
     from rscl_bench import registry
     from rscl_bench.console import print_names
-    from rscl_bench.spec import DeclarationKind, declarations
+    from rscl_bench.declarations import DeclarationKind, declarations
 
     declared: tuple[DeclarationKind, ...] = ("scenarios", "methods")
     for declaration in declared:
@@ -128,7 +130,7 @@ def show(
     """Print the resolved spec of a scenario or method as JSON, defaults filled in."""
     import json
 
-    from rscl_bench.spec import load_any
+    from rscl_bench.declarations import load_any
 
     print(json.dumps(load_any(name).model_dump(mode="json"), indent=2))
 
@@ -159,7 +161,7 @@ def sketch(
     """Render a scenario's synthetic archives, in the true layouts, into a folder."""
     from rscl_bench.console import reporter
     from rscl_bench.data.sketch import datasets_of, render
-    from rscl_bench.spec import load_scenario
+    from rscl_bench.declarations import load_scenario
 
     with reporter() as report:
         root = render(datasets_of(load_scenario(scenario)), out, report.progress)
@@ -219,7 +221,7 @@ def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[An
 def _open_stores(scenario_name: str, data_root: Path | None) -> list[tuple[str, Any]]:
     from rscl_bench.console import reporter
     from rscl_bench.data.tile_store import open_or_pack
-    from rscl_bench.spec import load_scenario
+    from rscl_bench.declarations import load_scenario
 
     scenario = load_scenario(scenario_name)
     print(_edition_line(scenario, data_root), flush=True)

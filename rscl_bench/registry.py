@@ -140,6 +140,29 @@ def load(kind: Kind, name: str) -> Any:
         ) from error
 
 
+def portable(value: Any) -> Any:
+    """Replace paths to components by what tells them apart: file name and content.
+
+    ``/somewhere/file.py:Class`` becomes ``file.py:Class@`` and 12 digits of the SHA-256 of the file,
+    so that a run's identity changes with the code and not with its folder.
+
+    Args:
+        value: JSON-able; dictionaries and lists are searched through.
+
+    Returns:
+        The same with such texts replaced.
+    """
+    if isinstance(value, dict):
+        return {name: portable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and ".py:" in value:
+        path = Path(value.rpartition(":")[0])
+        digest = sha256(path.read_bytes()).hexdigest()[:12]
+        return f"{path.name}:{value.rpartition(':')[2]}@{digest}"
+    return value
+
+
 @cache
 def _load_path(kind: Kind, reference: str) -> Any:
     path_text, _, attribute = reference.rpartition(":")

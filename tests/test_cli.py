@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from rscl_bench import registry
 from rscl_bench.cli import app
+from rscl_bench.declarations import declarations
 from rscl_bench.results.record import RunRecord, read_record
-from rscl_bench.spec import declarations
 
 TOY = str(Path(__file__).parent / "toy" / "toy.toml")
 # A shell's background job is started with interrupts ignored.

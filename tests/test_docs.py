@@ -18,9 +18,10 @@ from typer.main import get_command
 
 from rscl_bench import registry
 from rscl_bench.cli import app
+from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.registry import Entry
+from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import RunRecord
-from rscl_bench.spec import declarations, load_method, load_scenario, resolve_run
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

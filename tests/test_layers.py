@@ -23,6 +23,8 @@ LAYERS = (
     ("objectives", "probes"),
     ("models", "data"),
     ("randomness", "avalanche_api"),
+    ("declarations",),
+    ("resolve",),
     ("spec",),
     ("registry", "sensors"),
     ("errors",),

@@ -197,3 +197,15 @@ def test_entry_point_that_cannot_be_imported(value: str, monkeypatch: pytest.Mon
     registry.entries("strategies")  # naming it imports nothing
     with pytest.raises(SpecError, match=f"'theirs' \\({value}\\) cannot be imported"):
         registry.load("strategies", "theirs")
+
+
+def test_portable_tells_code_apart_and_not_folders(tmp_path: Path) -> None:
+    one, other = tmp_path / "one" / "mine.py", tmp_path / "other" / "mine.py"
+    for path in (one, other):
+        path.parent.mkdir()
+        path.write_text("class Mine: ...\n")
+    name = registry.portable(f"{one}:Mine")
+    assert name.startswith("mine.py:Mine@")
+    assert registry.portable({"a": [f"{other}:Mine", 1, "mae"]}) == {"a": [name, 1, "mae"]}
+    one.write_text("class Mine: x = 1\n")
+    assert registry.portable(f"{one}:Mine") != name

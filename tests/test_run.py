@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import rscl_bench
 from rscl_bench import registry
+from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import open_device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.run import Opened, build_objective, execute, open_run, run_folder
@@ -19,9 +20,10 @@ from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.randomness import seeded
+from rscl_bench.resolve import resolve_run
 from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.record import RunRecord, read_record
-from rscl_bench.spec import RunSpec, Scenario, load_method, load_scenario, resolve_run
+from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State, differing
 
 TOY = Path(__file__).parent / "toy" / "toy.toml"

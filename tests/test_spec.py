@@ -10,21 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rscl_bench import registry
+from rscl_bench.declarations import declarations, load_any, load_method, load_scenario
 from rscl_bench.errors import SpecError
+from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import Identity, ScenarioName
-from rscl_bench.spec import (
-    Method,
-    RunSpec,
-    Scenario,
-    Spec,
-    declarations,
-    identity,
-    load_any,
-    load_method,
-    load_scenario,
-    resolve_run,
-    validated,
-)
+from rscl_bench.spec import Method, RunSpec, Scenario, Spec, identity, validated
 
 TOY = Path(__file__).parent / "toy" / "toy.toml"
 Raw = dict[str, Any]

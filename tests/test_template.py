@@ -260,6 +260,26 @@ def test_views_are_keyed_by_step_not_by_history() -> None:
         assert torch.equal(one, other)
 
 
+def test_every_step_draws_anew() -> None:
+    """Crops of the same tiles, and the objective's masks, by task, step and purpose."""
+    crops: list[Tensor] = []
+    masks: list[Tensor] = []
+
+    def look(template: Any) -> None:
+        crops.extend(template.views_of([(0, torch.arange(8))], name)[0] for name in ("a", "b"))
+
+    template = start(tiny_spec(), plugins=[Look(look, "before_forward")])
+
+    def mask(_model: Any, given: tuple[Any, torch.Generator]) -> None:
+        masks.append(torch.rand(5, generator=given[1].clone_state()))
+
+    template.model.register_forward_pre_hook(mask)
+    train(template)
+    for draws, count in ((crops, 24), (masks, 12)):
+        assert len(draws) == count
+        assert len({tuple(draw.flatten().tolist()) for draw in draws}) == count
+
+
 def test_two_views_are_two_draws() -> None:
     template = start(tiny_spec())
     template.model.views = 2

@@ -114,7 +114,7 @@ def open_run(
     for probe in probes:
         for role, store in probe.stores.items():
             data[probe_key(probe.spec.name, role)] = store.digest
-    content = scenario.model_dump(mode="json", include={"tasks", "probes"})
+    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
     return Opened(
         spec=spec,
         edition=edition,
@@ -128,8 +128,8 @@ def open_run(
             ),
             edition=edition,
             protocol_name=spec.protocol_name,
-            protocol=protocol.model_dump(mode="json"),
-            method=spec.method.model_dump(mode="json"),
+            protocol=registry.portable(protocol.model_dump(mode="json")),
+            method=registry.portable(spec.method.model_dump(mode="json")),
             overrides=spec.overrides,
             seed=spec.seed,
             precision=opened_device.precision,
@@ -173,7 +173,7 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     Raises:
         RsclError: If training cannot go on or the folder is not writable.
     """
-    _check_writable(folder)
+    check_writable(folder)
     begun, started = time.perf_counter(), datetime.now(UTC)
     spec, device = opened.spec, opened.device
     objective = build_objective(spec, device.torch)
@@ -283,7 +283,12 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
     return built
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
+    """Make a folder and see that files can be written into it.
+
+    Raises:
+        ArtefactError: If they cannot.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -339,7 +344,7 @@ def _probe_record(probe: OpenProbe) -> records.ProbeRecord:
     tiles, labels = probe.labels["test"].shape
     return records.ProbeRecord(
         name=probe.spec.name,
-        probe=probe.spec.probe,
+        probe=registry.portable(probe.spec.probe),
         task=probe.spec.task,
         test_tiles=tiles,
         labels=labels,

@@ -10,12 +10,13 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from rscl_bench import registry
+from rscl_bench.declarations import load_method
 from rscl_bench.engine.run import build_strategies
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective, Output
-from rscl_bench.spec import Method, RunSpec, Spec, load_method
+from rscl_bench.spec import Method, RunSpec, Spec
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.testing.refusal import refusal
 from rscl_bench.testing.tiny import State, differing, recipe, start, state_of, tiny_spec, train

@@ -11,23 +11,14 @@ from torch import Tensor
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.data.stream import make_stream
 from rscl_bench.data.tile_store import TileStore
+from rscl_bench.declarations import load_method
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import numpy_generator
-from rscl_bench.spec import (
-    Component,
-    Method,
-    Probe,
-    Protocol,
-    RunSpec,
-    Scenario,
-    Task,
-    Training,
-    load_method,
-    resolve_run,
-)
+from rscl_bench.resolve import resolve_run
+from rscl_bench.spec import Component, Method, Probe, Protocol, RunSpec, Scenario, Task, Training
 
 State = dict[str, Tensor]
 
