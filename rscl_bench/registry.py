@@ -143,8 +143,8 @@ def load(kind: Kind, name: str) -> Any:
 def portable(value: Any) -> Any:
     """Replace paths to components by what tells them apart: file name and content.
 
-    ``/somewhere/file.py:Class`` becomes ``file.py:Class@`` and 12 digits of the SHA-256 of the file,
-    so that a run's identity changes with the code and not with its folder.
+    ``/somewhere/file.py:Class`` becomes ``file.py:Class@`` and 12 digits of the file's SHA-256, so
+    that a run's identity changes with the code and not with its folder.
 
     Args:
         value: JSON-able; dictionaries and lists are searched through.

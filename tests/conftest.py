@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -29,8 +28,3 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of the toy archive's tile stores."""
     return tmp_path_factory.mktemp("toy-cache")
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)

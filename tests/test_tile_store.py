@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import shutil
@@ -14,7 +15,7 @@ from PIL import Image
 
 from rscl_bench import registry
 from rscl_bench.data import tile_store
-from rscl_bench.data.tile_store import TileStore, open_or_pack, stores, verify
+from rscl_bench.data.tile_store import TileStore, open_or_pack, verify
 from rscl_bench.errors import ArchiveError, ArtefactError, SpecError
 from rscl_bench.spec import Source
 
@@ -23,6 +24,10 @@ MASKED = f"{ADAPTERS}:Masked"
 BANDS = ("a", "b", "c", "d")
 
 Arrays = list[tuple[NDArray[np.uint16], NDArray[np.uint8]]]
+
+
+def stores(cache: Path) -> list[Path]:
+    return sorted(path.parent for path in (cache / "tiles").glob("[!.]*/manifest.json"))
 
 
 def source(**changes: Any) -> Source:
@@ -142,6 +147,26 @@ def test_blank_tiles_are_counted_and_kept(data: Path, cache: Path) -> None:
     store = open_or_pack(data, source(), cache)
     assert store.blank == 2
     assert len(store) == 12
+
+
+def test_undeclared_class_in_a_mask_is_refused(data: Path, cache: Path) -> None:
+    path = write(data, 7, np.ones((8, 8, 4), np.uint16))
+    with path.with_suffix(".mask").open("wb") as file:
+        np.save(file, np.full((8, 8), 3, np.uint8))
+    with pytest.raises(ArchiveError, match=r"7\.npy holds class 3 where Masked has classes 0 to 2"):
+        open_or_pack(data, source(), cache, with_labels=True)
+
+
+def test_full_disk_leaves_nothing_behind(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tile_store._Writer, "add", full)
+    with pytest.raises(ArtefactError, match=r"cannot be written.*No space left.*make room"):
+        open_or_pack(data, source(), cache)
+    assert list((cache / "tiles").iterdir()) == []
 
 
 def test_packed_once(data: Path, cache: Path) -> None:

@@ -165,6 +165,13 @@ class DatasetAdapter(ABC):
             raise ArchiveError(
                 f"The mask of {path} is {scene.mask.shape} where its image is {image.shape[:2]}."
             )
+        if scene.mask is not None:
+            classes = set(np.unique(scene.mask).tolist()) - {255}
+            if classes and max(classes) >= len(self.classes):
+                raise ArchiveError(
+                    f"The mask of {path} holds class {max(classes)} where {self.title} has classes "
+                    f"0 to {len(self.classes) - 1}, and 255 for undefined."
+                )
         if with_labels and scene.mask is None and scene.labels is None:
             raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
 

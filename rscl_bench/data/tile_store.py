@@ -144,11 +144,6 @@ def verify(folder: Path) -> None:
             )
 
 
-def stores(cache: Path) -> list[Path]:
-    """Return the folders of all tile stores in a cache, sorted."""
-    return sorted(path.parent for path in (cache / "tiles").glob("*/manifest.json"))
-
-
 def _input_listing(adapter: DatasetAdapter) -> list[list[Any]]:
     """Return path, size and time of every input: cheap, and enough to see a changed archive."""
     listing = []
@@ -174,6 +169,7 @@ def _pack(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        work.chmod(0o755)  # mkdtemp's 0700 would keep a shared cache from being shared
     except OSError as error:
         raise ArtefactError(
             f"The cache folder {folder.parent} is not writable ({error}); set RSCL_CACHE to a "
@@ -210,6 +206,12 @@ def _pack(
             _fsync(path)
         _fsync(work)
         _move_into_place(work, folder)
+    except OSError as error:  # reading fails as an ArchiveError, so this is writing
+        shutil.rmtree(work, ignore_errors=True)
+        raise ArtefactError(
+            f"The tiles of {adapter.name} {source.split} cannot be written into {folder.parent} "
+            f"({error}); make room there, or set RSCL_CACHE to another folder."
+        ) from error
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -1,0 +1,124 @@
+"""The shipped scenarios, from sketch archives to records, through the command line."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rscl_bench.declarations import declarations
+from rscl_bench.results.record import RunRecord, read_record
+
+pytestmark = pytest.mark.slow
+
+QUICK = ("--set", "training.epochs=1", "--set", "training.warmup_epochs=0")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(cache: Path, out: Path, *arguments: str) -> RunRecord:
+    environment = {**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    environment.pop("RSCL_DATA_ROOT", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "rscl_bench.cli", "run", "--out", str(out), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Sketch edition")
+    (path,) = out.rglob("record.json")
+    assert str(path) in done.stdout
+    return read_record(path)
+
+
+def test_domain_probes_fill_the_matrix(cache: Path, tmp_path: Path) -> None:
+    record = run(cache, tmp_path, "--scenario", "rs4-domains", "--method", "cosmae", *QUICK)
+    assert record.identity.edition == "sketch"
+    assert len(record.scores) == 5  # untrained, and after each of four tasks
+    assert {p.name: p.task for p in record.probes} == {
+        "ucmerced": None,
+        **{task.name: task.name for task in record.tasks},
+    }
+    for scores in record.scores:
+        assert all(score.test.micro is not None for score in scores.values())
+    metrics = record.continual.micro
+    assert None not in (
+        metrics.final_average,
+        metrics.average_incremental,
+        metrics.backward_transfer,
+        metrics.forgetting,
+        metrics.forward_transfer,
+    )
+    assert set(metrics.outside) == {"ucmerced"}
+
+
+def test_scene4_has_no_backward_transfer(cache: Path, tmp_path: Path) -> None:
+    record = run(cache, tmp_path, "--scenario", "scene4", "--method", "finetune", *QUICK)
+    assert [task.name for task in record.tasks] == [
+        "aid-built-up",
+        "rsscn7",
+        "aid-nature",
+        "aid-transport",
+    ]
+    assert record.continual.micro.backward_transfer is None
+    assert record.continual.micro.forgetting is None
+    assert record.continual.micro.outside["ucmerced"].final is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "bands"),
+    [
+        (
+            "us3d",
+            ["coastal", "blue", "green", "yellow", "red", "red-edge", "nir1", "nir2"],
+        ),
+        ("treesatai", ["nir", "green", "blue", "red"]),
+    ],
+)
+def test_all_bands_are_a_change_of_toml(
+    cache: Path, tmp_path: Path, task: str, bands: list[str]
+) -> None:
+    raw = tomllib.loads(declarations("scenarios")["rs4-domains"].read_text(encoding="utf-8"))
+    raw["tasks"] = [{**t, "bands": bands} for t in raw["tasks"] if t["name"] == task]
+    raw["probes"] = [{**p, "bands": bands} for p in raw["probes"] if p.get("task") == task]
+    path = tmp_path / "bands.toml"
+    path.write_text(as_toml(raw), encoding="utf-8")
+    record = run(cache, tmp_path / "out", "--scenario", str(path), "--method", "finetune", *QUICK)
+    width, patch = 192, 8
+    rgb_only = 3 * patch * patch * width
+    other = run(cache, tmp_path / "rgb", "--scenario", "rs4", "--method", "finetune", *QUICK)
+    grown = record.parameters.encoder - other.parameters.encoder
+    assert grown == (len(bands) * patch * patch * width) - rgb_only
+
+
+def as_toml(raw: dict[str, Any]) -> str:
+    """Write a scenario; JSON's scalars and lists are TOML's, and so are dotted keys."""
+    lines = [f"{k} = {json.dumps(raw[k])}" for k in ("name", "version", "title")]
+    lines.append(f"default_protocol = {json.dumps(raw['default_protocol'])}")
+    for kind in ("tasks", "probes"):
+        for part in raw[kind]:
+            lines.append(f"[[{kind}]]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in dotted(part)]
+    for name, protocol in raw["protocols"].items():
+        lines.append(f"[protocols.{name}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in dotted(protocol)]
+    return "\n".join(lines) + "\n"
+
+
+def dotted(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            flat += dotted(item, f"{prefix}{name}.")
+        else:
+            flat.append((f"{prefix}{name}", item))
+    return flat
