@@ -106,7 +106,7 @@ def test_dataset_and_probe_example(examples: Path, tmp_path: Path) -> None:
     assert [task.tiles for task in record.tasks] == [24, 24]
     assert [probe.name for probe in record.probes] == ["stripes", "stripes-ridge"]
     assert {probe.labels for probe in record.probes} == {2}
-    assert record.probes[1].probe.endswith("ridge.py:RidgeProbe")
+    assert record.probes[1].probe.startswith("ridge.py:RidgeProbe@")
     knn, ridge = ([row[p.name].test for row in record.scores] for p in record.probes)
     assert knn != ridge
     broken = examples / "stripes-broken.toml"
@@ -122,7 +122,7 @@ def test_objective_example(examples: Path, tmp_path: Path) -> None:
         run(tmp_path / sigma, scenario, method, f"objective.sigma={sigma}")
         for sigma in ("0.3", "0.2")
     ]
-    assert method_of(records[0])["objective"]["name"].endswith("denoise.py:Denoise")
+    assert method_of(records[0])["objective"]["name"].startswith("denoise.py:Denoise@")
     assert losses(records[0])[0] != losses(records[1])[0]
     plain = run(
         tmp_path / "plain",
