@@ -97,7 +97,7 @@ def test_all_bands_are_a_change_of_toml(
     run(cache, out, "--scenario", str(path), "--method", "finetune", *QUICK)
     (weights,) = out.rglob("encoder.safetensors")
     with safe_open(weights, "numpy") as file:
-        assert json.loads(file.metadata()["bands"]) == bands
+        assert json.loads(file.metadata()["rscl_bench"])["bands"] == bands
         (embedding,) = [name for name in file.keys() if name.endswith("patch_embed.proj.weight")]  # noqa: SIM118
         assert file.get_slice(embedding).get_shape() == [192, len(bands), 8, 8]
 

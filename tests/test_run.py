@@ -103,6 +103,8 @@ def test_same_seed_same_bits(runs: Runner, tmp_path: Path, method: str) -> None:
     assert [t.final_loss for t in first.record.tasks] == [t.final_loss for t in again.record.tasks]
     assert first.record.id == again.record.id
     assert first.folder.name == again.folder.name
+    files = [run.folder / "encoder.safetensors" for run in (first, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_other_seed_other_run(runs: Runner) -> None:
@@ -223,13 +225,13 @@ def test_saved_encoder_gives_the_last_scores(runs: Runner) -> None:
     run = runs("cosmae")
     path = run.folder / "encoder.safetensors"
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = json.loads(file.metadata()["rscl_bench"])
     assert metadata["run"] == run.record.id
-    assert json.loads(metadata["bands"]) == ["red", "green", "blue"]
-    backbone = json.loads(metadata["backbone"])
+    assert metadata["bands"] == ["red", "green", "blue"]
+    backbone = metadata["backbone"]
     encoder_class = registry.load("backbones", backbone.pop("name"))
     with seeded(123):  # other weights, all of which must be replaced
-        encoder = encoder_class(encoder_class.Params(**backbone), int(metadata["image_size"]), 3)
+        encoder = encoder_class(encoder_class.Params(**backbone), metadata["image_size"], 3)
     before = features_of(run, encoder)(run.opened.stores[0])
     encoder.load_state_dict(load_file(path))
     after = features_of(run, encoder)(run.opened.stores[0])

@@ -380,12 +380,14 @@ def _peak_memory(device: torch.device) -> int | None:
 def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:
     """Write the final encoder whole or not at all, with what is needed to build it again."""
     spec = opened.spec
-    metadata = {
+    description = {
         "run": opened.identity.run_id(),
-        "backbone": json.dumps(spec.protocol.backbone),
-        "image_size": str(spec.protocol.image_size),
-        "bands": json.dumps(spec.scenario.tasks[0].bands),
+        "backbone": spec.protocol.backbone,
+        "image_size": spec.protocol.image_size,
+        "bands": spec.scenario.tasks[0].bands,
     }
+    # One key: safetensors writes several in an order that changes from run to run.
+    metadata = {"rscl_bench": json.dumps(description, sort_keys=True)}
     partial = path.with_suffix(".partial")
     try:
         state = {name: value.contiguous().cpu() for name, value in encoder.state_dict().items()}
