@@ -3,8 +3,9 @@
 import warnings
 
 with warnings.catch_warnings():
-    # qpsolvers, for a plugin that is not used here, warns that it finds no solver.
-    warnings.filterwarnings("ignore", message="no QP solver found", category=UserWarning)
+    # Of a quadratic programming package that a plugin not used here needs, and of its solvers:
+    # that one is not maintained, or that none was found.
+    warnings.simplefilter("ignore")
     from avalanche.benchmarks import CLScenario, DatasetExperience, benchmark_from_datasets
     from avalanche.benchmarks.utils import AvalancheDataset
     from avalanche.benchmarks.utils.data_attribute import DataAttribute
