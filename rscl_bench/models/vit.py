@@ -9,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
+from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.spec import Positive, Spec
 
@@ -97,7 +98,9 @@ class ViT(Encoder):
         Returns:
             Tokens after the final LayerNorm, class token first: ``[B, 1 + N, D]`` or ``[B, K, D]``.
         """
-        encoded: Tensor = self.masked_vit.encode(images, idx_keep=keep)
+        tokens = 1 + self.num_patches if keep is None else keep.shape[1]
+        with attention(images.device, tokens):
+            encoded: Tensor = self.masked_vit.encode(images, idx_keep=keep)
         return encoded
 
     def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:

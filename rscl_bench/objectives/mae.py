@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
+from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import Objective, Output
@@ -117,7 +118,8 @@ class MAE(Objective):
         batch, length = len(encoded), self.decoder.sequence_length
         full = utils.repeat_token(self.decoder.mask_token, (batch, length)).type_as(tokens)
         full = utils.set_at_index(full, keep, tokens)
-        decoded = self.decoder.decode(self.decoder.add_pos_embed(full))
+        with attention(tokens.device, length):
+            decoded = self.decoder.decode(self.decoder.add_pos_embed(full))
         prediction: Tensor = self.predict(utils.get_at_index(decoded, hidden))
         return prediction
 
