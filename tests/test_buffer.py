@@ -91,6 +91,14 @@ def test_draws_are_from_the_buffer() -> None:
         assert len(set(indices.tolist())) == len(indices)
 
 
+def test_tiles_are_what_is_kept() -> None:
+    buffer = filled(10, [40, 40, 40])[2]
+    assert [(task, indices.tolist()) for task, indices in buffer.tiles] == list(
+        enumerate(kept(buffer))
+    )
+    assert TileBuffer(10, 0).tiles == []
+
+
 def flat(drawn: list[tuple[int, torch.Tensor]]) -> list[tuple[int, int]]:
     return [(task, index) for task, indices in drawn for index in indices.tolist()]
 

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.stream import TileLoader
+from rscl_bench.data.stream import TaskTiles
+from rscl_bench.engine import template as template_module
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.errors import TrainingError
+from rscl_bench.models.encoder import evaluating
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.strategies.mixing import MixingParams
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
@@ -235,6 +238,110 @@ def test_final_loss_is_the_mean_of_the_last_epoch() -> None:
     assert all(seconds > 0 for seconds in template.train_seconds)
 
 
+def test_time_of_a_task_contains_hooks_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the hooks move."""
+    now = [0.0]
+    monkeypatch.setattr(template_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(BaseSGDPlugin):  # type: ignore[misc]
+        def before_training_exp(self, *_: Any, **__: Any) -> None:
+            now[0] += 100
+
+        def before_forward(self, *_: Any, **__: Any) -> None:
+            now[0] += 1
+
+        def after_training_exp(self, *_: Any, **__: Any) -> None:
+            now[0] += 1000
+
+    template = start(tiny_spec(), plugins=[Slow()])
+    for task in range(3):
+        train(template, [task])
+        now[0] += 1e6  # probing, which does not count
+    assert template.train_seconds == [1104.0] * 3  # four steps
+
+
+# What strategies may ask for
+
+
+class TrainsOn(BaseSGDPlugin):  # type: ignore[misc]
+    """Trains on other tiles than the task's own."""
+
+    def __init__(self, tiles: dict[int, list[TaskTiles]]) -> None:
+        super().__init__()
+        self.tiles = tiles
+        self.seen: dict[int, list[tuple[int, int, int]]] = {}
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        if strategy.task in self.tiles:
+            strategy.train_on(self.tiles[strategy.task])
+
+    def before_forward(self, strategy: Any, **_: Any) -> None:
+        count = len(strategy.views[0])
+        self.seen.setdefault(strategy.task, []).append((strategy.step, strategy.steps, count))
+
+
+def test_training_on_other_tiles() -> None:
+    tiles = {0: [(0, torch.arange(16)), (2, torch.arange(9))], 1: []}
+    plugin = TrainsOn(tiles)
+    template = start(tiny_spec(), plugins=[plugin])
+    first, second, third = train(template)
+    assert plugin.seen == {
+        0: [(step, 6, 8) for step in range(6)],  # 25 tiles are three batches of 8
+        2: [(step, 4, 8) for step in range(4)],  # of its own tiles again
+    }
+    assert template.steps_taken == [6, 0, 4]
+    assert not differing(first, second)
+    assert differing(second, third)
+    assert template.final_loss[1] is None
+    assert all(loss is not None for loss in (template.final_loss[0], template.final_loss[2]))
+
+
+def test_training_on_the_same_tiles_changes_nothing() -> None:
+    same = TrainsOn({task: [(task, torch.arange(16))] for task in range(3)})
+    asked, plain = train(start(tiny_spec(), plugins=[same])), train(start(tiny_spec()))
+    assert not differing(asked[-1], plain[-1])
+
+
+def test_schedule_is_of_the_tiles_that_are_trained_on() -> None:
+    rates: list[float] = []
+    look = Look(lambda t: rates.append(t.optimizer.param_groups[0]["lr"]))
+    union = TrainsOn({0: [(task, torch.arange(16)) for task in range(3)]})
+    train(start(tiny_spec(), plugins=[union, look]), [0])
+    assert rates == [learning_rate(step, 12, 3, 1e-3) for step in range(12)]
+
+
+def test_counts_of_tiles() -> None:
+    stores = [tiny_stores(1, tiles=count)[0] for count in (16, 20, 9)]
+    assert start(tiny_spec(), stores).tile_counts == [16, 20, 9]
+
+
+def test_whole_views_are_what_probes_see() -> None:
+    """In the order asked, not cropped, each by its own archive's mean and deviation."""
+    template = start(tiny_spec(), tiny_stores(3, size=16))
+    asked = [(2, torch.tensor([4, 1])), (0, torch.tensor([7]))]
+    views = template.whole_views_of(asked)
+    expected = [
+        ((store.tiles[index] - store.mean) / store.std).transpose(2, 0, 1)
+        for store, index in ((template.stores[task], i) for task, i in ((2, 4), (2, 1), (0, 7)))
+    ]
+    assert np.allclose(views.numpy(), np.stack(expected), atol=1e-4)
+
+
+def test_evaluating_restores_every_part() -> None:
+    model = start(tiny_spec()).model.train()
+    kept = model.encoder.masked_vit.vit.blocks[0].eval()
+
+    def fail() -> None:
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            raise RuntimeError("within")
+
+    with pytest.raises(RuntimeError, match="within"):
+        fail()
+    for module in model.modules():
+        assert module.training != any(module is part for part in kept.modules())
+
+
 def test_model_learns() -> None:
     """Constant tiles are learned in a moment."""
     stores = tiny_stores(1, tiles=16)
@@ -284,8 +391,7 @@ def test_two_views_are_two_draws() -> None:
     template = start(tiny_spec())
     template.model.views = 2
     template.task = 0
-    tiles = next(iter(TileLoader(template.stores[0], 8, 0, 0)))
-    first, second = template._augment(tiles, 0, "views")
+    first, second = template.views_of([(0, torch.arange(8))], "test")
     assert first.shape == second.shape
     assert not torch.equal(first, second)
 

@@ -103,16 +103,17 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int, normalisation: Normali
         normalisation: What is subtracted and divided by.
 
     Returns:
-        ``[B, C, size, size]`` float32.
+        ``[B, C, size, size]``, float32 under autocast too.
     """
     batch, height, width, bands = tiles.shape
     rows = resize_weights(crops.top, crops.height, height, size)
     columns = resize_weights(crops.left, crops.width, width, size)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
-    # Rows first: they need no copy of the tiles into channels-first order.
-    squeezed = torch.bmm(rows, tiles.reshape(batch, height, width * bands).float())
-    squeezed = squeezed.view(batch, size, width, bands).permute(0, 2, 1, 3)
-    image = torch.bmm(columns, squeezed.reshape(batch, width, size * bands))
+    with torch.autocast(tiles.device.type, enabled=False):  # a strategy may ask for views within
+        # Rows first: they need no copy of the tiles into channels-first order.
+        squeezed = torch.bmm(rows, tiles.reshape(batch, height, width * bands).float())
+        squeezed = squeezed.view(batch, size, width, bands).permute(0, 2, 1, 3)
+        image = torch.bmm(columns, squeezed.reshape(batch, width, size * bands))
     image = image.view(batch, size, size, bands).permute(0, 3, 2, 1)  # from [B, W, H, C]
     mean, std = normalisation.mean[:, None, None], normalisation.std[:, None, None]
     return ((image - mean) / std).contiguous()

@@ -17,6 +17,9 @@ from rscl_bench.avalanche_api import (
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.randomness import numpy_generator
 
+#: A task's number and indices into its tiles, ``[n]`` int64.
+TaskTiles = tuple[int, Tensor]
+
 
 class Tiles(Dataset[tuple[Tensor, int]]):
     """One task's tiles, one by one, for Avalanche plugins that iterate; carries no labels.
@@ -61,24 +64,42 @@ def read_tiles(store: TileStore, indices: NDArray[np.int64]) -> Tensor:
 
 
 class TileLoader:
-    """Shuffled whole batches of one task; every iteration is the next epoch.
+    """Shuffled whole batches of one task's training tiles; every iteration is the next epoch.
 
-    The order of epoch e is a function of seed, task and e. An incomplete last batch is dropped, so
-    that every step of a contrastive loss has the same number of negatives.
+    The tiles may be of several stores, as when a memory is trained along with the current task. The
+    order of epoch e is a function of seed, task and e. An incomplete last batch is dropped, so that
+    every step of a contrastive loss has the same number of negatives.
     """
 
-    def __init__(self, store: TileStore, batch_size: int, seed: int, task: int):
-        self.store, self.batch_size = store, batch_size
+    def __init__(
+        self,
+        stores: Sequence[TileStore],
+        tiles: Sequence[TaskTiles],
+        batch_size: int,
+        seed: int,
+        task: int,
+    ):
+        self._stores, self._tiles, self._batch_size = stores, tiles, batch_size
+        self._owners = np.repeat(np.arange(len(tiles)), [len(indices) for _, indices in tiles])
+        none = np.empty(0, np.int64)  # so that there may be no tiles at all
+        self._indices = np.concatenate([none, *(indices.numpy() for _, indices in tiles)])
         self._seed, self._task, self._epoch = seed, task, 0
 
     def __len__(self) -> int:
         """Return the number of steps of an epoch."""
-        return len(self.store) // self.batch_size
+        return len(self._indices) // self._batch_size
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield batches ``[B, H, W, C]`` in the stored dtype."""
+    def __iter__(self) -> Iterator[list[tuple[int, Tensor]]]:
+        """Yield batches as pairs of a task's number and its tiles ``[n, H, W, C]``, raw."""
         rng = numpy_generator(self._seed, "order", self._task, self._epoch)
-        order = rng.permutation(len(self.store))
+        order = rng.permutation(len(self._indices))
         self._epoch += 1
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield read_tiles(self.store, order[start : start + self.batch_size])
+        for start in range(0, len(self) * self._batch_size, self._batch_size):
+            batch = order[start : start + self._batch_size]
+            yield list(self._read(batch))
+
+    def _read(self, batch: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
+        for owner, (task, _) in enumerate(self._tiles):
+            mine = batch[self._owners[batch] == owner]
+            if len(mine):
+                yield task, read_tiles(self._stores[task], self._indices[mine])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rscl_bench.data.augment import Normalisation, resized_crops, whole_tiles
 from rscl_bench.data.stream import read_tiles
 from rscl_bench.data.tile_store import TileStore
-from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.encoder import Encoder, evaluating
 
 BATCH = 128
 
@@ -39,20 +39,12 @@ def encode_tiles(
     Returns:
         ``[M, D]`` float32, the mean patch token of every tile.
     """
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
     features = []
-    try:
-        with torch.inference_mode(), autocast():
-            for start in range(0, len(indices), BATCH):
-                tiles = read_tiles(store, indices[start : start + BATCH]).to(device)
-                count, height, width, _ = tiles.shape
-                crops = whole_tiles(count, height, width, device)
-                with torch.autocast(device.type, enabled=False):
-                    images = resized_crops(tiles, crops, image_size, normalisation)
-                features.append(encoder.pool(encoder(images)).float().cpu().numpy())
-    finally:
-        # Not encoder.train(): a part that its owner keeps in evaluation mode stays so.
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(encoder), torch.inference_mode(), autocast():
+        for start in range(0, len(indices), BATCH):
+            tiles = read_tiles(store, indices[start : start + BATCH]).to(device)
+            count, height, width, _ = tiles.shape
+            crops = whole_tiles(count, height, width, device)
+            images = resized_crops(tiles, crops, image_size, normalisation)
+            features.append(encoder.pool(encoder(images)).float().cpu().numpy())
     return np.concatenate(features)

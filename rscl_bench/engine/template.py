@@ -16,8 +16,8 @@ from rscl_bench.avalanche_api import (
     SGDUpdate,
     no_evaluation,
 )
-from rscl_bench.data.augment import Normalisation, draw_crops, resized_crops
-from rscl_bench.data.stream import TileLoader, read_tiles
+from rscl_bench.data.augment import Crops, Normalisation, draw_crops, resized_crops, whole_tiles
+from rscl_bench.data.stream import TaskTiles, TileLoader, read_tiles
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.errors import TrainingError
@@ -40,12 +40,14 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     Attributes:
         task: Number of the current task, from 0.
         step: Number of the current step within the task, from 0.
-        steps: Steps of the current task.
         views: The current views, each ``[B, C, H, W]`` float32.
         mb_output: What the objective gave for them.
+        tile_counts: Tiles of every task.
         steps_taken: Updates of every ended task.
-        train_seconds: Time of every ended task's steps, with the device synchronised.
-        final_loss: Mean loss of every ended task's last epoch, strategies' terms included.
+        train_seconds: Time of every ended task's steps and of what strategies did before and after
+            them, with the device synchronised.
+        final_loss: Mean loss of every ended task's last epoch, strategies' terms included; None
+            for a task without steps.
     """
 
     def __init__(
@@ -79,16 +81,17 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.protocol = protocol
         self.seed = seed
         self.stores = stores
+        self.tile_counts = [len(store) for store in stores]
         self.strategies = list(strategies)
         self.normalisations = [n.to(device) for n in normalisations]
         self.autocast = autocast
         self.on_step = on_step
         self.task = -1
-        self.step = self.steps = 0
+        self.step = 0
         self.views: list[Tensor] = []
         self.steps_taken: list[int] = []
         self.train_seconds: list[float] = []
-        self.final_loss: list[float] = []
+        self.final_loss: list[float | None] = []
         super().__init__(
             model=objective,
             optimizer=torch.optim.AdamW(objective.parameters()),  # replaced in every task
@@ -105,14 +108,13 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def _before_training_exp(self, **kwargs: Any) -> None:
         self.task = self.experience.current_experience
         self.step = 0
+        self._synchronise()
+        self._started = time.perf_counter()
         super()._before_training_exp(**kwargs)
 
     def make_train_dataloader(self, **_: Any) -> None:
-        """Read whole batches from the tile store."""
-        self.dataloader = TileLoader(
-            self.stores[self.task], self.protocol.training.batch_size, self.seed, self.task
-        )
-        self.steps = len(self.dataloader) * self.train_epochs
+        """Read whole batches from the tile store of the current task."""
+        self.train_on([(self.task, torch.arange(self.tile_counts[self.task]))])
 
     def check_model_and_optimizer(self, **_: Any) -> None:
         """Start a new optimiser over what is trained: objective and strategies' heads."""
@@ -132,14 +134,16 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def _train_exp(self, experience: DatasetExperience, *args: Any, **kwargs: Any) -> None:
         self._non_finite = torch.full((), -1, device=self.device)
         self._epoch_loss = torch.zeros((), device=self.device)
-        self._synchronise()
-        started = time.perf_counter()
         super()._train_exp(experience, *args, **kwargs)
-        self._synchronise()
-        self.steps_taken.append(self.step)
-        self.train_seconds.append(time.perf_counter() - started)
         self._refuse_non_finite()
-        self.final_loss.append(float(self._epoch_loss) / len(self.dataloader))
+        self.steps_taken.append(self.step)
+        batches = len(self.dataloader)
+        self.final_loss.append(float(self._epoch_loss) / batches if batches else None)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        super()._after_training_exp(**kwargs)
+        self._synchronise()
+        self.train_seconds.append(time.perf_counter() - self._started)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """Run one epoch of Avalanche's loop."""
@@ -147,8 +151,12 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         super().training_epoch(**kwargs)
 
     def _unpack_minibatch(self) -> None:
-        tiles = self.mbatch.to(self.device, non_blocking=True)
-        self.views = self._augment(tiles, self.task, "views")
+        parts = []
+        for task, raw in self.mbatch:
+            purpose = "views" if task == self.task else f"views of task {task}"
+            tiles = raw.to(self.device, non_blocking=True)
+            parts.append(self._augment(tiles, task, purpose))
+        self.views = _joined(parts)
         rate = learning_rate(
             self.step,
             self.steps,
@@ -186,30 +194,55 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         if self.on_step is not None:
             self.on_step(self.task, self.step, self.steps, self.loss.detach())
 
-    # What strategies call.
+    # What strategies call; see `rscl_bench.strategies.base.Trainer`.
 
-    def views_of(self, tiles: Sequence[tuple[int, Tensor]], purpose: str) -> list[Tensor]:
-        """Return fresh views of stored tiles; see `rscl_bench.strategies.base.Trainer`."""
+    @property
+    def steps(self) -> int:
+        """Steps of the current task."""
+        steps: int = len(self.dataloader) * self.train_epochs
+        return steps
+
+    def train_on(self, tiles: Sequence[TaskTiles]) -> None:
+        """Train the current task on these tiles and no others."""
+        batch_size = self.protocol.training.batch_size
+        self.dataloader = TileLoader(self.stores, tiles, batch_size, self.seed, self.task)
+
+    def views_of(self, tiles: Sequence[TaskTiles], purpose: str) -> list[Tensor]:
+        """Return fresh views of stored tiles."""
+        return _joined(
+            [
+                self._augment(self._read(task, indices), task, f"{purpose} of task {task}")
+                for task, indices in tiles
+            ]
+        )
+
+    def whole_views_of(self, tiles: Sequence[TaskTiles]) -> Tensor:
+        """Return stored tiles as probes see them: whole, resized, unflipped."""
         parts = []
         for task, indices in tiles:
-            raw = read_tiles(self.stores[task], indices.numpy()).to(self.device)
-            parts.append(self._augment(raw, task, f"{purpose} of task {task}"))
-        return [torch.cat(views) for views in zip(*parts, strict=True)]
+            raw = self._read(task, indices)
+            count, height, width, _ = raw.shape
+            parts.append(self._crop(raw, whole_tiles(count, height, width, self.device), task))
+        return torch.cat(parts)
 
     # Ours.
+
+    def _read(self, task: int, indices: Tensor) -> Tensor:
+        return read_tiles(self.stores[task], indices.numpy()).to(self.device)
 
     def _augment(self, tiles: Tensor, task: int, purpose: str) -> list[Tensor]:
         generator = self._generator(purpose)
         count, height, width, _ = tiles.shape
         return [
-            resized_crops(
-                tiles,
-                draw_crops(count, height, width, self.protocol.views, generator),
-                self.protocol.image_size,
-                self.normalisations[task],
+            self._crop(
+                tiles, draw_crops(count, height, width, self.protocol.views, generator), task
             )
             for _ in range(self.model.views)
         ]
+
+    def _crop(self, tiles: Tensor, crops: Crops, task: int) -> Tensor:
+        size = self.protocol.image_size
+        return resized_crops(tiles, crops, size, self.normalisations[task])
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch_generator(self.device, self.seed, purpose, self.task, self.step)
@@ -225,6 +258,11 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _joined(parts: Sequence[list[Tensor]]) -> list[Tensor]:
+    """Return the views of several groups of tiles as those of one batch."""
+    return [torch.cat(views) for views in zip(*parts, strict=True)]
 
 
 def weight_decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:

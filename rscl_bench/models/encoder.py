@@ -1,6 +1,8 @@
 """What every backbone offers to objectives, strategies and probes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -32,3 +34,16 @@ class Encoder(nn.Module, ABC):
         Raises:
             SpecError: If this encoder cannot pool that way.
         """
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Set a module to evaluation mode for a block; it and its parts take back their own mode."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        # Not module.train(): a part that its owner keeps in evaluation mode stays so.
+        for part, training in modes.items():
+            part.training = training

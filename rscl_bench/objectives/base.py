@@ -29,7 +29,8 @@ class Objective(nn.Module, ABC):
     """A self-supervised loss with its encoder and heads.
 
     A subclass takes ``(params, encoder)`` and assigns ``self.encoder``; whatever else it trains it
-    assigns as sub-modules.
+    assigns as sub-modules. It may offer more for strategies that need it: ``per_image_loss = True``
+    says that the loss is a mean over images, each on its own.
 
     Attributes:
         Params: What a recipe may set.

@@ -39,6 +39,7 @@ class MAE(Objective):
     """Reconstructs the pixels of hidden patches from the visible ones."""
 
     Params = MAEParams
+    per_image_loss = True
 
     def __init__(self, params: MAEParams, encoder: Encoder):
         """Build the decoder for an encoder.

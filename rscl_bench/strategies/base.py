@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin, DatasetExperience
+from rscl_bench.data.stream import TaskTiles
 from rscl_bench.objectives.base import Objective, Output
 from rscl_bench.spec import Protocol as ProtocolSpec
 from rscl_bench.spec import Spec
@@ -20,6 +21,7 @@ class Trainer(Protocol):
         experience: The current Avalanche experience.
         task: Number of the current task, from 0.
         step: Number of the current step within the task, from 0.
+        tile_counts: Tiles of every task of the stream.
         views: The current views, each ``[B, C, H, W]``; a strategy may replace them in
             ``before_forward``.
         mb_output: What the objective gave; there from ``after_forward`` on.
@@ -29,17 +31,26 @@ class Trainer(Protocol):
     experience: DatasetExperience
     task: int
     step: int
+    tile_counts: Sequence[int]
     views: list[Tensor]
     mb_output: Output
     loss: Tensor
 
-    def views_of(self, tiles: Sequence[tuple[int, Tensor]], purpose: str) -> list[Tensor]:
+    def train_on(self, tiles: Sequence[TaskTiles]) -> None:
+        """Train the current task on these tiles and no others; to call before its first step."""
+        ...
+
+    def views_of(self, tiles: Sequence[TaskTiles], purpose: str) -> list[Tensor]:
         """Return fresh views of stored tiles, each ``[B, C, H, W]``.
 
         Args:
             tiles: Pairs of a task's number and indices into its tiles ``[n]``.
             purpose: Key of the randomness, so that two strategies do not share crops.
         """
+        ...
+
+    def whole_views_of(self, tiles: Sequence[TaskTiles]) -> Tensor:
+        """Return stored tiles as probes see them, whole and unflipped: ``[B, C, H, W]``."""
         ...
 
 

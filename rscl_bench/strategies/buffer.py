@@ -11,6 +11,7 @@ from rscl_bench.avalanche_api import (
     ExperienceBalancedBuffer,
     ReservoirSamplingBuffer,
 )
+from rscl_bench.data.stream import TaskTiles
 from rscl_bench.randomness import seeded, torch_generator
 
 
@@ -35,6 +36,11 @@ class TileBuffer:
         """Tiles kept of each past task."""
         return [len(indices) for indices in self._indices]
 
+    @property
+    def tiles(self) -> list[TaskTiles]:
+        """What is kept: the number and the indices of each past task."""
+        return list(enumerate(self._indices))
+
     def add(self, experience: DatasetExperience) -> None:
         """Take in a task that ended.
 
@@ -48,7 +54,7 @@ class TileBuffer:
             for data in self._policy.buffer_datasets
         ]
 
-    def draw(self, count: int, *purpose: int | str) -> list[tuple[int, Tensor]]:
+    def draw(self, count: int, *purpose: int | str) -> list[TaskTiles]:
         """Draw tiles uniformly over the buffer, without repeats as long as they last.
 
         Args:
