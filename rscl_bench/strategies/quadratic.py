@@ -1,0 +1,121 @@
+"""Quadratic penalties on parameters: what EWC and synaptic intelligence share."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Context, Strategy, Trainer
+
+Values = list[Tensor]  # one tensor per parameter, in the objective's order
+
+
+class QuadraticPenalty(Strategy):
+    """Adds ½ w Σ_i Σ_k F_k^i (θ_k − θ_k^{*i})² over the objective's trained parameters.
+
+    A sum of quadratics is a quadratic: around the latest anchor θ*, with d = θ − θ*, it is
+    ½ w (Σ_k (A_k d_k² + 2 B_k d_k) + c), A = Σ_i F^i, B = Σ_i F^i (θ* − θ^{*i}),
+    c = Σ_i Σ_k F_k^i (θ*_k − θ_k^{*i})². So a step costs the same after any number of tasks. The
+    gradient w (A d + B) is added in closed form after the backward pass: building a graph over all
+    parameters in every step would cost more than the penalty.
+
+    Attributes:
+        weight: w.
+        anchor: θ*; empty as long as nothing is held.
+        curvature: A.
+        slope: B.
+        constant: c, a scalar.
+    """
+
+    def __init__(self, params: Spec, context: Context, weight: float):
+        super().__init__(params, context)
+        self.weight = weight
+        self.anchor: Values = []
+        self.curvature: Values = []
+        self.slope: Values = []
+        self.constant = torch.zeros((), device=context.device)
+        self._gradient: Values = []
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return what is held: all trained parameters of the objective, encoder and heads."""
+        return [p for p in self.context.objective.parameters() if p.requires_grad]
+
+    def gradients(self) -> list[Tensor]:
+        """Return their gradients; the contract of objectives says that every one has one."""
+        return [cast("Tensor", p.grad) for p in self.parameters()]
+
+    def values(self) -> Values:
+        """Return a copy of the parameters."""
+        return [p.detach().clone() for p in self.parameters()]
+
+    def hold(self, importance: Values) -> None:
+        """Hold the parameters to where they are, in place of all that was held before."""
+        self.anchor, self.curvature = self.values(), importance
+        self.slope = [torch.zeros_like(value) for value in importance]
+        self.constant = torch.zeros_like(self.constant)
+
+    def hold_too(self, importance: Values) -> None:
+        """Hold the parameters to where they are, besides all that was held before."""
+        if not self.anchor:
+            self.hold(importance)
+            return
+        here = self.values()
+        moved = torch._foreach_sub(here, self.anchor)
+        curved = torch._foreach_mul(self.curvature, moved)
+        self.constant = self.constant + 2 * dot(self.slope, moved) + dot(curved, moved)
+        torch._foreach_add_(self.slope, curved)
+        torch._foreach_add_(self.curvature, importance)
+        self.anchor = here
+
+    @abstractmethod
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Weigh what the task taught, and `hold` the parameters or `hold_too`."""
+
+    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the penalty's value to the loss."""
+        if self.anchor:
+            strategy.loss = strategy.loss + self._penalty()
+
+    @torch.no_grad()
+    def _penalty(self) -> Tensor:
+        """Return the value without its graph, and keep A d + B for after the backward pass."""
+        moved = torch._foreach_sub(cast("Values", self.parameters()), self.anchor)
+        self._gradient = list(torch._foreach_addcmul(self.slope, self.curvature, moved))
+        value = dot(self._gradient, moved) + dot(self.slope, moved) + self.constant
+        return self.weight / 2 * value
+
+    @torch.no_grad()
+    def after_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the penalty's gradient, w Σ_i F^i (θ − θ^{*i})."""
+        if self._gradient:
+            torch._foreach_add_(self.gradients(), self._gradient, alpha=self.weight)
+            self._gradient = []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is held."""
+        if not self.anchor:
+            return {}
+        parts = {"anchor": self.anchor, "curvature": self.curvature, "slope": self.slope}
+        state = {f"{part}.{k}": v for part, values in parts.items() for k, v in enumerate(values)}
+        return {**state, "constant": self.constant}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what was held."""
+        places = range(len(self.parameters())) if state else range(0)
+        device = self.context.device
+
+        def values(part: str) -> Values:
+            return [state[f"{part}.{place}"].to(device) for place in places]
+
+        self.anchor, self.curvature = values("anchor"), values("curvature")
+        self.slope = values("slope")
+        self.constant = state.get("constant", torch.zeros(())).to(device)
+
+
+def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of two sequences of tensors, a scalar."""
+    parts = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(first, second, strict=True)]
+    return torch.stack(parts).sum()

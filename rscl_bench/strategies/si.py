@@ -1,0 +1,70 @@
+"""Synaptic intelligence (SI): importance is what a parameter's path did to the loss."""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Context, Trainer
+from rscl_bench.strategies.quadratic import QuadraticPenalty, Values
+
+
+class SIParams(Spec):
+    """The penalty.
+
+    Attributes:
+        weight: c of Eq. 4.
+        damping: ξ of Eq. 5.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    damping: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class SI(QuadraticPenalty):
+    """From the second task on, adds c Σ_k Ω_k (θ_k − θ*_k)², θ* from the end of the last task.
+
+    Zenke et al. (2017), "Continual Learning Through Synaptic Intelligence", Eq. 4 and 5: during a
+    task, ω_k = −Σ_steps g_k Δθ_k with the gradient g without the penalty; at its end
+    Ω_k ← max(0, Ω_k + ω_k / ((θ_k(end) − θ_k(start))² + ξ)). The maximum is of their code.
+    """
+
+    Params = SIParams
+
+    def __init__(self, params: SIParams, context: Context):
+        super().__init__(params, context, 2 * params.weight)
+        self.params = params
+        self._path: Values = []
+        self._start: Values = []
+        self._before: Values = []
+        self._loss_gradient: Values = []
+
+    def before_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Begin a path."""
+        self._start = self.values()
+        self._path = [torch.zeros_like(value) for value in self._start]
+
+    @torch.no_grad()
+    def after_backward(self, strategy: Trainer, **kwargs: Any) -> None:
+        """Keep the loss's gradient, then add the penalty's."""
+        self._loss_gradient = [gradient.clone() for gradient in self.gradients()]
+        self._before = self.values()
+        super().after_backward(strategy, **kwargs)
+
+    @torch.no_grad()
+    def after_update(self, strategy: Trainer, **_: Any) -> None:
+        """Add the step to the path integral."""
+        moved = torch._foreach_sub(list(self.parameters()), self._before)
+        torch._foreach_addcmul_(self._path, self._loss_gradient, moved, value=-1)
+
+    @torch.no_grad()
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Turn the path into importance and hold the parameters to where they are."""
+        importance = [
+            path / ((end - start).square() + self.params.damping)
+            for path, end, start in zip(self._path, self.values(), self._start, strict=True)
+        ]
+        if self.curvature:
+            torch._foreach_add_(importance, self.curvature)
+        self.hold([value.clamp(min=0) for value in importance])
