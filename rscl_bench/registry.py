@@ -35,13 +35,45 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "mae": Entry("rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)"),
     },
     "strategies": {
+        "cassle": Entry(
+            "rscl_bench.strategies.cassle:CaSSLe",
+            "predicts the old feature by the objective's kind of loss (Fini et al. 2022)",
+        ),
         "data-mixup": Entry(
             "rscl_bench.strategies.data_mixup:DataMixup",
             "mixes each batch with images of past tasks (CoSMAE, Eq. 2)",
         ),
+        "der": Entry(
+            "rscl_bench.strategies.der:DER",
+            "replayed images keep their old features (Buzzega et al. 2020)",
+        ),
+        "ewc": Entry(
+            "rscl_bench.strategies.ewc:EWC",
+            "holds parameters by their Fisher information (Kirkpatrick et al. 2017)",
+        ),
+        "joint": Entry(
+            "rscl_bench.strategies.joint:Joint",
+            "trains on all tasks at once: the upper reference",
+        ),
+        "lump": Entry(
+            "rscl_bench.strategies.data_mixup:DataMixup",
+            "mixes each batch with images of past tasks (Madaan et al. 2022); see data-mixup",
+        ),
         "model-mixup": Entry(
             "rscl_bench.strategies.model_mixup:ModelMixup",
             "distils from a mixture of old and current weights (CoSMAE, Eq. 3-5)",
+        ),
+        "pfr": Entry(
+            "rscl_bench.strategies.pfr:PFR",
+            "predicts the old encoder's feature from the new one's (Gomez-Villa et al. 2022)",
+        ),
+        "replay": Entry(
+            "rscl_bench.strategies.replay:Replay",
+            "trains on a memory of past tasks too (ER)",
+        ),
+        "si": Entry(
+            "rscl_bench.strategies.si:SI",
+            "holds parameters by what their path did to the loss (Zenke et al. 2017)",
         ),
     },
     "probes": {

@@ -45,6 +45,18 @@ def test_strategy_within_cosmae(name: str) -> None:
     check_strategy(name, "cosmae", [f"strategies.{name}.alpha=1.0"])
 
 
+@pytest.mark.parametrize(
+    "strategy", [{"name": "replay", "mode": "batch"}, {"name": "ewc", "mode": "online"}]
+)
+def test_strategy_in_its_other_mode(strategy: dict[str, str]) -> None:
+    check_strategy(strategy["name"], recipe({"name": "mae"}, [strategy]))
+
+
+def test_strategies_together() -> None:
+    parts = [{"name": "replay"}, {"name": "ewc"}, {"name": "si"}]
+    check_strategy("si", recipe({"name": "mae"}, parts))
+
+
 @pytest.mark.parametrize("name", registry.entries("probes"))
 def test_probe(name: str) -> None:
     check_probe(name)

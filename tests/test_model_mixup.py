@@ -1,6 +1,7 @@
 """Eq. 3 to 5 of CoSMAE, seen at every step of training."""
 
 import math
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.resolve import resolve_run
 from rscl_bench.strategies.model_mixup import ModelMixup, literal_eq4, mix_weights
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import State, differing, recipe, state_of
@@ -24,7 +27,7 @@ class Watch(BaseSGDPlugin):  # type: ignore[misc]
 
     def before_backward(self, strategy: Any, **_: Any) -> None:
         (mixup,) = (s for s in strategy.strategies if isinstance(s, ModelMixup))
-        teacher = mixup.teacher
+        teacher = mixup.mixed
         assert mixup.head is not None
         step: dict[str, Any] = {
             "task": strategy.task,
@@ -57,7 +60,7 @@ class Watch(BaseSGDPlugin):  # type: ignore[misc]
     def after_backward(self, strategy: Any, **_: Any) -> None:
         (mixup,) = (s for s in strategy.strategies if isinstance(s, ModelMixup))
         assert mixup.head is not None
-        frozen = [m for m in (mixup.teacher, mixup.previous) if m is not None]
+        frozen = [m for m in (mixup.mixed, mixup.previous) if m is not None]
         self.steps[-1]["frozen_gradients"] = [
             p.grad for module in frozen for p in module.parameters() if p.grad is not None
         ]
@@ -234,21 +237,21 @@ def test_class_token_and_patches_train_apart() -> None:
 # Student and teacher
 
 
-def test_teacher_sees_the_whole_mixed_view() -> None:
+def test_teacher_sees_the_whole_mixed_view(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, Tensor, Tensor, bool]] = []
 
-    class Hook(BaseSGDPlugin):  # type: ignore[misc]
-        def before_training_exp(self, strategy: Any, **_: Any) -> None:
-            teacher = strategy.strategies[1].teacher
-            if teacher is None or strategy.task > 1:
-                return
+    class Hooked(ModelMixup):
+        def teacher(self, strategy: Any) -> Encoder | None:
+            hooked = self.mixed is not None
+            teacher = super().teacher(strategy)
+            if teacher is not None and not hooked:
+                teacher.register_forward_hook(keep)
+            return teacher
 
-            def keep(_module: Encoder, given: tuple[Tensor, ...], result: Tensor) -> None:
-                calls.append((len(given), given[0], result, torch.is_grad_enabled()))
+    def keep(_module: Encoder, given: tuple[Tensor, ...], result: Tensor) -> None:
+        calls.append((len(given), given[0], result, torch.is_grad_enabled()))
 
-            teacher.register_forward_hook(keep)
-
-    hook, views, encoded = Hook(), [], []
+    views, encoded = [], []
 
     class Views(BaseSGDPlugin):  # type: ignore[misc]
         def before_backward(self, strategy: Any, **_: Any) -> None:
@@ -256,7 +259,8 @@ def test_teacher_sees_the_whole_mixed_view() -> None:
                 views.append(strategy.views[0])
                 encoded.append(strategy.mb_output.encoded[0])
 
-    train(start(tiny_spec("cosmae"), plugins=[hook, Views()]), [0, 1])
+    monkeypatch.setattr("rscl_bench.strategies.model_mixup.ModelMixup", Hooked)
+    train(start(tiny_spec("cosmae"), plugins=[Views()]), [0, 1])
     assert len(calls) == len(views) == 4
     for (arguments, given, result, grad), view, student in zip(calls, views, encoded, strict=True):
         assert arguments == 1  # nothing is left out
@@ -304,12 +308,12 @@ def test_teacher_is_outside_model_and_optimiser() -> None:
     train(template)
     (_, mixup) = template.strategies
     assert isinstance(mixup, ModelMixup)
-    assert mixup.teacher is not None
+    assert mixup.mixed is not None
     assert mixup.previous is not None
     assert mixup.head is not None
     assert set(state_of(template.model)) == names
     optimised = {id(p) for group in template.optimizer.param_groups for p in group["params"]}
-    frozen = {id(p) for m in (mixup.teacher, mixup.previous) for p in m.parameters()}
+    frozen = {id(p) for m in (mixup.mixed, mixup.previous) for p in m.parameters()}
     assert not optimised & frozen
     trained = {id(p) for p in template.model.parameters() if p.requires_grad}
     assert optimised == trained | {id(p) for p in mixup.head.parameters()}
@@ -375,3 +379,54 @@ def test_ablations_differ() -> None:
     for number, one in enumerate(ends):
         for other in ends[:number]:
             assert differing(one, other)
+
+
+# Recipes
+
+
+LESS: dict[str, str] = {
+    "cosmae-data-mixup": "strategies.model-mixup.beta=0.0",
+    "cosmae-model-mixup": "strategies.data-mixup.constant=1.0",
+}
+CHANGED: dict[str, tuple[str, str, float]] = {
+    "cosmae-uniform-data-mixup": ("data-mixup", "alpha", 1.0),
+    "cosmae-uniform-model-mixup": ("model-mixup", "alpha", 1.0),
+    "cosmae-half-model-mixup": ("model-mixup", "constant", 0.5),
+    "cosmae-old-teacher": ("model-mixup", "constant", 0.0),
+}
+
+
+def resolved(name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return all values of a recipe's objective, and of its strategies by name."""
+    method = resolve_run(load_scenario("rs4"), load_method(name)).method
+    return method.objective.model_dump(), {s.name: s.parameters for s in method.strategies}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_ablation_recipe_differs_in_one_parameter(name: str) -> None:
+    objective, strategies = resolved("cosmae")
+    strategy, parameter, value = CHANGED[name]
+    assert strategies[strategy][parameter] != value
+    strategies[strategy][parameter] = value
+    assert resolved(name) == (objective, strategies)
+
+
+@pytest.mark.parametrize("name", LESS)
+def test_ablation_recipe_lacks_one_strategy(name: str) -> None:
+    objective, strategies = resolved("cosmae")
+    kept = {"cosmae-data-mixup": "data-mixup", "cosmae-model-mixup": "model-mixup"}[name]
+    assert resolved(name) == (objective, {kept: strategies[kept]})
+
+
+def test_every_ablation_recipe_is_its_setting_and_trains_another_encoder() -> None:
+    settings = {name: f"strategies.{s}.{p}={value}" for name, (s, p, value) in CHANGED.items()}
+    settings |= LESS
+    assert {"cosmae", *settings} == {n for n in declarations("methods") if n.startswith("cosmae")}
+    ends = {name: train(start(tiny_spec(name)), [0, 1])[1] for name in ("finetune", "cosmae")}
+    for name, setting in settings.items():
+        ends[name] = train(start(tiny_spec(name)), [0, 1])[1]
+        (same,) = train(start(tiny_spec("cosmae", assignments=[setting])), [0, 1])[1:]
+        assert not differing(ends[name], same), name
+    for one, other in combinations(ends, 2):
+        changed = differing(ends[one], ends[other])
+        assert any(part.startswith("encoder.") for part in changed), (one, other)

@@ -1,4 +1,4 @@
-"""Data mixup of CoSMAE (Eq. 2): each batch is mixed with images of past tasks."""
+"""Data mixup of CoSMAE (Eq. 2), which is LUMP: each batch is mixed with images of past tasks."""
 
 from typing import Any
 
@@ -24,7 +24,9 @@ class DataMixup(Strategy):
     """From the second task on, X̃ = λ1 X + (1 − λ1) X^M with λ1 ~ Beta(α1, α1).
 
     X are the views of the current batch and X^M those of as many tiles of the buffer, augmented
-    independently of each other. The buffer holds equal counts of every past task.
+    independently of each other. The buffer holds equal counts of every past task. The same mixing
+    is LUMP (Madaan et al. 2022, "Representational Continuity for Unsupervised Continual Learning"),
+    by which name it is registered too.
     """
 
     Params = DataMixupParams

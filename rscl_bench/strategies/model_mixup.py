@@ -1,6 +1,5 @@
 """Model mixup distillation of CoSMAE (Eq. 3 to 5): a mixture of old and current weights teaches."""
 
-import copy
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
-from rscl_bench.strategies.base import Context, Strategy, Trainer
+from rscl_bench.strategies.base import Context, Trainer
+from rscl_bench.strategies.distillation import Distillation, frozen_copy
 from rscl_bench.strategies.mixing import MixingParams
 
 
@@ -37,12 +37,11 @@ class ModelMixupParams(MixingParams):
     keep_projector: bool = True
 
 
-class ModelMixup(Strategy):
+class ModelMixup(Distillation):
     """From the second task on, adds β · L_MIM between student and a mixed teacher.
 
     The teacher's weights are θ̃ = λ2 θ_t + (1 − λ2) θ_{t−1} (Eq. 3), encoder only, with λ2 ~
-    Beta(α2, α2) drawn at every step and the current θ_t. It sees the whole views that the student
-    sees masked or augmented. Works with any objective: it needs nothing but an encoder.
+    Beta(α2, α2) drawn at every step and the current θ_t.
     """
 
     Params = ModelMixupParams
@@ -50,10 +49,9 @@ class ModelMixup(Strategy):
     def __init__(self, params: ModelMixupParams, context: Context):
         super().__init__(params, context)
         self.params = params
-        self.student = context.objective.encoder
+        self.weight, self.feature = params.beta, params.feature
         self.head = self._projector(0)
-        self.previous: Encoder | None = None
-        self.teacher: Encoder | None = None
+        self.mixed: Encoder | None = None
         self.ntxent = NTXentLoss(temperature=params.temperature)
 
     def _projector(self, task: int) -> nn.Module:
@@ -68,51 +66,24 @@ class ModelMixup(Strategy):
         if strategy.task > 0 and not self.params.keep_projector:
             self.head = self._projector(strategy.task)
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
-        """Add the distillation loss, averaged over the views."""
-        if self.previous is None or self.teacher is None or self.params.beta == 0:
-            return
+    def teacher(self, strategy: Trainer) -> Encoder | None:
+        """Return θ̃ of this step."""
+        if self.previous is None:
+            return None
+        if self.mixed is None:
+            self.mixed = frozen_copy(self.student)
         (weight,) = self.params.draw(
             1, self.context.seed, "model-mixup", strategy.task, strategy.step
         )
-        mix_weights(self.teacher, self.previous, self.student, weight)
-        losses = [
-            self._distillation(view, encoded, self.teacher)
-            for view, encoded in zip(strategy.views, strategy.mb_output.encoded, strict=True)
-        ]
-        strategy.loss = strategy.loss + self.params.beta * torch.stack(losses).mean()
+        mix_weights(self.mixed, self.previous, self.student, weight)
+        return self.mixed
 
-    def _distillation(self, view: Tensor, encoded: Tensor, teacher: Encoder) -> Tensor:
-        assert self.head is not None
-        with torch.no_grad():
-            target = teacher.pool(teacher(view), self.params.feature)
-        student = self.head(self.student.pool(encoded, self.params.feature)).float()
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return L_MIM (Eq. 4)."""
         if self.params.loss == "eq4":
-            return literal_eq4(student, target.float(), self.params.temperature)
-        loss: Tensor = self.ntxent(student, target.float())
+            return literal_eq4(student, teacher, self.params.temperature)
+        loss: Tensor = self.ntxent(student, teacher)
         return loss
-
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
-        """Keep the encoder at the end of the task as θ_{t−1} of the next."""
-        self.previous = frozen_copy(self.student)
-        if self.teacher is None:
-            self.teacher = frozen_copy(self.student)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return θ_{t−1}; the teacher is made from it at every step."""
-        return {} if self.previous is None else dict(self.previous.state_dict())
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back θ_{t−1}."""
-        if state:
-            self.previous = frozen_copy(self.student)
-            self.previous.load_state_dict(state)
-            self.teacher = frozen_copy(self.student)
-
-
-def frozen_copy(encoder: Encoder) -> Encoder:
-    """Return a copy of an encoder that takes no gradient and stays in evaluation mode."""
-    return copy.deepcopy(encoder).requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,99 @@
+"""Dark experience replay (DER) on features: replayed images keep their old features."""
+
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from rscl_bench.data.stream import TaskTiles
+from rscl_bench.models.encoder import evaluating
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Context, Strategy, Trainer
+from rscl_bench.strategies.buffer import TileBuffer
+
+
+class DERParams(Spec):
+    """The distillation on replayed images.
+
+    Attributes:
+        alpha: Weight α of the distillation.
+        share: Images replayed in a step, as a share of the batch.
+    """
+
+    alpha: Annotated[float, Field(gt=0)] = 0.4
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+
+class DER(Strategy):
+    """From the second task on, adds α · MSE(pool(e_t(aug(x_b))), f_b).
+
+    Buzzega et al. (2020), "Dark Experience for General Continual Learning: a Strong, Simple
+    Baseline", with features in place of logits, as Madaan et al. (2022) use it without labels. Here
+    f_b is the pooled feature of the memory's image x_b, whole and not augmented, by the encoder at
+    the end of the image's task, and the student too sees all patches.
+    """
+
+    Params = DERParams
+
+    def __init__(self, params: DERParams, context: Context):
+        super().__init__(params, context)
+        self.params = params
+        self.encoder = context.objective.encoder
+        self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
+        self.features: list[Tensor] = []
+
+    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the distillation, averaged over the views."""
+        if not len(self.buffer):
+            return
+        count = max(1, round(self.params.share * len(strategy.views[0])))
+        drawn = self.buffer.draw(count, "der", strategy.task, strategy.step)
+        stored = self.stored_features(drawn)
+        losses = [
+            F.mse_loss(self.encoder.pool(self.encoder(view)).float(), stored)
+            for view in strategy.views_of(drawn, "der")
+        ]
+        strategy.loss = strategy.loss + self.params.alpha * torch.stack(losses).mean()
+
+    def stored_features(self, tiles: list[TaskTiles]) -> Tensor:
+        """Return the stored features of tiles of the memory, ``[n, D]`` float32."""
+        found = []
+        for task, indices in tiles:
+            kept = self.buffer.tiles[task][1]
+            found.append(self.features[task][(indices[:, None] == kept).int().argmax(dim=1)])
+        return torch.cat(found)
+
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Take the task that ended into the memory, with its features."""
+        self.buffer.add(strategy.experience)
+        # The memory is thinned from the end: what is left are the first ones.
+        self.features = [f[:n] for f, n in zip(self.features, self.buffer.counts, strict=False)]
+        self.features.append(self._encode(strategy, self.buffer.tiles[-1]))
+
+    @torch.no_grad()
+    def _encode(self, strategy: Trainer, tiles: TaskTiles) -> Tensor:
+        batch = self.context.protocol.training.batch_size
+        task, indices = tiles
+        with evaluating(self.encoder):
+            features = [
+                self.encoder.pool(self.encoder(strategy.whole_views_of([(task, part)])))
+                for part in torch.split(indices, batch)
+            ]
+        return torch.cat(features).float()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the buffer's indices and the features."""
+        features = {f"features{task}": values for task, values in enumerate(self.features)}
+        return {**self.buffer.state_dict(), **features}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back the buffer's indices and the features."""
+        tasks = range(len(state) // 2)
+        self.features = [state[f"features{task}"].to(self.context.device) for task in tasks]
+        self.buffer.load_state_dict({f"task{task}": state[f"task{task}"] for task in tasks})
+
+    def describe(self) -> dict[str, Any]:
+        """Return how many tiles of each past task the buffer holds."""
+        return {"buffer": self.buffer.counts}

@@ -1,0 +1,82 @@
+"""Distillation from a past encoder: what PFR, CaSSLe and model mixup share."""
+
+import copy
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Context, Strategy, Trainer
+
+
+class Distillation(Strategy):
+    """From the second task on, adds w · distance(g(student), teacher), averaged over the views.
+
+    The student's feature is pooled from what the objective made the encoder see, a masked view
+    for instance; the teacher sees the whole view, without gradient. g is ``head``. Works with any
+    objective: it needs nothing but an encoder.
+
+    Attributes:
+        weight: w; at 0 the teacher is left out.
+        feature: Pooling of student and teacher.
+        student: The encoder that is trained.
+        previous: The encoder as it was at the end of the last task; None in the first.
+    """
+
+    weight: float
+    feature: Pool = "patches"
+
+    def __init__(self, params: Spec, context: Context):
+        super().__init__(params, context)
+        self.student = context.objective.encoder
+        self.previous: Encoder | None = None
+
+    @abstractmethod
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the distance of projected student and teacher features, ``[B, D]`` float32."""
+
+    def teacher(self, strategy: Trainer) -> Encoder | None:
+        """Return the step's teacher, or None if there is none yet."""
+        return self.previous
+
+    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the distillation."""
+        teacher = self.teacher(strategy) if self.weight else None
+        if teacher is None:
+            return
+        losses = [
+            self._distance(view, encoded, teacher)
+            for view, encoded in zip(strategy.views, strategy.mb_output.encoded, strict=True)
+        ]
+        strategy.loss = strategy.loss + self.weight * torch.stack(losses).mean()
+
+    def _distance(self, view: Tensor, encoded: Tensor, teacher: Encoder) -> Tensor:
+        assert self.head is not None
+        with torch.no_grad():
+            target = teacher.pool(teacher(view), self.feature)
+        student: Tensor = self.head(self.student.pool(encoded, self.feature))
+        with torch.autocast(view.device.type, enabled=False):  # losses are fp32
+            return self.distance(student.float(), target.float())
+
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Keep the encoder for the next task."""
+        self.previous = frozen_copy(self.student)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the previous encoder."""
+        return {} if self.previous is None else dict(self.previous.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back the previous encoder."""
+        self.previous = None
+        if state:
+            self.previous = frozen_copy(self.student)
+            self.previous.load_state_dict(state)
+
+
+def frozen_copy(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder that takes no gradient and stays in evaluation mode."""
+    return copy.deepcopy(encoder).requires_grad_(False).eval()
