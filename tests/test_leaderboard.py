@@ -16,6 +16,7 @@ from rscl_bench.results.leaderboard import build_leaderboard
 from rscl_bench.results.record import RunRecord, write_record
 
 FOLDER = "toy-v1-sketch/quick"
+FILES = {"leaderboard.csv", "leaderboard.md", "comparisons.csv", "image-intervals.jsonl"}
 
 
 def saved(folder: Path, records: Iterable[RunRecord]) -> Path:
@@ -54,6 +55,7 @@ def test_a_row_is_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     values = [40.0, 41.0, 42.0]
     assert row["T1.outer.micro.mean"] == f"{mean(values):.2f}"
     assert row["T1.outer.micro.std"] == f"{stdev(values):.2f}"
+    assert row["T1.outer.micro.ci95"] == "2.48"  # t(0.975, 2) · 1 / √3 = 4.3027 / 1.7321
     assert (row["T2.outer.micro.mean"], row["T2.outer.micro.std"]) == ("50.00", "0.00")
     assert row["T2.outer.macro.mean"] == "25.00"
     assert row["outer.gain_over_random.micro.mean"] == "28.00"
@@ -80,14 +82,20 @@ def test_markdown_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert "- Scenario: toy, version 1: T1 sea → T2 land" in text
     assert "**sketch**: synthetic" in text
     assert "- Protocol: quick (digest " in text
-    assert "asks for 3 per row; fewer have cosmae fp32 on Some CPU (1)" in text
-    assert "| finetune | fp32 | Some CPU | 3 | 41.00 ± 1.00 | 50.00 ± 0.00 | 45.50 ± 0.50 |" in text
-    assert "| cosmae | fp32 | Some CPU | 1 | 40.00 | 50.00 | 45.00 | 30.00 |" in text
-    assert "| pixel-statistics | – | – | – | 10.00 | 10.00 | – | – |" in text
+    assert "asks for 3 per row; fewer have cosmae (1)" in text
+    assert "- Trained in fp32 on Some CPU\n" in text
+    # 40, 41, 42: deviation 1, and t(0.975, 2) = 4.3027 over the root of 3
+    assert (
+        "| – | finetune | 3 | 41.00 ± 2.48 | 50.00 ± 0.00 | – | 45.50 ± 1.24 | 28.00 ± 4.97 |"
+        in text
+    )
+    assert "| – | cosmae | 1 | 40.00 | 50.00 | – | 45.00 | 30.00 |" in text
+    assert "| – | pixel-statistics | – | 10.00 | 10.00 | – | – | – |" in text
+    assert "**Not known** over test images" in text
     assert text.count("## Probe ") == 2
     assert "8 test tiles, 4 labels, domain of task sea" in text
     assert "macro-mAP (over 3 labels with positives)" in text
-    assert "| cosmae | fp32 | Some CPU | 1 | 50.00 | 45.00 | 10.00 | -10.00 | – |" in text
+    assert "| cosmae | 1 | 50.00 | 45.00 | 10.00 | -10.00 | – |" in text
     assert text.endswith("|\n")
     assert (
         "fewer have"
@@ -116,7 +124,7 @@ def test_absent_stays_empty_and_is_never_zero(tmp_path: Path) -> None:
     for row in rows_of(out / FOLDER)[2:]:
         for column in ("T2.outer.micro", "T2.outer.macro", "outer.final.micro"):
             assert row[f"{column}.mean"] == row[f"{column}.std"] == ""
-    assert "| 40.00 | – | – | – |" in (out / FOLDER / "leaderboard.md").read_text()
+    assert "| 40.00 | – | – | – | – |" in (out / FOLDER / "leaderboard.md").read_text()
 
 
 def test_a_zero_stays_a_zero(tmp_path: Path) -> None:
@@ -140,7 +148,8 @@ def test_rebuilding_gives_the_same_bytes_in_any_order(
     ]
     tmp_path = tmp_path_factory.mktemp("order")
     out = built(tmp_path / "one", records)
-    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("leaderboard.*")}
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")}
+    assert {path.name for path in before} == FILES
     order.shuffle(records)
     files = [tmp_path / f"{number}.json" for number in range(len(records))]
     for path, record in zip(files, records, strict=True):
@@ -261,6 +270,27 @@ def test_contradicting_records_are_refused_by_field(
 def test_random_encoders_may_differ_by_rounding(tmp_path: Path) -> None:
     records = [record_of(random=0.2), record_of(method="other", random=0.2004)]
     assert rows_of(built(tmp_path, records) / FOLDER)[0]["T1.outer.micro.mean"] == "20.02"
+
+
+def test_a_run_that_trains_all_at_once_is_the_upper_reference(tmp_path: Path) -> None:
+    records = [
+        record_of(method="best", finals=(0.8, 0.9)),
+        record_of(method="joint", finals=(0.7, 0.7), steps=(8, 0)),
+    ]
+    out = built(tmp_path, records)
+    rows = rows_of(out / FOLDER)
+    assert [(row["method"], row["reference"]) for row in rows] == [
+        ("random-encoder", "lower"),
+        ("pixel-statistics", "lower"),
+        ("joint", "upper"),
+        ("best", ""),
+    ]
+    joint = rows[2]  # 8 steps of 4 images in 18 s, and nothing in the second task
+    assert (joint["training_hours"], joint["images_per_second"]) == ("0.005", "1.778")
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    assert "`joint`: trained on all tasks at once, an upper reference" in text
+    alone = built(tmp_path / "one", [record_of(method="single", finals=(0.7,), steps=(8,))])
+    assert rows_of(alone / FOLDER)[-1]["reference"] == "", "one task is no stream"
 
 
 def test_domain_metrics_have_columns_where_defined(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.results.atomic import write_whole
 from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.image_scores import ImageScores, probe_scores
 from rscl_bench.results.record import (
     Identity,
     Parameters,
@@ -63,12 +64,23 @@ def record_of(
     seconds: float = 18.0,
     code: str = "0.1.0",
     digests: dict[str, str] | None = None,
+    steps: tuple[int, ...] = (4, 4),
+    images: ImageScores | None = None,
 ) -> RunRecord:
-    """Return a record of one run; every probe has the same scores."""
+    """Return a record of one run; every probe has the same scores, or those of ``images``."""
     probes = {"outer": None} if probes is None else probes
     tasks = TASKS[: len(finals)]
     keys = [task_key(task) for task in tasks]
     keys += [probe_key(probe, role) for probe in probes for role in ("train", "test")]
+    if images is None:
+        scores = [{name: score(value) for name in probes} for value in (random, *finals)]
+        statistics, digest = {name: score(pixels) for name in probes}, "0" * 64
+        shapes = dict.fromkeys(probes, (8, 4))
+    else:
+        scores = [probe_scores(images.labels, row) for row in images.scores]
+        statistics = probe_scores(images.labels, images.pixel_statistics)
+        digest = images.digest()
+        shapes = {name: labels["test"].shape for name, labels in images.labels.items()}
     base = {"seeds": 3, "training": {"batch_size": 4, "epochs": 2}, "image_size": 32}
     return make_record(
         identity=Identity(
@@ -98,21 +110,28 @@ def record_of(
                 name=task,
                 tiles=10,
                 epochs=2,
-                steps=4,
-                train_seconds=seconds,
-                images_per_second=16 / seconds,
-                final_loss=0.7,
+                steps=taken,
+                train_seconds=seconds if taken else 0.0,
+                images_per_second=taken * 4 / seconds if taken else None,
+                final_loss=0.7 if taken else None,
                 peak_memory_bytes=None,
             )
-            for task in tasks
+            for task, taken in zip(tasks, steps, strict=False)
         ],
         parameters=Parameters(encoder=1000, trainable=1500),
         probes=[
-            ProbeRecord(name=name, probe="ml-knn", task=task, test_tiles=8, labels=4)
+            ProbeRecord(
+                name=name,
+                probe="ml-knn",
+                task=task,
+                test_tiles=shapes[name][0],
+                labels=shapes[name][1],
+            )
             for name, task in probes.items()
         ],
-        scores=[{name: score(value) for name in probes} for value in (random, *finals)],
-        pixel_statistics={name: score(pixels) for name in probes},
+        scores=scores,
+        pixel_statistics=statistics,
+        image_scores_digest=digest,
         seconds=Seconds(packing=None, training=40.0, probing=3.0, total=50.0),
     )
 
@@ -178,6 +197,23 @@ def test_the_id_is_of_the_identity_only() -> None:
     assert len({one.id, *others}) == len(changed) + 1
 
 
+def test_a_task_may_train_no_step_but_not_all(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_record(record_of(steps=(8, 0)), path)
+    last = json.loads(path.read_text())["tasks"][1]
+    assert (last["steps"], last["train_seconds"]) == (0, 0.0)
+    assert last["images_per_second"] is last["final_loss"] is None
+    assert read_record(path).tasks[1].steps == 0
+    rows = run_table(read_record(path))
+    assert (rows[3].train_seconds, rows[3].images_per_second) == (0.0, None)
+    with pytest.raises(ArtefactError, match="field 'tasks' has no training step"):
+        record_of(steps=(0, 0))
+
+
+def test_a_task_may_take_more_steps_than_its_own_tiles_give() -> None:
+    assert record_of(steps=(4, 9)).tasks[1].tiles == 10
+
+
 def test_models_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         record_of().seconds.total = 1.0  # type: ignore[misc]
@@ -209,7 +245,7 @@ TEST = ("scores", 1, "outer", "test")
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (place("format", value=2), "field 'format' is 2 and this version reads 1"),
+        (place("format", value=1), "field 'format' is 1 and this version reads 2"),
         (drop("format"), "has no field 'format'"),
         (place("id", value="0" * 16), "field 'id' is 0000000000000000"),
         (place("identity", "seed", value=7), "field 'id' is"),
@@ -227,6 +263,12 @@ TEST = ("scores", 1, "outer", "test")
         (place("tasks", 1, "images_per_second", value=5.0), "field 'tasks.1.images_per_second'"),
         (place("tasks", 1, "train_seconds", value=1.0), "field 'tasks.1.images_per_second'"),
         (place("tasks", 0, "tiles", value=1000), "field 'tasks.0.steps'"),
+        (place("tasks", 0, "steps", value=3), "field 'tasks.0.steps' is 3"),
+        (place("tasks", 0, "steps", value=0), "'tasks.0.images_per_second' does not fit 0 steps"),
+        (place("tasks", 1, "final_loss", value=None), "'tasks.1.final_loss' does not fit 4 steps"),
+        (place("tasks", 1, "train_seconds", value=0.0), "field 'tasks.1.images_per_second'"),
+        (place("image_scores_digest", value=None), "field 'image_scores_digest'"),
+        (place("image_scores_digest", value="0" * 63), "field 'image_scores_digest'"),
         (place("tasks", 1, "name", value="sea"), "field 'tasks' lists the same name twice"),
         (place("tasks", 1, "name", value="air"), "lacks the digest of 'tasks.air'"),
         (place("probes", 0, "task", value="air"), "field 'probes.0.task' is 'air'"),

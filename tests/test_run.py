@@ -1,6 +1,7 @@
 """Whole runs of the toy scenario, from an archive to a record."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.randomness import seeded
 from rscl_bench.resolve import resolve_run
 from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.image_scores import read_image_scores
 from rscl_bench.results.record import RunRecord, read_record
 from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State, differing
@@ -103,8 +105,9 @@ def test_same_seed_same_bits(runs: Runner, tmp_path: Path, method: str) -> None:
     assert [t.final_loss for t in first.record.tasks] == [t.final_loss for t in again.record.tasks]
     assert first.record.id == again.record.id
     assert first.folder.name == again.folder.name
-    files = [run.folder / "encoder.safetensors" for run in (first, again)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    for name in ("encoder.safetensors", "record.safetensors"):
+        files = [run.folder / name for run in (first, again)]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_other_seed_other_run(runs: Runner) -> None:
@@ -138,6 +141,7 @@ def test_record_is_what_was_run(runs: Runner) -> None:
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "encoder.safetensors",
         "record.json",
+        "record.safetensors",
     ]
     assert record.identity == opened.identity
     assert record.id == opened.identity.run_id()
@@ -219,6 +223,34 @@ def test_lower_references_are_measured(runs: Runner) -> None:
         assert getattr(run.record.scores[0]["toy"], role) == micro(run, features, role)
         pixels = micro(run, lambda store: pixel_statistics(store.tiles), role)
         assert getattr(run.record.pixel_statistics["toy"], role) == pixels
+
+
+def test_image_scores_give_the_numbers_of_the_record(runs: Runner) -> None:
+    run = runs("cosmae")
+    images = read_image_scores(run.folder / "record.json", run.record)
+    assert images is not None
+    (probe,) = run.opened.probes
+    for role in ("test", "val"):
+        labels = images.labels["toy"][role]
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, probe.labels[role])
+        kept = [*(row["toy"][role] for row in images.scores), images.pixel_statistics["toy"][role]]
+        rows = [*run.record.scores, run.record.pixel_statistics]
+        assert len(kept) == 5
+        for scored, row in zip(kept, rows, strict=True):
+            assert scored.shape == (20, 2)
+            assert scored.dtype == np.float64
+            assert multilabel_map(labels, scored) == getattr(row["toy"], role)
+
+
+def test_image_scores_of_another_run_are_refused(runs: Runner, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    run, other = runs("cosmae"), runs("cosmae", 1)
+    shutil.copy(run.folder / "record.json", record)
+    assert read_image_scores(record, run.record) is None
+    shutil.copy(other.folder / "record.safetensors", tmp_path)
+    with pytest.raises(ArtefactError, match=r"record\.safetensors does not belong to .*SHA-256"):
+        read_image_scores(record, run.record)
 
 
 def test_saved_encoder_gives_the_last_scores(runs: Runner) -> None:

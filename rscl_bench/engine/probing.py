@@ -1,4 +1,4 @@
-"""Probes of a run: their tiles, opened once, and their scores for any features."""
+"""Probes of a run: their tiles, opened once, and the score of every image for any features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,13 @@ from rscl_bench.engine.device import Device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import Probe
-from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.randomness import numpy_generator
-from rscl_bench.results.record import ProbeScore
 from rscl_bench.spec import Probe as ProbeSpec
 from rscl_bench.spec import Protocol, Source, validated
 
 Features = Callable[[TileStore, NDArray[np.int64]], NDArray[np.float32]]
+ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,19 @@ class OpenProbe:
     labels: dict[str, NDArray[np.uint8]]
     normalisation: Normalisation
 
-    def score(self, features: Features) -> ProbeScore:
+    def scored_labels(self) -> dict[str, NDArray[np.uint8]]:
+        """Return the labels of the roles that are scored, ``val`` and ``test``."""
+        return {role: labels for role, labels in self.labels.items() if role != "train"}
+
+    def score(self, features: Features) -> ImagesByRole:
         """Fit on training features, and score validation and test features."""
         encoded = {role: features(self.stores[role], self.indices[role]) for role in self.stores}
-        maps = {
-            role: multilabel_map(
-                self.labels[role],
-                self.probe.score(encoded["train"], self.labels["train"], encoded[role]),
-            )
-            for role in self.stores
-            if role != "train"
+        return {
+            role: self.probe.score(encoded["train"], self.labels["train"], encoded[role])
+            for role in self.scored_labels()
         }
-        return ProbeScore(test=maps["test"], val=maps.get("val"))
 
-    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> ProbeScore:
+    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> ImagesByRole:
         """Score a frozen encoder; see `encode_tiles`."""
         normalisation = self.normalisation.to(device.torch)
 
@@ -69,7 +67,7 @@ class OpenProbe:
 
         return self.score(features)
 
-    def score_pixel_statistics(self) -> ProbeScore:
+    def score_pixel_statistics(self) -> ImagesByRole:
         """Score per-band means and deviations in place of an encoder."""
         return self.score(lambda store, indices: pixel_statistics(store.tiles[indices]))
 

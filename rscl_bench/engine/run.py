@@ -4,10 +4,10 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -27,6 +27,7 @@ from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
 from rscl_bench.results import record as records
 from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.image_scores import ImageScores, Scores, probe_scores, write_image_scores
 from rscl_bench.spec import Component, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
 
@@ -71,6 +72,10 @@ class Opened:
         """Return the stores that hold tiles of zeros only."""
         probes = [store for probe in self.probes for store in probe.stores.values()]
         return [store for store in (*self.stores, *probes) if store.blank]
+
+    def with_spec(self, spec: RunSpec) -> "Opened":
+        """Return the same, for another method or seed of the same scenario and protocol."""
+        return replace(self, spec=spec, identity=self.identity.model_copy(update=_own(spec)))
 
 
 def open_run(
@@ -129,15 +134,19 @@ def open_run(
             edition=edition,
             protocol_name=spec.protocol_name,
             protocol=registry.portable(protocol.model_dump(mode="json")),
-            method=registry.portable(spec.method.model_dump(mode="json")),
-            overrides=spec.overrides,
-            seed=spec.seed,
             precision=opened_device.precision,
             data=data,
             code=rscl_bench.__version__,
+            **_own(spec),
         ),
         packing_seconds=time.perf_counter() - started,
     )
+
+
+def _own(spec: RunSpec) -> dict[str, Any]:
+    """Return the part of a run's identity that tells it from others on the same tiles."""
+    method = registry.portable(spec.method.model_dump(mode="json"))
+    return {"method": method, "overrides": spec.overrides, "seed": spec.seed}
 
 
 def _check_sizes(spec: RunSpec) -> None:
@@ -160,7 +169,7 @@ def run_folder(out: Path, opened: Opened) -> Path:
 
 
 def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunRecord:
-    """Train and probe, then write ``encoder.safetensors`` and ``record.json`` into a folder.
+    """Train and probe, then write encoder, image scores and record into a folder.
 
     Args:
         opened: What `open_run` returned.
@@ -179,7 +188,6 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     objective = build_objective(spec, device.torch)
     strategies = build_strategies(spec, objective, device.torch)
     prober = _Prober(opened, objective.encoder)
-    references = {p.spec.name: p.score_pixel_statistics() for p in opened.probes}
     scores = [prober.scores()]
 
     def on_step(task: int, step: int, steps: int, _loss: Tensor) -> None:
@@ -205,7 +213,7 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
         peaks.append(_peak_memory(device.torch))
         scores.append(prober.scores())
         reporter.message(_task_line(opened, template, scores))
-    probing = prober.seconds
+    images = prober.image_scores()
     record = records.make_record(
         identity=opened.identity,
         provenance=_provenance(device, started),
@@ -216,34 +224,47 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
         ),
         probes=[_probe_record(probe) for probe in opened.probes],
         scores=scores,
-        pixel_statistics=references,
+        pixel_statistics=probe_scores(images.labels, images.pixel_statistics),
+        image_scores_digest=images.digest(),
         seconds=records.Seconds(
             packing=opened.packing_seconds,
             training=sum(template.train_seconds),
-            probing=probing,
+            probing=prober.seconds,
             total=opened.packing_seconds + time.perf_counter() - begun,
         ),
     )
     _save_encoder(objective.encoder, opened, folder / "encoder.safetensors")
+    # The record last: where it is, the run is complete.
+    write_image_scores(images, folder / "record.json")
     records.write_record(record, folder / "record.json", force=True)
     return record
 
 
 class _Prober:
-    """Scores the current encoder on every probe and adds up the time that takes."""
+    """Scores the current encoder on every probe, keeps it all and adds up the time that takes."""
 
     def __init__(self, opened: Opened, encoder: Encoder):
         self.opened, self.encoder, self.seconds = opened, encoder, 0.0
+        self.labels = {probe.spec.name: probe.scored_labels() for probe in opened.probes}
+        self.pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in opened.probes}
+        self.rows: list[Scores] = []
 
     def scores(self) -> dict[str, records.ProbeScore]:
+        """Return the scores of the current encoder."""
         started = time.perf_counter()
         size, device = self.opened.spec.protocol.image_size, self.opened.device
-        found = {
+        row = {
             probe.spec.name: probe.score_encoder(self.encoder, size, device)
             for probe in self.opened.probes
         }
+        self.rows.append(row)
+        found = probe_scores(self.labels, row)
         self.seconds += time.perf_counter() - started
         return found
+
+    def image_scores(self) -> ImageScores:
+        """Return the score of every image, of all probings so far and of pixel statistics."""
+        return ImageScores(self.labels, self.rows, self.pixels)
 
 
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
@@ -315,7 +336,7 @@ def _task_records(
                 epochs=training.epochs,
                 steps=steps,
                 train_seconds=seconds,
-                images_per_second=steps * training.batch_size / seconds,
+                images_per_second=steps * training.batch_size / seconds if steps else None,
                 final_loss=template.final_loss[number],
                 peak_memory_bytes=peaks[number],
             )
@@ -334,10 +355,9 @@ def _task_line(
         micro = score.test.micro
         parts.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
     task = opened.spec.scenario.tasks[number].name
-    return (
-        f"task {number + 1} {task}: trained in {template.train_seconds[number]:.1f} s, "
-        f"loss {template.final_loss[number]:.4f}, {', '.join(parts)}"
-    )
+    loss, seconds = template.final_loss[number], template.train_seconds[number]
+    done = "no step" if loss is None else f"trained in {seconds:.1f} s, loss {loss:.4f}"
+    return f"task {number + 1} {task}: {done}, {', '.join(parts)}"
 
 
 def _probe_record(probe: OpenProbe) -> records.ProbeRecord:

@@ -58,3 +58,58 @@ def multilabel_map(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64
 def _average_precision(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> float:
     # The sum of recall steps may round to just above 1.
     return min(1.0, float(average_precision_score(labels, scores)))
+
+
+def resampled_maps(
+    labels: npt.NDArray[np.uint8],
+    scores: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return micro and macro mean average precision of many resamples of the same samples.
+
+    Equal to `multilabel_map` of samples that are there as often as ``counts`` says. Scores are
+    sorted once, which makes a thousand resamples about a hundred times faster than one call each.
+
+    Args:
+        labels: ``[M, L]``, 0 or 1.
+        scores: ``[M, L]``, finite; higher means more likely present.
+        counts: ``[R, M]``, how often each resample holds each sample.
+
+    Returns:
+        ``[2, R]``: micro, and macro over the labels that have a positive in the resample; NaN
+        where a resample has no positive at all.
+    """
+    times, samples = counts.astype(np.int32), np.arange(len(labels))  # a sum fits, and is faster
+    pairs = np.repeat(samples, labels.shape[1])
+    micro = _resampled_precision(labels.ravel(), scores.ravel(), pairs, times)
+    per_label = [
+        _resampled_precision(column, score, samples, times)
+        for column, score in zip(labels.T, scores.T, strict=True)
+    ]
+    defined = np.isfinite(per_label)
+    macro = np.full(len(counts), np.nan)
+    total = np.where(defined, per_label, 0.0).sum(axis=0)
+    np.divide(total, defined.sum(axis=0), out=macro, where=defined.any(axis=0))
+    return np.stack([micro, macro])
+
+
+def _resampled_precision(
+    labels: npt.NDArray[np.uint8],
+    scores: npt.NDArray[np.float64],
+    samples: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float64]:
+    """Return the average precision of each resample, ``[R]``; NaN without a positive.
+
+    ``labels``, ``scores`` and which sample each is of, ``samples``, are ``[K]``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of tied scores
+    ranked = counts[:, samples[order]]
+    positives = np.cumsum(ranked * labels[order], axis=1, dtype=np.int32)[:, ends]
+    taken = np.cumsum(ranked, axis=1, dtype=np.int32)[:, ends]
+    gained = np.diff(positives, axis=1, prepend=0)
+    summed = (gained * (positives / np.maximum(taken, 1))).sum(axis=1)
+    found = np.full(len(counts), np.nan)
+    np.divide(summed, positives[:, -1], out=found, where=positives[:, -1] > 0)
+    return found

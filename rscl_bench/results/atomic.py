@@ -7,16 +7,16 @@ from pathlib import Path
 from rscl_bench.errors import ArtefactError
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a crash leaves the old file or the new one, never a part.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a crash leaves the old file or the new one, never a part.
 
-    The text goes to a temporary file in the same folder, is flushed to the disk, and takes the
+    The content goes to a temporary file in the same folder, is flushed to the disk, and takes the
     name in one step. Not promised: which of two processes that write the same path at the same
     moment wins.
 
     Args:
         path: Where to; its folder is made if missing.
-        text: What, written as UTF-8 with its newlines as they are.
+        content: What; text is written as UTF-8 with its newlines as they are.
 
     Raises:
         ArtefactError: If the file cannot be written; an old file is then unchanged.
@@ -26,7 +26,7 @@ def write_whole(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(text.encode())
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.tuning import FOLDER
 
 
 class GroupKey(NamedTuple):
@@ -112,7 +113,9 @@ def _record_files(sources: Iterable[Path]) -> list[Path]:
     for source in sources:
         if not source.exists():
             raise ArtefactError(f"There is no file or folder '{source}'; give a path to records.")
-        found = source.rglob("*.json") if source.is_dir() else [source]
+        found = [source]
+        if source.is_dir():  # `tune` stores its choices below the folder of its records
+            found = [p for p in source.rglob("*.json") if p.relative_to(source).parts[0] != FOLDER]
         files.update(path.resolve() for path in found)
     return sorted(files)
 

@@ -78,19 +78,28 @@ def _training_problems(record: "RunRecord") -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
+    if not any(task.steps for task in record.tasks):
+        yield "field 'tasks' has no training step"
     for place, task in enumerate(record.tasks):
-        rate = task.steps * batch / task.train_seconds
-        if not math.isclose(rate, task.images_per_second, rel_tol=0.01):
-            yield (
-                f"field 'tasks.{place}.images_per_second' is {task.images_per_second:.6g}, but "
-                f"{task.steps} steps of {batch} images in {task.train_seconds:.6g} s are {rate:.6g}"
-            )
-        # At least: a strategy may train on its buffer as well.
+        field = f"field 'tasks.{place}"
+        for name in ("images_per_second", "final_loss"):
+            if (getattr(task, name) is None) != (task.steps == 0):
+                yield f"{field}.{name}' does not fit {task.steps} steps"
+                return
+        # At least, or none: a strategy may train on other tasks' tiles as well, or on all tasks'
+        # in the first.
         least = task.epochs * (task.tiles // batch)
-        if task.steps < least:
+        if 0 < task.steps < least:
             yield (
-                f"field 'tasks.{place}.steps' is {task.steps}, but {task.epochs} epochs of "
-                f"{task.tiles} tiles in batches of {batch} are {least}"
+                f"{field}.steps' is {task.steps}, but {task.epochs} epochs of {task.tiles} tiles "
+                f"in batches of {batch} are {least}"
+            )
+        # By multiplication, so that a time of 0 needs no case of its own.
+        images = task.train_seconds * (task.images_per_second or 0.0)
+        if not math.isclose(images, task.steps * batch, rel_tol=0.01):
+            yield (
+                f"{field}.images_per_second' times {task.train_seconds:.6g} s is {images:.6g} "
+                f"images, but {task.steps} steps of {batch} are {task.steps * batch}"
             )
 
 

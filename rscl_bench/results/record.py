@@ -25,7 +25,7 @@ from rscl_bench.results.consistency import continual_of, problems
 from rscl_bench.results.continual import ContinualMetrics
 from rscl_bench.spec import Name, Positive, Spec, identity
 
-FORMAT = 1
+FORMAT = 2
 RANDOM_ENCODER = "random-encoder"
 PIXEL_STATISTICS = "pixel-statistics"
 
@@ -140,20 +140,22 @@ class TaskRecord(Spec):
         name: The task's.
         tiles: Training tiles of the task.
         epochs: Epochs trained.
-        steps: Updates, in all epochs.
-        train_seconds: Synchronised time of the updates; no packing, probing or checkpoints.
-        images_per_second: ``steps × batch size / train_seconds``, of the protocol's batch size.
-        final_loss: Mean over the last epoch.
+        steps: Updates, in all epochs; 0 where a strategy trains nothing at this task.
+        train_seconds: Synchronised time of the updates and of what strategies did before and after
+            them; no packing, probing or checkpoints.
+        images_per_second: ``steps × batch size / train_seconds``, of the protocol's batch size;
+            None without a step.
+        final_loss: Mean over the last epoch; None without a step.
         peak_memory_bytes: Of the device; None where it is not known.
     """
 
     name: Name
     tiles: Positive
     epochs: Positive
-    steps: Positive
-    train_seconds: PositiveFloat
-    images_per_second: PositiveFloat
-    final_loss: float
+    steps: NonNegativeInt
+    train_seconds: NonNegativeFloat
+    images_per_second: PositiveFloat | None
+    final_loss: float | None
     peak_memory_bytes: NonNegativeInt | None
 
 
@@ -211,10 +213,12 @@ class RunRecord(Spec):
         scores: By probe, first of the untrained encoder, then after each task.
         pixel_statistics: By probe, of per-band means and deviations instead of an encoder.
         continual: Derived from ``scores``; kept so that other programs need not derive it.
+        image_scores_digest: SHA-256 of the file with the score of every image; see
+            `rscl_bench.results.image_scores`.
         seconds: Totals.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     identity: Identity
     provenance: Provenance
@@ -224,6 +228,7 @@ class RunRecord(Spec):
     scores: tuple[dict[str, ProbeScore], ...]
     pixel_statistics: dict[str, ProbeScore]
     continual: ContinualRecord
+    image_scores_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     seconds: Seconds
 
     @model_validator(mode="after")
@@ -248,6 +253,7 @@ def make_record(
     probes: Sequence[ProbeRecord],
     scores: Sequence[Mapping[str, ProbeScore]],
     pixel_statistics: Mapping[str, ProbeScore],
+    image_scores_digest: str,
     seconds: Seconds,
 ) -> RunRecord:
     """Return a checked record with its id and continual metrics filled in.
@@ -260,6 +266,7 @@ def make_record(
         probes: In the order of the tables.
         scores: By probe; row 0 of the untrained encoder, then one row after each task.
         pixel_statistics: By probe.
+        image_scores_digest: SHA-256 of the file with the score of every image.
         seconds: Totals.
 
     Returns:
@@ -280,6 +287,7 @@ def make_record(
             scores=tuple(dict(row) for row in scores),
             pixel_statistics=dict(pixel_statistics),
             continual=ContinualRecord(**continual_of(tasks, probes, scores)),
+            image_scores_digest=image_scores_digest,
             seconds=seconds,
         )
     except ValidationError as error:

@@ -1,15 +1,17 @@
-"""Rows of a leaderboard: means and deviations over seeds."""
+"""Rows of a leaderboard: means, deviations and intervals over seeds."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.collect import Loaded, RowKey
+from rscl_bench.results.image_intervals import Contrast
 from rscl_bench.results.record import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
+from rscl_bench.results.statistics import over_seeds
 
 KINDS = ("micro", "macro")
 DOMAIN_METRICS = (
@@ -27,13 +29,20 @@ _SAME_ENCODER = 1e-3
 
 
 class Cell(NamedTuple):
-    """Mean and sample standard deviation (n − 1) over seeds, as fractions; None if undefined."""
+    """A value over seeds, as fractions; None if undefined.
+
+    Attributes:
+        mean: Mean.
+        std: Sample standard deviation (n − 1).
+        ci95: Half the width of the 95 % t interval of the mean.
+    """
 
     mean: float | None
     std: float | None
+    ci95: float | None
 
 
-EMPTY = Cell(None, None)
+EMPTY = Cell(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -42,21 +51,32 @@ class Row:
 
     Attributes:
         key: Method, precision, device.
+        runs: What the row is from, by seed; any one run where seeds play no part.
         seeds: How many; None where seeds play no part.
+        after: How many tasks the last scores are after; None for pixel statistics.
         cells: By column, see `columns`; a column may be absent.
-        training_hours: Mean over seeds of the sum over tasks; None for a reference.
-        images_per_second: Mean over seeds of images by seconds of all tasks; None for a reference.
-        trainable: Trained parameters; None for a reference.
-        is_reference: Whether nothing was trained.
+        training_hours: Mean over seeds of the sum over tasks; None for a lower reference.
+        images_per_second: Mean over seeds of images by seconds of all tasks that trained; None for
+            a lower reference.
+        trainable: Trained parameters; None for a lower reference.
+        reference: ``lower`` where nothing was trained, ``upper`` where all was trained in the first
+            task, None for a continual method.
     """
 
     key: RowKey
+    runs: Mapping[int, Loaded]
     seeds: int | None
+    after: int | None
     cells: dict[str, Cell]
     training_hours: float | None = None
     images_per_second: float | None = None
     trainable: int | None = None
-    is_reference: bool = False
+    reference: Literal["lower", "upper"] | None = None
+
+    def contrast(self, probe: str) -> Contrast:
+        """Return what the interval over test images of the row's last score is of."""
+        digests = [run.record.image_scores_digest for run in self.runs.values()]
+        return Contrast(probe, self.after, tuple(digests))
 
 
 def score_column(task: int, probe: str, kind: str) -> str:
@@ -80,13 +100,13 @@ def columns(record: RunRecord) -> list[str]:
 
 
 def leaderboard_rows(loaded: Sequence[Loaded]) -> list[Row]:
-    """Return the references, then the methods by falling final micro score, ties by name.
+    """Return lower and upper references, then the methods by falling final micro score.
 
     Args:
         loaded: The records of one group, sorted by row and seed.
 
     Returns:
-        The rows. Several probes count alike in the order.
+        The rows, ties by name. Several probes count alike in the order.
 
     Raises:
         ArtefactError: If the untrained encoders of one seed, or the pixel statistics, disagree.
@@ -95,9 +115,9 @@ def leaderboard_rows(loaded: Sequence[Loaded]) -> list[Row]:
     first = loaded[0].record
     last = [score_column(len(first.tasks), probe.name, "micro") for probe in first.probes]
 
-    def order(row: Row) -> tuple[float, RowKey]:
+    def order(row: Row) -> tuple[bool, float, RowKey]:
         final = _mean_of_present(row.cells[column].mean for column in last)
-        return (math.inf if final is None else -final, row.key)
+        return (row.reference is None, math.inf if final is None else -final, row.key)
 
     return [*_random_rows(loaded), _pixel_row(loaded), *sorted(methods, key=order)]
 
@@ -106,15 +126,25 @@ def _method_row(key: RowKey, items: list[Loaded]) -> Row:
     records = [item.record for item in items]
     values = [_values(record) for record in records]
     hours = [math.fsum(t.train_seconds for t in r.tasks) / 3600 for r in records]
-    images = [math.fsum(t.images_per_second * t.train_seconds for t in r.tasks) for r in records]
+    all_at_once = [len(r.tasks) > 1 and not any(t.steps for t in r.tasks[1:]) for r in records]
     return Row(
         key=key,
+        runs={item.seed: item for item in items},
         seeds=len(records),
+        after=len(records[0].tasks),
         cells={column: _cell([one[column] for one in values]) for column in values[0]},
         training_hours=fmean(hours),
-        images_per_second=fmean(i / (h * 3600) for i, h in zip(images, hours, strict=True)),
+        images_per_second=fmean(_images_per_second(record) for record in records),
         trainable=records[0].parameters.trainable,
+        reference="upper" if all(all_at_once) else None,
     )
+
+
+def _images_per_second(record: RunRecord) -> float:
+    """Return all images by all seconds, over the tasks that trained."""
+    trained = [task for task in record.tasks if task.images_per_second is not None]
+    images = math.fsum((task.images_per_second or 0.0) * task.train_seconds for task in trained)
+    return images / math.fsum(task.train_seconds for task in trained)
 
 
 def _values(record: RunRecord) -> dict[str, float | None]:
@@ -154,7 +184,14 @@ def _random_rows(loaded: Sequence[Loaded]) -> list[Row]:
         key = RowKey(RANDOM_ENCODER, item.record.identity.precision, device_type)
         settings.setdefault(key, {}).setdefault(item.seed, []).append(item)
     return [
-        Row(key=key, seeds=len(seeds), cells=_random_cells(seeds), is_reference=True)
+        Row(
+            key=key,
+            runs={seed: seeds[seed][0] for seed in sorted(seeds)},
+            seeds=len(seeds),
+            after=0,
+            cells=_random_cells(seeds),
+            reference="lower",
+        )
         for key, seeds in sorted(settings.items())
     ]
 
@@ -178,13 +215,15 @@ def _pixel_row(loaded: Sequence[Loaded]) -> Row:
             return _test_value(record.pixel_statistics[probe], kind)
 
         field = f"pixel_statistics.{probe}.test.{kind}"
-        return Cell(_agreed(loaded, field, statistics), None)
+        return Cell(_agreed(loaded, field, statistics), None, None)
 
     return Row(
         key=RowKey(PIXEL_STATISTICS, "", ""),
+        runs={loaded[0].seed: loaded[0]},
         seeds=None,
+        after=None,
         cells=_at_every_task(loaded[0].record, cell),
-        is_reference=True,
+        reference="lower",
     )
 
 
@@ -213,7 +252,10 @@ def _cell(values: Sequence[float | None]) -> Cell:
     present = [value for value in values if value is not None]
     if len(present) < len(values):  # a mean over fewer seeds than the row states would mislead
         return EMPTY
-    return Cell(fmean(present), stdev(present) if len(present) > 1 else None)
+    mean = fmean(present)
+    if len(present) < 2:
+        return Cell(mean, None, None)
+    return Cell(mean, stdev(present), over_seeds(present).interval.high - mean)
 
 
 def _mean_of_present(values: Iterable[float | None]) -> float | None:

@@ -14,7 +14,7 @@ class RunRow:
         name: The task, ``random-encoder`` or ``pixel-statistics``.
         scores: Test scores by probe, as fractions.
         train_seconds: Of this task; None for a reference.
-        images_per_second: Of this task; None for a reference.
+        images_per_second: Of this task; None for a reference, and for a task without a step.
     """
 
     name: str

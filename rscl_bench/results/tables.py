@@ -1,13 +1,18 @@
-"""Leaderboard rows as CSV and as Markdown; the same rows give the same bytes."""
+"""Leaderboards as CSV and as Markdown; the same records give the same bytes."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 
-from rscl_bench.results.collect import GroupKey, Loaded
+from rscl_bench.results.collect import GroupKey, Loaded, RowKey
+from rscl_bench.results.comparisons import LEAST_SEEDS, Comparison, ranks
+from rscl_bench.results.image_intervals import Contrast, Intervals
 from rscl_bench.results.record import ProbeRecord, RunRecord
 from rscl_bench.results.rows import (
     DOMAIN_METRICS,
@@ -21,66 +26,106 @@ from rscl_bench.results.rows import (
     outside_column,
     score_column,
 )
+from rscl_bench.results.statistics import RESAMPLES, Interval
 
 _ABSENT = "–"
+_TEXT = ("method", "precision", "device", "separated above")
 _COST_FIELDS = ("training_hours", "images_per_second", "trainable_parameters")
 
 
-def csv_table(rows: Sequence[Row], layout: RunRecord) -> str:
+@dataclass(frozen=True)
+class Board:
+    """All that one leaderboard shows.
+
+    Attributes:
+        key: What its records share.
+        loaded: Its records.
+        rows: In the order of the table.
+        known: Intervals over test images.
+        compared: Pairs of rows.
+    """
+
+    key: GroupKey
+    loaded: Sequence[Loaded]
+    rows: Sequence[Row]
+    known: Mapping[Contrast, Intervals]
+    compared: Sequence[Comparison]
+
+    @property
+    def layout(self) -> RunRecord:
+        """Any of the records, for tasks and probes."""
+        return self.loaded[0].record
+
+    @cached_property
+    def ranks(self) -> dict[tuple[str, RowKey], int]:
+        """By probe and row; see `ranks`."""
+        return ranks(self.rows, self.compared)
+
+    @cached_property
+    def setting(self) -> tuple[str, ...] | None:
+        """Precision and device if all trained rows share them."""
+        settings = {row.key[1:] for row in self.rows if row.reference != "lower"}
+        return settings.pop() if len(settings) == 1 else None
+
+    def over_images(self, row: Row, probe: str, kind: str) -> Interval | None:
+        """Return the interval over test images of a row's last score, None if not known."""
+        intervals = self.known.get(row.contrast(probe))
+        return intervals[KINDS.index(kind)] if intervals else None
+
+
+def csv_table(board: Board) -> str:
     """Return the table for programs: percent with two decimals, empty where undefined.
 
-    Args:
-        rows: Of one leaderboard.
-        layout: Any of its records, for tasks and probes.
-
     Returns:
-        Text with line feeds as newlines; each score column is split into ``.mean`` and ``.std``.
+        Text with line feeds as newlines; each score column is split into the parts of `Cell`.
     """
-    names = columns(layout)
+    names = columns(board.layout)
+    probes = [probe.name for probe in board.layout.probes]
+    last = {
+        (probe, kind): score_column(len(board.layout.tasks), probe, kind)
+        for probe, kind in product(probes, KINDS)
+    }
+    heads = ["method", "precision", "device", "seeds", "reference"]
+    heads += [f"{probe}.rank" for probe in probes]
+    heads += [f"{name}.{part}" for name in names for part in Cell._fields]
+    heads += [f"{name}.image_{end}" for name in last.values() for end in Interval._fields]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    split = [f"{name}.{part}" for name in names for part in Cell._fields]
-    writer.writerow(["method", "precision", "device", "seeds", *split, *_COST_FIELDS])
-    for row in rows:
-        cells = [row.cells.get(name, EMPTY) for name in names]
-        values = [_percent(value) for cell in cells for value in cell]
-        writer.writerow([*row.key, "" if row.seeds is None else row.seeds, *values, *_cost(row)])
+    writer.writerow([*heads, *_COST_FIELDS])
+    for row in board.rows:
+        ranked = [board.ranks.get((probe, row.key), "") for probe in probes]
+        values = [v for name in names for v in row.cells.get(name, EMPTY)]
+        for place in last:
+            values += board.over_images(row, *place) or (None, None)
+        seeds = "" if row.seeds is None else row.seeds
+        shown = [seeds, row.reference or "", *ranked, *map(_percent, values)]
+        writer.writerow([*row.key, *shown, *_cost(row)])
     return text.getvalue()
 
 
-def markdown_table(rows: Sequence[Row], key: GroupKey, loaded: Sequence[Loaded]) -> str:
-    """Return the table for readers: a header that says what the numbers are, then the tables.
-
-    Args:
-        rows: Of one leaderboard.
-        key: What its records share.
-        loaded: Its records.
-    """
-    layout = loaded[0].record
-    sections = [_header(rows, key, loaded)]
-    sections += [_probe_section(rows, layout, probe) for probe in layout.probes]
-    if any(probe.task is not None for probe in layout.probes):
-        sections.append(_continual_section(rows))
-    sections.append(_cost_section(rows))
+def markdown_table(board: Board) -> str:
+    """Return the table for readers: a header that says what the numbers are, then the tables."""
+    sections = [_header(board)]
+    sections += [_probe_section(board, probe) for probe in board.layout.probes]
+    if any(probe.task is not None for probe in board.layout.probes):
+        sections.append(_continual_section(board))
+    sections.append(_cost_section(board))
     return "\n".join(sections)
 
 
-def _header(rows: Sequence[Row], key: GroupKey, loaded: Sequence[Loaded]) -> str:
-    layout = loaded[0].record
+def _header(board: Board) -> str:
+    key, layout = board.key, board.layout
     stream = " → ".join(f"T{t} {task.name}" for t, task in enumerate(layout.tasks, 1))
     edition = (
         "real archives"
         if key.edition == "real"
         else "**sketch**: synthetic archives; the numbers say nothing about the real data"
     )
-    asked = layout.identity.setting("seeds")
-    short = [
-        f"{_name(row)} ({row.seeds})" for row in rows if row.seeds is not None and row.seeds < asked
-    ]
-    missing = f"; fewer have {', '.join(short)}" if short else ""
-    changed = {f"{n}={json.dumps(v)}" for i in loaded for n, v in i.protocol_overrides().items()}
+    changed = {
+        f"{n}={json.dumps(v)}" for i in board.loaded for n, v in i.protocol_overrides().items()
+    }
     overridden = f", with {', '.join(sorted(changed))}" if changed else ""
-    versions = ", ".join(sorted({item.record.identity.code for item in loaded}))
+    versions = ", ".join(sorted({item.record.identity.code for item in board.loaded}))
     lines = [
         f"# {key.scenario}: protocol {key.protocol}",
         "",
@@ -89,20 +134,66 @@ def _header(rows: Sequence[Row], key: GroupKey, loaded: Sequence[Loaded]) -> str
         f"- Scenario: {key.scenario}, version {key.version}: {stream}",
         f"- Edition: {edition}",
         f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
-        "- Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task; "
-        "mean ± sample standard deviation over seeds, no deviation for one seed; "
-        f"{_ABSENT} is undefined",
-        f"- Seeds: the protocol asks for {asked} per row{missing}",
-        "- References: `random-encoder` is the encoder before any training and "
-        "`pixel-statistics` the mean and deviation of each band, so both are the same after "
-        "every task",
+        *([f"- Trained in {board.setting[0]} on {board.setting[1]}"] if board.setting else []),
         f"- Code: rscl-bench {versions}",
+        "- Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task, "
+        "mean over seeds ± half the width of the 95 % t interval of that mean, nothing after the "
+        f"mean for one seed; {_ABSENT} is undefined or not known",
+        "- Test images: in brackets the 95 % percentile bootstrap interval of the mean over seeds, "
+        f"{RESAMPLES:,} resamples of the test images, the same for all rows. It is the spread over "
+        "images with the seeds as they are; ± is the spread over seeds with the images as they are",
+        f"- Seeds: {_seeds_line(board)}",
+        "- Rank: 1 + the number of methods that are separated above, by micro-mAP after the last "
+        "task. Two methods are separated if both 95 % intervals of their difference exclude 0 on "
+        "the same side: over seeds (paired t, common seeds) and over test images (paired "
+        "bootstrap). So methods that nothing separates share a rank, and a method whose seeds "
+        "differ much may rank above one with a higher mean. The intervals are per pair, not "
+        f"corrected for the number of pairs. No rank: fewer than {LEAST_SEEDS} seeds, or a pair of "
+        "methods that could not be compared. Ranks are within one precision and device",
+        "- References, without a rank: `random-encoder` is the encoder before any training and "
+        "`pixel-statistics` the mean and deviation of each band, so both are the same after every "
+        f"task{_upper(board)}",
+        *_unknown_line(board),
         "",
     ]
     return "\n".join(lines)
 
 
-def _probe_section(rows: Sequence[Row], layout: RunRecord, probe: ProbeRecord) -> str:
+def _upper(board: Board) -> str:
+    names = sorted({f"`{row.key.label}`" for row in board.rows if row.reference == "upper"})
+    return (
+        f"; {', '.join(names)}: trained on all tasks at once, an upper reference" if names else ""
+    )
+
+
+def _seeds_line(board: Board) -> str:
+    asked = board.layout.identity.setting("seeds")
+    short = [
+        f"{_name(board, row)} ({row.seeds})"
+        for row in board.rows
+        if row.seeds is not None and row.seeds < asked
+    ]
+    missing = f"; fewer have {', '.join(short)}" if short else ""
+    return f"the protocol asks for {asked} per row{missing}"
+
+
+def _unknown_line(board: Board) -> list[str]:
+    probes = [probe.name for probe in board.layout.probes]
+    unknown = [
+        _name(board, row)
+        for row in board.rows
+        if not all(row.contrast(probe) in board.known for probe in probes)
+    ]
+    if not unknown:
+        return []
+    return [
+        "- **Not known** over test images, since the image scores were neither beside the records "
+        f"nor were their intervals stored: {', '.join(unknown)}"
+    ]
+
+
+def _probe_section(board: Board, probe: ProbeRecord) -> str:
+    layout = board.layout
     domain = "outside all tasks" if probe.task is None else f"domain of task {probe.task}"
     lines = [
         f"## Probe {probe.name}",
@@ -112,60 +203,94 @@ def _probe_section(rows: Sequence[Row], layout: RunRecord, probe: ProbeRecord) -
     ]
     counted = layout.scores[0][probe.name].test.macro_labels
     titles = {"micro": "micro-mAP", "macro": f"macro-mAP (over {counted} labels with positives)"}
-    heads = [f"T{t} {task.name}" for t, task in enumerate(layout.tasks, 1)]
+    tasks = range(1, len(layout.tasks) + 1)
+    heads = [f"T{t} {layout.tasks[t - 1].name}" for t in tasks]
     extra = OUTSIDE_METRICS[1:] if probe.task is None else ()  # the final score is the last task's
-    heads += [_words(metric) for metric in extra]
     for kind in KINDS:
-        names = [score_column(t, probe.name, kind) for t in range(1, len(layout.tasks) + 1)]
-        names += [outside_column(probe.name, metric, kind) for metric in extra]
-        lines += [f"### {titles[kind]}", "", *_score_table(rows, heads, names), ""]
+        names = [score_column(t, probe.name, kind) for t in tasks]
+        others = [outside_column(probe.name, metric, kind) for metric in extra]
+        body = []
+        for row in board.rows:
+            rank = str(board.ranks.get((probe.name, row.key), _ABSENT))
+            images = _bracketed(board.over_images(row, probe.name, kind))
+            scores = [*_cells(row, names), images, *_cells(row, others)]
+            body.append([rank, *_who(board, row), *scores])
+        shown = ["rank", *_who_heads(board), *heads, f"T{len(heads)}, test images"]
+        shown += map(_words, extra)
+        if kind != "micro":  # ranks are by micro-mAP
+            shown, body = shown[1:], [cells[1:] for cells in body]
+        lines += [f"### {titles[kind]}", "", *_pipes(shown, body), ""]
+    lines += ["### Which methods are separated, by micro-mAP", "", *_separations(board, probe), ""]
     return "\n".join(lines)
 
 
-def _continual_section(rows: Sequence[Row]) -> str:
+def _separations(board: Board, probe: ProbeRecord) -> list[str]:
+    own = [c for c in board.compared if c.probe == probe.name and c.kind == "micro"]
+    judged = [one for one in own if one.separated is not None]
+    below: dict[RowKey, list[RowKey]] = {}
+    for one in judged:
+        if one.above is not None:
+            below.setdefault(one.above, []).append(one.other if one.above == one.row else one.row)
+    lines = [
+        f"{sum(map(len, below.values()))} of {len(judged)} pairs, upper references included. All "
+        "pairs, and macro-mAP: [comparisons.csv](comparisons.csv).",
+    ]
+    shown = [row for row in board.rows if row.key in below]
+    body = [
+        [*_who(board, row), ", ".join(r.key.label for r in board.rows if r.key in below[row.key])]
+        for row in shown
+    ]
+    return [*lines, "", *_pipes([*_who_heads(board), "separated above"], body)] if body else lines
+
+
+def _continual_section(board: Board) -> str:
     lines = ["## Continual metrics", "", "Over the probes of the tasks' domains, in points.", ""]
-    trained = [row for row in rows if not row.is_reference]
-    heads = [_words(metric) for metric in DOMAIN_METRICS]
+    heads = [*_who_heads(board), *map(_words, DOMAIN_METRICS)]
     for kind in KINDS:
         names = [domain_column(metric, kind) for metric in DOMAIN_METRICS]
-        lines += [f"### {kind}-mAP", "", *_score_table(trained, heads, names), ""]
+        body = [[*_who(board, row), *_cells(row, names)] for row in _trained(board)]
+        lines += [f"### {kind}-mAP", "", *_pipes(heads, body), ""]
     return "\n".join(lines)
 
 
-def _cost_section(rows: Sequence[Row]) -> str:
-    trained = [row for row in rows if not row.is_reference]
-    body = [[*_who(row), *_cost(row)] for row in trained]
-    heads = ["method", "precision", "device", "seeds", *map(_words, _COST_FIELDS)]
+def _cost_section(board: Board) -> str:
+    body = [[*_who(board, row), *_cost(row)] for row in _trained(board)]
     lines = [
         "## Cost",
         "",
         "Training only, mean over seeds; compare times within one device.",
         "",
-        *_pipes(heads, body),
+        *_pipes([*_who_heads(board), *map(_words, _COST_FIELDS)], body),
         "",
     ]
     return "\n".join(lines)
 
 
-def _score_table(rows: Sequence[Row], heads: Sequence[str], names: Sequence[str]) -> list[str]:
-    body = [[*_who(row), *(_shown(row.cells.get(n, EMPTY)) for n in names)] for row in rows]
-    return _pipes(["method", "precision", "device", "seeds", *heads], body)
+def _trained(board: Board) -> list[Row]:
+    return [row for row in board.rows if row.reference != "lower"]
 
 
-def _who(row: Row) -> list[str]:
-    return [
-        *(part or _ABSENT for part in row.key),
-        _ABSENT if row.seeds is None else f"{row.seeds}",
-    ]
+def _named(board: Board, row: Row) -> tuple[str, ...]:
+    """Return what names a row; precision and device only where they tell trained rows apart."""
+    return row.key[:1] if board.setting else row.key
 
 
-def _name(row: Row) -> str:
-    return f"{row.key.label} {row.key.precision} on {row.key.device}"
+def _who(board: Board, row: Row) -> list[str]:
+    seeds = _ABSENT if row.seeds is None else f"{row.seeds}"
+    return [*(part or _ABSENT for part in _named(board, row)), seeds]
+
+
+def _name(board: Board, row: Row) -> str:
+    return " ".join(part for part in _named(board, row) if part)
+
+
+def _who_heads(board: Board) -> list[str]:
+    return ["method", "seeds"] if board.setting else ["method", "precision", "device", "seeds"]
 
 
 def _pipes(heads: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---"] * 3 + ["---:"] * (len(heads) - 3)
-    rows = [heads, rule, *body]
+    rules = ["---" if head in _TEXT else "---:" for head in heads]
+    rows = [heads, rules, *body]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
@@ -181,10 +306,20 @@ def _cost(row: Row) -> list[str]:
     ]
 
 
+def _cells(row: Row, names: Iterable[str]) -> list[str]:
+    return [_shown(row.cells.get(name, EMPTY)) for name in names]
+
+
 def _shown(cell: Cell) -> str:
     if cell.mean is None:
         return _ABSENT
-    return _percent(cell.mean) + ("" if cell.std is None else f" ± {_percent(cell.std)}")
+    return _percent(cell.mean) + ("" if cell.ci95 is None else f" ± {_percent(cell.ci95)}")
+
+
+def _bracketed(interval: Interval | None) -> str:
+    if interval is None:
+        return _ABSENT
+    return f"[{_percent(interval.low)}, {_percent(interval.high)}]"
 
 
 def _percent(fraction: float | None) -> str:

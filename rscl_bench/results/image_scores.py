@@ -1,0 +1,121 @@
+"""Scores of every probed image, kept beside the record: ``record.safetensors``.
+
+Tensors are named after the record's fields, so that ``scores.0.ucmerced.test`` there is made from
+the tensor of that name and ``labels.ucmerced.test`` here. There is no metadata: equal runs give
+equal bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.probes.metrics import multilabel_map
+from rscl_bench.results.atomic import write_whole
+from rscl_bench.results.record import ProbeScore, RunRecord
+
+#: By probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
+Labels = Mapping[str, Mapping[str, NDArray[np.uint8]]]
+#: By probe and role: ``[M, L]``, as the probe returned them.
+Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What the numbers of a record are computed from.
+
+    Attributes:
+        labels: Of every scored image.
+        scores: Of the untrained encoder, then after each task.
+        pixel_statistics: Of per-band means and deviations instead of an encoder.
+    """
+
+    labels: Labels
+    scores: Sequence[Scores]
+    pixel_statistics: Scores
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        rows = {f"scores.{t}": row for t, row in enumerate(self.scores)}
+        fields: dict[str, Labels | Scores] = {
+            "labels": self.labels,
+            "pixel_statistics": self.pixel_statistics,
+            **rows,
+        }
+        return save(
+            {
+                f"{field}.{probe}.{role}": array
+                for field, probes in fields.items()
+                for probe, roles in probes.items()
+                for role, array in roles.items()
+            }
+        )
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file, which the record holds."""
+        return sha256(self.to_bytes()).hexdigest()
+
+
+def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
+    """Return what a record holds of one probing, by probe."""
+    maps = {
+        probe: {role: multilabel_map(labels[probe][role], array) for role, array in roles.items()}
+        for probe, roles in scores.items()
+    }
+    return {probe: ProbeScore(test=m["test"], val=m.get("val")) for probe, m in maps.items()}
+
+
+def image_scores_path(record: Path) -> Path:
+    """Return where the image scores of a record file are."""
+    return record.with_suffix(".safetensors")
+
+
+def write_image_scores(scores: ImageScores, record: Path) -> None:
+    """Write the image scores that belong to a record file, whole or not at all.
+
+    Raises:
+        ArtefactError: If the file cannot be written.
+    """
+    write_whole(image_scores_path(record), scores.to_bytes())
+
+
+def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:
+    """Return the image scores beside a record file, None if there are none.
+
+    Args:
+        path: The record's file.
+        record: What it holds.
+
+    Raises:
+        ArtefactError: If the file cannot be read, or is not the one that the record names.
+    """
+    file = image_scores_path(path)
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtefactError(
+            f"{file} cannot be read ({error.strerror or error}); mend its permissions or move it "
+            "away."
+        ) from error
+    if sha256(content).hexdigest() != record.image_scores_digest:
+        raise ArtefactError(
+            f"{file} does not belong to {path}: its SHA-256 is not the record's "
+            "'image_scores_digest'; restore the run's own file or move this one away."
+        )
+    fields: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
+    for name, array in load(content).items():
+        field, probe, role = name.rsplit(".", 2)
+        fields.setdefault(field, {}).setdefault(probe, {})[role] = array
+    return ImageScores(
+        labels=fields["labels"],
+        scores=[fields[f"scores.{t}"] for t in range(len(record.tasks) + 1)],
+        pixel_statistics=fields["pixel_statistics"],
+    )

@@ -1,0 +1,196 @@
+"""What a grid of hyper-parameters scored on validation splits, and which setting was chosen."""
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.results.atomic import write_whole
+from rscl_bench.results.record import ProtocolName, RunRecord, ScenarioName
+from rscl_bench.spec import Fraction, Name, Spec, identity
+
+Values = dict[str, JsonValue]
+FOLDER = "tuning"
+
+
+class TunedRun(Spec):
+    """One run: seed, id of its record, and after each task the validation micro-mAP by probe."""
+
+    seed: NonNegativeInt
+    record: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    scores: Annotated[tuple[dict[str, Fraction | None], ...], Field(min_length=1)]
+
+
+class Setting(Spec):
+    """One setting of the grid; ``score`` is the mean over runs and probes after the last task."""
+
+    values: Values
+    runs: Annotated[tuple[TunedRun, ...], Field(min_length=1)]
+    score: Fraction
+
+
+class Tuning(Spec):
+    """A grid's results and the choice; nothing in it is of a test split.
+
+    Attributes:
+        format: Version of this layout.
+        scenario: As in a run record.
+        edition: As in a run record.
+        protocol_name: As in a run record.
+        protocol: Hash of the resolved protocol.
+        method: Name of the recipe.
+        overrides: ``--set`` assignments, the same for every setting.
+        grid: Values by parameter; settings are their product, the last varying fastest.
+        settings: What was tried.
+        choice: The setting with the highest score, the first of those if several have it.
+    """
+
+    format: Literal[1] = 1
+    scenario: ScenarioName
+    edition: Literal["real", "sketch"]
+    protocol_name: ProtocolName
+    protocol: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    method: Name
+    overrides: Values
+    grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
+    settings: Annotated[tuple[Setting, ...], Field(min_length=1)]
+    choice: Values
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Tuning":
+        tried = [
+            dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
+        ]
+        if [setting.values for setting in self.settings] != tried:
+            raise ValueError("field 'settings' is not the product of field 'grid'")
+        first = self.settings[0].runs
+        for place, setting in enumerate(self.settings):
+            if [run.seed for run in setting.runs] != [run.seed for run in first]:
+                raise ValueError(f"field 'settings.{place}' has other seeds than the first setting")
+            if any(list(run.scores[-1]) != list(first[0].scores[-1]) for run in setting.runs):
+                raise ValueError(f"field 'settings.{place}' has other probes than the first run")
+            if setting.score != _score(setting.runs):
+                raise ValueError(f"field 'settings.{place}.score' is not the mean of its runs")
+        if self.choice != _best(self.settings).values:
+            raise ValueError("field 'choice' is not the first setting with the highest score")
+        return self
+
+    def path(self) -> Path:
+        """Return ``<scenario>[-sketch]/<protocol>[-<digest8>]/<method>.json``.
+
+        The digest is there if an assignment changes the protocol, as in leaderboards.
+        """
+        scenario = self.scenario.name + ("-sketch" if self.edition == "sketch" else "")
+        changed = any(
+            key.split(".")[0] not in ("objective", "strategies") for key in self.overrides
+        )
+        protocol = self.protocol_name + (f"-{self.protocol[:8]}" if changed else "")
+        return Path(scenario) / protocol / f"{self.method}.json"
+
+
+def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) -> Tuning:
+    """Choose among settings by their records' validation scores.
+
+    Args:
+        keys: The parameters of the grid.
+        settings: The records of each setting, one per seed, in the order of the grid's product.
+
+    Raises:
+        ArtefactError: If a validation score is undefined, or the records contradict each other.
+    """
+    known = settings[0][0].identity
+    try:
+        tried = [_setting(keys, records) for records in settings]
+        return Tuning(
+            scenario=known.scenario,
+            edition=known.edition,
+            protocol_name=known.protocol_name,
+            protocol=identity(known.protocol),
+            method=str(known.method["name"]),
+            overrides={key: value for key, value in known.overrides.items() if key not in keys},
+            grid={key: tuple(_distinct([s.values[key] for s in tried])) for key in keys},
+            settings=tuple(tried),
+            choice=_best(tried).values,
+        )
+    except ValidationError as error:
+        raise ArtefactError(
+            f"The grid's results contradict each other: {_first(error)}."
+        ) from error
+    except ValueError as error:
+        raise ArtefactError(f"No setting can be chosen: {error}.") from error
+
+
+def write_tuning(tuning: Tuning, path: Path) -> None:
+    """Write a tuning whole or not at all, over an earlier one.
+
+    Raises:
+        ArtefactError: If the file cannot be written.
+    """
+    write_whole(path, json.dumps(tuning.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+
+
+def read_tuning(path: Path) -> Tuning:
+    """Return the tuning of a file, checked against itself.
+
+    Raises:
+        ArtefactError: If the file is missing, damaged or edited by hand.
+    """
+    try:
+        return Tuning.model_validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be read ({error.strerror or error}); check the path."
+        ) from error
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} is no sound tuning: {_first(error)}; restore the file, or tune again."
+        ) from error
+
+
+def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> Setting:
+    runs = tuple(
+        TunedRun(seed=record.identity.seed, record=record.id, scores=_validation(record))
+        for record in records
+    )
+    values = {key: records[0].identity.overrides[key] for key in keys}
+    return Setting(values=values, runs=runs, score=_score(runs))
+
+
+def _validation(record: RunRecord) -> tuple[dict[str, float | None], ...]:
+    """Return the validation micro-mAP by probe after each task, of probes that have the split."""
+    return tuple(
+        {name: score.val.micro for name, score in row.items() if score.val is not None}
+        for row in record.scores[1:]
+    )
+
+
+def _score(runs: Sequence[TunedRun]) -> float:
+    finals = [score for run in runs for score in run.scores[-1].values()]
+    defined = [score for score in finals if score is not None]
+    if not finals or len(defined) < len(finals):
+        raise ValueError("a validation score after the last task is missing or undefined")
+    return fmean(defined)
+
+
+def _best(settings: Sequence[Setting]) -> Setting:
+    return max(settings, key=lambda setting: setting.score)  # of equals the first
+
+
+def _distinct(values: Sequence[JsonValue]) -> list[JsonValue]:
+    found: list[JsonValue] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"field '{place}': {message}" if place else message
