@@ -1,7 +1,10 @@
 """The command line; nothing heavy is imported before a command runs."""
 
 import io
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +14,11 @@ from typer.core import TyperGroup
 from rscl_bench.errors import ArchiveError, RsclError
 
 if TYPE_CHECKING:
-    from rscl_bench.spec import Scenario
+    from rscl_bench.console import Split
+    from rscl_bench.engine.run import Opened
+    from rscl_bench.spec import RunSpec, Scenario
+    from rscl_bench.sweep.pool import Run
+    from rscl_bench.sweep.selection import Planned
 
 
 class Commands(TyperGroup):
@@ -53,29 +60,48 @@ DataRootOption = Annotated[
         help="Folder of the real archives; without it, synthetic sketches are rendered.",
     ),
 ]
+MethodOption = Annotated[str, typer.Option("--method", help="A known method, or a path to a TOML.")]
+ProtocolOption = Annotated[
+    str | None,
+    typer.Option("--protocol", help="A protocol of the scenario; its default if left out."),
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for records and encoders.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a field of the protocol (training.epochs=5), of the objective "
+        "(objective.mask_ratio=0.6) or of a strategy (strategies.data-mixup.alpha=1).",
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run again what is recorded.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="How many runs at a time; they share the cores evenly. By default one run per core, "
+        "with one thread each, or one run on a GPU. Each run takes its own memory. The number of "
+        "threads changes the last bits of results.",
+    ),
+]
+RUNS = Path("runs")
 
 
 @app.command()
 def run(
     scenario: ScenarioOption,
-    method: Annotated[str, typer.Option(help="A known method, or a path to a TOML.")],
-    protocol: Annotated[
-        str | None, typer.Option(help="A protocol of the scenario; its default if left out.")
-    ] = None,
+    method: MethodOption,
+    protocol: ProtocolOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
     data_root: DataRootOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for records and encoders.")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a field of the protocol (training.epochs=5), of the objective "
-            "(objective.mask_ratio=0.6) or of a strategy (strategies.data-mixup.alpha=1).",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is recorded.")] = False,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    assignments: SetOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record."""
     from rscl_bench.console import print_run, reporter
@@ -86,21 +112,124 @@ def run(
         load_scenario(scenario), load_method(method), protocol, seed, tuple(assignments or ())
     )
     print(_edition_line(spec.scenario, data_root), flush=True)
-    from rscl_bench.engine.run import check_writable, execute, open_run, run_folder
+    from rscl_bench.engine.run import check_writable, execute, run_folder
     from rscl_bench.results.record import read_record
 
     check_writable(out)  # before an hour of packing, not after it
     with reporter() as report:
-        edition, root, cache = _data(spec.scenario, data_root, report)
-        opened = open_run(spec, edition, root, cache, device, report.progress)
-        for store in opened.blank_stores():
-            report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+        opened, _, _ = _open(spec, data_root, device, report)
         folder = run_folder(out, opened)
         path = folder / "record.json"
         known = path.is_file() and not force
         record = read_record(path) if known else execute(opened, folder, report)
     print_run(record)
     print(f"{'already recorded (--force runs it again)' if known else 'record'}: {path}")
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioOption,
+    methods: Annotated[str, typer.Option(metavar="A,B,C", help="Known methods or paths to TOMLs.")],
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0,1,2",
+    protocol: ProtocolOption = None,
+    data_root: DataRootOption = None,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = None,
+    assignments: SetOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Run methods × seeds, several at a time, and build their leaderboard.
+
+    All methods run with the first seed, then with the next, so that a sweep that was broken off
+    compares methods already. What is recorded is skipped: after an interruption the same command
+    goes on. A run that fails stops no other.
+    """
+    from rscl_bench.console import print_failures
+    from rscl_bench.declarations import load_method, load_scenario
+    from rscl_bench.sweep.selection import method_runs, split_list, split_seeds
+
+    with _interruptible(force):
+        planned = method_runs(
+            load_scenario(scenario),
+            [load_method(name) for name in split_list("--methods", methods)],
+            split_seeds(seeds),
+            protocol,
+            assignments or (),
+        )
+        runs = _run_all(planned, data_root, out, device, jobs, force, "method", "test")
+        print_failures(runs)
+        from rscl_bench.results.leaderboard import build_leaderboard
+
+        recorded = [run.record_path for run in runs if run.record is not None]
+        for path in build_leaderboard(recorded, out / "leaderboards") if recorded else ():
+            print(path)
+    if len(recorded) < len(runs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    scenario: ScenarioOption,
+    method: MethodOption,
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=V,V,V",
+            help="A parameter of the objective or of a strategy and the values to try, as in "
+            "strategies.model-mixup.beta=0.05,0.1,0.5; given twice, all pairs are tried.",
+        ),
+    ],
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
+    protocol: ProtocolOption = None,
+    data_root: DataRootOption = None,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = None,
+    assignments: SetOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the choice and the grid's results go; by default "
+            "OUT/tuning/SCENARIO/PROTOCOL/METHOD.json.",
+        ),
+    ] = None,
+) -> None:
+    """Choose hyper-parameters by the probes' validation splits, never by a test split.
+
+    Runs every setting of the grid as a sweep does, scores it by the mean over seeds and probes of
+    the micro-mAP on the validation split after the last task, and takes the highest; of equals,
+    the first of the grid.
+    """
+    from rscl_bench.console import print_failures, print_tuning
+    from rscl_bench.declarations import load_method, load_scenario
+    from rscl_bench.results.tuning import FOLDER, make_tuning, write_tuning
+    from rscl_bench.sweep.selection import grid_runs, split_seeds
+
+    with _interruptible():
+        planned = grid_runs(
+            load_scenario(scenario),
+            load_method(method),
+            grid,
+            split_seeds(seeds),
+            protocol,
+            assignments or (),
+        )
+        runs = _run_all(planned, data_root, out, device, jobs, False, "setting", "val")
+        print_failures(runs)
+        if any(run.record is None for run in runs):
+            print("nothing was chosen: every setting must be scored", file=sys.stderr)
+            raise typer.Exit(1)
+        settings: dict[str, list[Any]] = {}
+        for run in runs:
+            settings.setdefault(run.label, []).append(run.record)
+        keys = [axis.partition("=")[0].strip() for axis in grid]
+        tuning = make_tuning(keys, list(settings.values()))
+        path = store or out / FOLDER / tuning.path()
+        write_tuning(tuning, path)
+        print_tuning(tuning)
+        print(f"stored: {path}")
 
 
 @app.command(name="list")
@@ -189,6 +318,78 @@ def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
         f"Sketch edition of {scenario.name}: small synthetic images, no result about the real "
         "world. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
     )
+
+
+def _run_all(
+    planned: "list[Planned]",
+    data_root: Path | None,
+    out: Path,
+    device: str,
+    jobs: int | None,
+    force: bool,
+    column: str,
+    split: "Split",
+) -> "list[Run]":
+    """Pack once, then run what is not recorded."""
+    from rscl_bench.console import reporter, sweep_view
+    from rscl_bench.engine.run import check_writable
+    from rscl_bench.sweep.plan import plan
+    from rscl_bench.sweep.pool import run_all, share_cores
+
+    first = planned[0].spec
+    print(_edition_line(first.scenario, data_root), flush=True)
+    check_writable(out)
+    with reporter() as report:
+        opened, root, cache = _open(first, data_root, device, report)
+    jobs, threads = share_cores(jobs, opened.device.torch.type)
+    runs = plan(planned, opened, root, cache, threads, out, force)
+    waiting = sum(run.state == "waiting" for run in runs)
+    print(
+        f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at a "
+        f"time, {threads} thread{'' if threads == 1 else 's'} each.",
+        flush=True,
+    )
+    with sweep_view(runs, column, split) as changed:
+        run_all(runs, jobs, changed)
+    return runs
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, so that it ends a sweep as Ctrl-C does."""
+
+
+@contextmanager
+def _interruptible(force: bool = False) -> Iterator[None]:
+    """Say how to go on after Ctrl-C or SIGTERM, and exit with the status that shells expect."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print(
+            "interrupted; what is recorded stays, and the same command"
+            f"{' without --force' if force else ''} goes on with the rest",
+            file=sys.stderr,
+        )
+        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open(
+    spec: "RunSpec", data_root: Path | None, device: str, report: Any
+) -> "tuple[Opened, Path, Path]":
+    """Open a run's tiles, packing them first where needed; returns data root and cache too."""
+    from rscl_bench.engine.run import open_run
+
+    edition, root, cache = _data(spec.scenario, data_root, report)
+    opened = open_run(spec, edition, root, cache, device, report.progress)
+    for store in opened.blank_stores():
+        report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+    return opened, root, cache
 
 
 def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[Any, Path, Path]:

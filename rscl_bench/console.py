@@ -1,12 +1,15 @@
 """What the command line prints: progress, tables, and the first line of a run."""
 
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,8 +21,14 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from rscl_bench.results.record import RunRecord
+    from pydantic import JsonValue
 
+    from rscl_bench.results.record import RunRecord
+    from rscl_bench.results.tuning import Tuning
+    from rscl_bench.sweep.pool import Run
+
+Split = Literal["test", "val"]
+SPLIT_NAMES: dict[Split, str] = {"test": "test split", "val": "validation split"}
 PLAIN_SECONDS = 10.0
 
 
@@ -83,6 +92,112 @@ def reporter() -> Iterator[PlainReporter | BarReporter]:
         yield BarReporter(console, bars)
 
 
+class PlainSweep:
+    """Lines for logs and pipes: each run's end, in between at most one line every 10 s per run."""
+
+    def __init__(self, runs: "Sequence[Run]", split: Split):
+        self._split = split
+        self._last: dict[str, float] = {}
+        for run in runs:
+            if run.record is not None:
+                self.changed(run)
+
+    def changed(self, run: "Run") -> None:
+        """Print where a run is, if it ended or was silent for long."""
+        if run.state == "failed":
+            print(f"{run.name}: failed: {run.reason}", flush=True)
+        elif run.record is not None:
+            scores = _final_scores(run.record, self._split)
+            split = SPLIT_NAMES[self._split]
+            print(f"{run.name}: {run.state}, micro-mAP on the {split}: {scores}", flush=True)
+        elif run.part:
+            now = time.monotonic()
+            if now - self._last.setdefault(run.name, now) >= PLAIN_SECONDS:
+                self._last[run.name] = now
+                print(f"{run.name}: {_progress(run)}, {_left(run)} left", flush=True)
+
+
+class LiveSweep:
+    """One table of all runs, for a terminal; one that is too low does not show all that wait."""
+
+    def __init__(self, runs: "Sequence[Run]", column: str, split: Split, height: int | None):
+        self._runs, self._column, self._split, self.height = runs, column, split, height
+
+    def __rich__(self) -> Table:
+        """Return the table as it stands now."""
+        counts = Counter(run.state for run in self._runs)
+        caption = ", ".join(f"{count} {state}" for state, count in counts.items())
+        table = Table(caption=caption)
+        for title in (self._column, "seed", "state", "progress", "time left"):
+            table.add_column(title)
+        table.add_column(f"final micro-mAP in %, {SPLIT_NAMES[self._split]}")
+        for run in self._shown():
+            running = run.state == "running"
+            table.add_row(
+                run.label,
+                str(run.job.spec.seed),
+                run.state,
+                _progress(run) if running else "",
+                _left(run) if running else "",
+                "" if run.record is None else _final_scores(run.record, self._split),
+            )
+        return table
+
+    def _shown(self) -> "list[Run]":
+        if self.height is None or len(self._runs) <= self.height:
+            return list(self._runs)
+        order = ("running", "failed", "done", "waiting", "recorded before")
+        urgent = sorted(range(len(self._runs)), key=lambda n: order.index(self._runs[n].state))
+        return [self._runs[number] for number in sorted(urgent[: self.height])]
+
+
+@contextmanager
+def sweep_view(
+    runs: "Sequence[Run]", column: str, split: Split
+) -> "Iterator[Callable[[Run], None]]":
+    """Give what is to be told of each change: a live table on a terminal, lines elsewhere.
+
+    Args:
+        runs: All runs, in the order of the table.
+        column: What a run's label is.
+        split: Which final scores are shown.
+    """
+    if not sys.stdout.isatty():
+        yield PlainSweep(runs, split).changed
+        return
+    console = Console()
+    table = LiveSweep(runs, column, split, max(1, console.height - 6))
+    with Live(table, console=console):  # draws itself four times a second
+        try:
+            yield lambda run: None
+        finally:
+            table.height = None  # what stays on the screen is whole
+
+
+def print_failures(runs: "Sequence[Run]") -> None:
+    """Print which runs failed, why, and where to read more."""
+    failed = [run for run in runs if run.state == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(runs)} runs failed:", file=sys.stderr)
+    for run in failed:
+        print(f"  {run.name}: {run.reason}\n    log: {run.log}", file=sys.stderr)
+
+
+def print_tuning(tuning: "Tuning") -> None:
+    """Print the validation scores of a grid's settings, and what was chosen."""
+    print("Final micro-mAP in %, validation split, mean over seeds and probes:")
+    for setting in tuning.settings:
+        mark = "*" if setting.values == tuning.choice else " "
+        print(f"  {mark} {100 * setting.score:.2f}  {_assignments(setting.values)}")
+    print(f"choice (the first of the grid among equals): {_assignments(tuning.choice)}")
+    print(f"To use it, write into the recipe of {tuning.method}:")
+    for key, value in tuning.choice.items():
+        owner, _, parameter = key.rpartition(".")
+        kind, _, component = owner.partition(".")
+        place = "[objective]" if kind == "objective" else f'[[strategies]] named "{component}"'
+        print(f"  {place}: {parameter} = {json.dumps(value)}")
+
+
 def print_run(record: "RunRecord") -> None:
     """Print the table of a run: lower references, then one row per task."""
     from rscl_bench.results.run_table import run_table
@@ -119,6 +234,29 @@ def print_names(title: str, rows: list[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         print(f"  {name:<{wide}}  {summary}")
+
+
+def _final_scores(record: "RunRecord", split: Split) -> str:
+    """Return the micro-mAP of the probes that have the split, after the last task."""
+    maps = {name: getattr(score, split) for name, score in record.scores[-1].items()}
+    return ", ".join(f"{n} {_percent(m.micro)}" for n, m in maps.items() if m is not None)
+
+
+def _progress(run: "Run") -> str:
+    return f"{run.part}: {run.done} of {run.total}" if run.part else "starting"
+
+
+def _left(run: "Run") -> str:
+    seconds = run.seconds_left()
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _assignments(values: "Mapping[str, JsonValue]") -> str:
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
 
 
 def _percent(value: float | None) -> str:

@@ -102,7 +102,17 @@ def test_show_fills_in_a_methods_defaults() -> None:
     assert shown["strategies"][1]["beta"] == 0.1
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "data --help", "leaderboard --help"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "run --help",
+        "sweep --help",
+        "tune --help",
+        "data --help",
+        "leaderboard --help",
+    ],
+)
 def test_help(command: str) -> None:
     result = call(*command.split())
     assert result.exit_code == 0
@@ -110,7 +120,8 @@ def test_help(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["list"], ["run", "--help"], ["show", "rs4"], ["run"]]
+    "command",
+    [["--help"], ["list"], ["run", "--help"], ["sweep", "--help"], ["show", "rs4"], ["run"]],
 )
 def test_light_commands_import_nothing_heavy(command: list[str]) -> None:
     heavy = ("torch", "numpy", "avalanche", "lightning", "timm", "torchgeo", "pandas", "sklearn")
@@ -217,9 +228,14 @@ def test_leaderboard_of_the_run(finished: tuple[Path, Result], tmp_path: Path) -
     result = call("leaderboard", "build", out, "--out", tmp_path)
     assert result.exit_code == 0
     written = [Path(line) for line in result.stdout.splitlines()]
-    assert sorted(path.name for path in written) == ["leaderboard.csv", "leaderboard.md"]
+    assert [path.name for path in written] == [
+        "comparisons.csv",
+        "image-intervals.jsonl",
+        "leaderboard.csv",
+        "leaderboard.md",
+    ]
     assert all(path.is_file() and tmp_path in path.parents for path in written)
-    assert "cosmae" in written[0].read_text(encoding="utf-8")
+    assert "cosmae" in written[2].read_text(encoding="utf-8")
 
 
 def test_leaderboard_without_a_record(tmp_path: Path) -> None:

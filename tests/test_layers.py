@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("cli",),
     ("console", "testing"),
+    ("sweep",),
     ("engine",),
     ("results",),
     ("strategies",),

@@ -1,0 +1,59 @@
+"""From what a sweep is to run to runs with folders, checked before the first one starts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from rscl_bench.engine.run import Opened, build_objective, build_strategies, run_folder
+from rscl_bench.results.record import read_record
+from rscl_bench.sweep.pool import Run
+from rscl_bench.sweep.selection import Planned
+from rscl_bench.sweep.worker import Job
+
+
+def plan(
+    planned: Iterable[Planned],
+    opened: Opened,
+    data_root: Path,
+    cache: Path,
+    threads: int,
+    out: Path,
+    force: bool,
+) -> list[Run]:
+    """Return the runs, those with a record as recorded; everything that will run was built once.
+
+    Args:
+        planned: What to run; scenario and protocol are the same in all.
+        opened: One of them, opened; the tiles are the same for all.
+        data_root: As in `Job`.
+        cache: As in `Job`.
+        threads: As in `Job`.
+        out: Folder for records.
+        force: Run again what is recorded.
+
+    Raises:
+        RsclError: If a record is damaged, or a method cannot be built.
+    """
+    runs = []
+    for label, spec in planned:
+        this = opened.with_spec(spec)
+        job = Job(
+            spec=spec,
+            edition=this.edition,
+            data_root=data_root,
+            cache=cache,
+            device=str(this.device.torch),
+            threads=threads,
+            folder=run_folder(out, this),
+        )
+        run = Run(label, job)
+        if run.record_path.is_file() and not force:
+            run.state, run.record = "recorded before", read_record(run.record_path)
+        runs.append(run)
+    first = runs[0].job.spec.seed  # a method is built alike with every seed
+    for run in runs:
+        if run.state == "waiting" and run.job.spec.seed == first:
+            objective = build_objective(run.job.spec, torch.device("cpu"))
+            build_strategies(run.job.spec, objective, torch.device("cpu"))
+    return runs

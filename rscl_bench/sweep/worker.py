@@ -1,0 +1,141 @@
+"""The process of one run of a sweep; nothing heavy is imported before it is watched.
+
+The parent writes the job as one line of JSON to standard input and keeps that pipe open as long as
+it lives. What the run reports goes back as lines of JSON on the standard output that the process
+was started with; everything that is printed goes to the log.
+"""
+
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal, TextIO
+
+from pydantic import Field
+
+from rscl_bench.errors import ArtefactError, RsclError
+from rscl_bench.spec import Positive, RunSpec, Spec
+
+_SECONDS = 0.5
+
+
+class Job(Spec):
+    """One run, and where its data, its artefacts and its cores are.
+
+    Attributes:
+        spec: The run.
+        edition: Whether ``data_root`` holds real archives or sketches.
+        data_root: Folder that holds the archives.
+        cache: Folder of the tile stores, packed already.
+        device: As `rscl_bench.engine.device.open_device` takes it.
+        threads: CPU threads that the run may use.
+        folder: Where the artefacts go; its name ends with the run's id.
+    """
+
+    spec: RunSpec
+    edition: Literal["real", "sketch"]
+    data_root: Path
+    cache: Path
+    device: str
+    threads: Positive
+    folder: Path
+
+
+class PipeReporter:
+    """Sends progress to the parent, at most every half second and at the end of each part."""
+
+    def __init__(self, pipe: TextIO):
+        self._pipe, self._last = pipe, 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Send how far a part is."""
+        now = time.monotonic()
+        if done < total and now - self._last < _SECONDS:
+            return
+        self._last = now
+        self._send(Event(part=what, done=done, total=total))
+        if done >= total:
+            print(f"{what}: done ({total})", flush=True)
+
+    def message(self, text: str) -> None:
+        """Drop it: a task's line has test scores, which tuning must not see and records hold."""
+
+    def failed(self, reason: str) -> None:
+        """Send why the run cannot go on."""
+        self._send(Event(reason=reason[:1000]))
+
+    def _send(self, event: "Event") -> None:
+        print(event.model_dump_json(exclude_defaults=True), file=self._pipe, flush=True)
+
+
+class Event(Spec):
+    """One line to the parent: how far a part is, or why the run failed."""
+
+    part: str = ""
+    done: Annotated[int, Field(ge=0)] = 0
+    total: Annotated[int, Field(ge=0)] = 0
+    reason: str = ""
+
+
+def end_with_parent() -> None:
+    """End this process when the parent is gone, however it went: its end of our input closes."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def run(job: Job, reporter: PipeReporter) -> None:
+    """Execute a job.
+
+    Raises:
+        RsclError: If the run cannot go on.
+    """
+    import torch
+
+    from rscl_bench.data.tile_store import silent
+    from rscl_bench.engine.run import execute, open_run
+
+    torch.set_num_threads(job.threads)
+    opened = open_run(job.spec, job.edition, job.data_root, job.cache, job.device, silent)
+    if not job.folder.name.endswith(opened.identity.run_id()):
+        raise ArtefactError(
+            "The archives or their tiles changed after the sweep began; start it again."
+        )
+    execute(opened, job.folder, reporter)
+
+
+def main() -> int:
+    """Read a job from standard input, execute it, and return the exit status."""
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    # Unbuffered reading: what a buffer held back would never wake the watch.
+    line = b""
+    while not line.endswith(b"\n"):
+        read = os.read(sys.stdin.fileno(), 1 << 16)
+        if not read:
+            return 1
+        line += read
+    end_with_parent()
+    reporter = PipeReporter(pipe)
+    try:
+        run(Job.model_validate_json(line, strict=True), reporter)
+    except RsclError as error:
+        print(f"error: {error}", flush=True)
+        reporter.failed(str(error))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        text = " ".join(str(error).split())
+        reporter.failed(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
