@@ -79,7 +79,9 @@ def method_of(record: RunRecord) -> Any:
 
 
 def losses(record: RunRecord) -> list[float]:
-    return [task.final_loss for task in record.tasks]
+    found = [task.final_loss for task in record.tasks if task.final_loss is not None]
+    assert len(found) == len(record.tasks)
+    return found
 
 
 # docs/extending.md
