@@ -54,14 +54,18 @@ def resolve_run(
     protocol = validated(Protocol, protocol_raw, "--set" if overrides else chosen)
     backbone = validated(Component, protocol.backbone, "backbone")
     _check_defaults(protocol.defaults, chosen)
+    resolved = with_parameters(method, changes, protocol.defaults)
     protocol = protocol.model_copy(
-        update={"backbone": _filled("backbones", backbone.name, backbone.parameters, {})}
+        update={
+            "backbone": _filled("backbones", backbone.name, backbone.parameters, {}),
+            "defaults": _taken(protocol.defaults, scenario, method, changes),
+        }
     )
     return RunSpec(
         scenario=scenario,
         protocol_name=chosen,
         protocol=protocol,
-        method=with_parameters(method, changes, protocol.defaults),
+        method=resolved,
         seed=seed,
         overrides=dict(sorted(overrides.items())),
     )
@@ -74,6 +78,25 @@ def _check_defaults(defaults: dict[str, dict[str, Any]], protocol: str) -> None:
     for name in defaults:
         if name not in known:
             raise unknown(f"component in the defaults of protocol {protocol}:", name, known)
+
+
+def _taken(
+    defaults: dict[str, dict[str, Any]],
+    scenario: Scenario,
+    method: Method,
+    changes: dict[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Return the defaults that a run takes: others are no part of it, nor of its identity."""
+    given: dict[str, set[str]] = {probe.probe: set() for probe in scenario.probes}
+    parts = {"objective": method.objective} | {f"strategies.{s.name}": s for s in method.strategies}
+    for place, part in parts.items():
+        given[part.name] = {*part.parameters, *changes[place]}
+    taken = {
+        name: {key: value for key, value in values.items() if key not in given[name]}
+        for name, values in defaults.items()
+        if name in given
+    }
+    return {name: values for name, values in taken.items() if values}
 
 
 def with_parameters(

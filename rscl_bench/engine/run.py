@@ -133,7 +133,6 @@ def open_run(
             ),
             edition=edition,
             protocol_name=spec.protocol_name,
-            protocol=registry.portable(protocol.model_dump(mode="json")),
             precision=opened_device.precision,
             data=data,
             code=rscl_bench.__version__,
@@ -146,7 +145,13 @@ def open_run(
 def _own(spec: RunSpec) -> dict[str, Any]:
     """Return the part of a run's identity that tells it from others on the same tiles."""
     method = registry.portable(spec.method.model_dump(mode="json"))
-    return {"method": method, "overrides": spec.overrides, "seed": spec.seed}
+    protocol = registry.portable(spec.protocol.model_dump(mode="json"))
+    return {
+        "method": method,
+        "protocol": protocol,
+        "overrides": spec.overrides,
+        "seed": spec.seed,
+    }
 
 
 def _check_sizes(spec: RunSpec) -> None:

@@ -21,7 +21,8 @@ class GroupKey(NamedTuple):
         version: The scenario's.
         edition: ``real`` or ``sketch``.
         protocol: Name.
-        protocol_digest: 8 hexadecimal digits over the resolved protocol.
+        protocol_digest: 8 hexadecimal digits over the resolved protocol, without the defaults of
+            objectives and strategies.
         record_format: Layout of the records.
     """
 
@@ -57,7 +58,14 @@ class Loaded:
     def group(self) -> GroupKey:
         """Key of the leaderboard that this run belongs to."""
         known = self.record.identity
-        text = json.dumps(known.protocol, sort_keys=True, separators=(",", ":"))
+        # Parameters of objective and strategies are the method's, wherever they were set.
+        probes = {probe.probe for probe in self.record.probes}
+        defaults: Any = known.protocol.get("defaults", {})
+        shared = {
+            **known.protocol,
+            "defaults": {name: value for name, value in defaults.items() if name in probes},
+        }
+        text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
         return GroupKey(
             known.scenario.name,
             known.scenario.version,
