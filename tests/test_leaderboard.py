@@ -188,6 +188,21 @@ def test_editions_versions_scenarios_and_protocols_are_never_mixed(tmp_path: Pat
     assert "- Edition: real archives" in (out / "toy-v1/quick/leaderboard.md").read_text()
 
 
+def test_parameters_of_methods_do_not_part_a_protocol(tmp_path: Path) -> None:
+    """Where they were set, in recipe or protocol, is of no account; a probe's parameters are."""
+    defaults: list[dict[str, Any]] = [{"mae": {"norm_pix": True}}, {"ewc": {"weight": 2.0}}, {}]
+    records = [
+        record_of(method=f"m{number}", protocol={"defaults": one})
+        for number, one in enumerate(defaults)
+    ]
+    out = built(tmp_path, records)
+    assert folders(out) == {FOLDER}
+    assert {row["method"] for row in rows_of(out / FOLDER)} >= {"m0", "m1", "m2"}
+    other = record_of(method="m3", protocol={"defaults": {"ml-knn": {"k": 3}}})
+    with pytest.raises(ArtefactError, match="resolve protocol 'quick' of toy version 1 differ"):
+        built(tmp_path / "probe", [*records, other])
+
+
 def test_two_readings_of_one_protocol_are_refused(tmp_path: Path) -> None:
     records = [record_of(), record_of(protocol={"image_size": 64})]
     with pytest.raises(ArtefactError, match="resolve protocol 'quick' of toy version 1 differ"):

@@ -168,6 +168,28 @@ def test_defaults_with_an_unknown_parameter_are_refused() -> None:
     assert "did you mean 'decoder_dim'?" in refusal(lambda: resolve(raw=raw))
 
 
+def test_defaults_that_a_run_does_not_take_are_no_part_of_it() -> None:
+    """New defaults must not change the identity of runs that they are not for."""
+    plain = resolve()
+    more = put(toy(), "protocols/tiny/defaults/ewc", {"weight": 3.0})
+    more = put(more, "protocols/tiny/defaults/data-mixup", {"alpha": 0.3})
+    more = put(more, "protocols/tiny/defaults/ml-knn", {"k": 5})
+    taken = resolve(raw=more)
+    assert taken.protocol.defaults == {
+        **plain.protocol.defaults,
+        "data-mixup": {"alpha": 0.3},
+        "ml-knn": {"k": 5},
+    }
+    assert taken.method.strategies[0].parameters["alpha"] == 0.3
+    set_otherwise = resolve("strategies.data-mixup.alpha=0.9", raw=more)
+    assert "data-mixup" not in set_otherwise.protocol.defaults
+    assert set_otherwise.method.strategies[0].parameters["alpha"] == 0.9
+    recipe = put(mine(), "strategies/0", {"name": "data-mixup", "alpha": 0.7})
+    in_the_recipe = resolve(raw=more, recipe=recipe)
+    assert "data-mixup" not in in_the_recipe.protocol.defaults
+    assert in_the_recipe.method.strategies[0].parameters["alpha"] == 0.7
+
+
 def test_backbone_without_a_name_is_refused() -> None:
     raw = put(toy(), "protocols/tiny/backbone", {})
     assert "'name': Field required" in refusal(lambda: resolve(raw=raw))
