@@ -190,7 +190,10 @@ def print_tuning(tuning: "Tuning") -> None:
         mark = "*" if setting.values == tuning.choice else " "
         print(f"  {mark} {100 * setting.score:.2f}  {_assignments(setting.values)}")
     print(f"choice (the first of the grid among equals): {_assignments(tuning.choice)}")
-    print(f"To use it, write into the recipe of {tuning.method}:")
+    print(
+        f"To use it, write into the recipe of {tuning.method}, or into the defaults of protocol "
+        f"{tuning.protocol_name} for this protocol alone:"
+    )
     for key, value in tuning.choice.items():
         owner, _, parameter = key.rpartition(".")
         kind, _, component = owner.partition(".")
