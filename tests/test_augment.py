@@ -12,6 +12,7 @@ from rscl_bench.data.augment import (
     Crops,
     Normalisation,
     draw_crops,
+    normalised,
     resize_weights,
     resized_crops,
     whole_tiles,
@@ -64,20 +65,19 @@ def test_equals_torchvision(
     pixels = rng.integers(0, brightest + 1, (1, *tile, bands)).astype(dtype)
     tiles = torch.from_numpy(pixels)
     crop = one_crop(top, left, height, width, flip)
-    result = resized_crops(tiles, crop, size, plain(bands))
+    result = resized_crops(tiles, crop, size)
     expected = reference(tiles[0], top, left, height, width, flip, size)
     assert result.shape == (1, bands, size, size)
     assert result.dtype == torch.float32
-    assert result.is_contiguous()
+    assert normalised(result, plain(bands)).is_contiguous()
     assert (result[0] - expected).abs().max() < 1e-5 * brightest  # 0.003 of a digital number
 
 
 def test_crops_of_a_batch_are_each_their_own() -> None:
-    views = Views(min_scale=0.2)
     tiles = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), np.uint8))
-    crops = draw_crops(9, 30, 30, views, torch_generator("cpu", 3))
+    crops = draw_crops(9, 30, 30, (0.2, 1.0), 0.5, torch_generator("cpu", 3))
     assert 0 < crops.flip.sum() < 9
-    result = resized_crops(tiles, crops, 16, plain(3))
+    result = resized_crops(tiles, crops, 16)
     for number in range(9):
         place = [int(value[number]) for value in (crops.top, crops.left, crops.height, crops.width)]
         top, left, height, width = place
@@ -88,14 +88,14 @@ def test_crops_of_a_batch_are_each_their_own() -> None:
 
 def test_no_resizing_is_exact() -> None:
     tiles = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (2, 12, 12, 4), np.uint16))
-    result = resized_crops(tiles, whole_tiles(2, 12, 12, CPU), 12, plain(4))
+    result = resized_crops(tiles, whole_tiles(2, 12, 12, CPU), 12)
     assert torch.equal(result, tiles.permute(0, 3, 1, 2).float())
 
 
 def test_normalisation_is_per_band() -> None:
     tiles = torch.full((1, 8, 8, 2), 10, dtype=torch.uint8)
     normalisation = Normalisation(torch.tensor([4.0, 8.0]), torch.tensor([2.0, 0.5]))
-    result = resized_crops(tiles, whole_tiles(1, 8, 8, CPU), 4, normalisation)
+    result = normalised(resized_crops(tiles, whole_tiles(1, 8, 8, CPU), 4), normalisation)
     assert torch.allclose(result[0, 0], torch.tensor(3.0), atol=1e-5)
     assert torch.allclose(result[0, 1], torch.tensor(4.0), atol=1e-5)
 
@@ -111,7 +111,8 @@ def test_weights_are_a_mean_over_the_crop(start: int, length: int, size: int) ->
 
 
 def drawn(count: int, side: int, views: Views, seed: int = 0) -> Crops:
-    return draw_crops(count, side, side, views, torch_generator("cpu", seed))
+    scale, flip = (views.min_scale, 1.0), views.horizontal_flip
+    return draw_crops(count, side, side, scale, flip, torch_generator("cpu", seed))
 
 
 @pytest.mark.parametrize("min_scale", [0.08, 0.5, 0.8])

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.augment import resized_crops, whole_tiles
+from rscl_bench.data.augment import normalised, resized_crops, whole_tiles
 from rscl_bench.data.stream import read_tiles
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.strategies.data_mixup import DataMixup, DataMixupParams
@@ -117,10 +117,9 @@ def test_both_are_augmented_before_mixing() -> None:
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    whole = resized_crops(
-        read_tiles(stores[0], indices.numpy()),
-        whole_tiles(8, 20, 20, torch.device("cpu")),
-        16,
+    crops = whole_tiles(8, 20, 20, torch.device("cpu"))
+    whole = normalised(
+        resized_crops(read_tiles(stores[0], indices.numpy()), crops, 16),
         normalisation_of(stores[0], template.protocol),
     )
     assert not torch.equal(first, whole)
@@ -134,10 +133,12 @@ def test_past_views_keep_the_order_asked_and_their_own_normalisation() -> None:
     asked = [(0, torch.tensor([3, 1])), (1, torch.tensor([5]))]
     (views,) = template.views_of(asked, "test")
     parts = [
-        resized_crops(
-            read_tiles(stores[task], indices.numpy()),
-            whole_tiles(len(indices), 20, 20, torch.device("cpu")),
-            16,
+        normalised(
+            resized_crops(
+                read_tiles(stores[task], indices.numpy()),
+                whole_tiles(len(indices), 20, 20, torch.device("cpu")),
+                16,
+            ),
             normalisation_of(stores[task], template.protocol),
         )
         for task, indices in asked

@@ -16,18 +16,20 @@ def whole(stores: list[TileStore], batch_size: int, seed: int, task: int) -> Til
 def batches(loader: TileLoader) -> torch.Tensor:
     """Return an epoch of a loader whose tiles are of one task, ``[steps, B, H, W, C]``."""
     steps = []
-    for ((_, tiles),) in loader:
+    for ((_, _, tiles),) in loader:
         steps.append(tiles)
     return torch.stack(steps)
 
 
-def places(stores: list[TileStore], batch: list[tuple[int, torch.Tensor]]) -> list[tuple[int, int]]:
+def places(
+    stores: list[TileStore], batch: list[tuple[int, torch.Tensor, torch.Tensor]]
+) -> list[tuple[int, int]]:
     """Return task and index of every tile of a batch, found in the task's store by its pixels."""
     found = []
-    for task, tiles in batch:
-        for tile in tiles.numpy():
+    for task, indices, tiles in batch:
+        for index, tile in zip(indices.tolist(), tiles.numpy(), strict=True):
             same = np.flatnonzero((stores[task].tiles == tile).all(axis=(1, 2, 3)))
-            assert len(same) == 1
+            assert same.tolist() == [index]
             found.append((task, int(same[0])))
     return found
 
@@ -130,9 +132,9 @@ def test_owners_come_in_the_order_given_and_only_those_there_are() -> None:
     seen = set()
     for _ in range(5):
         for batch in loader:
-            owners = [task for task, _ in batch]
+            owners = [task for task, _, _ in batch]
             assert owners == [task for task in (2, 0, 1) if task in owners]
-            assert all(len(tiles) for _, tiles in batch)
+            assert all(len(tiles) == len(indices) > 0 for _, indices, tiles in batch)
             seen.add(tuple(owners))
     assert len(seen) > 1
 
@@ -153,7 +155,7 @@ def test_tiles_of_other_sizes_and_types_share_a_batch() -> None:
     stores = [tiny_stores(1, size=20)[0], tiny_stores(2, size=24, dtype="uint16")[1]]
     tiles = [(0, torch.arange(16)), (1, torch.arange(16))]
     for batch in TileLoader(stores, tiles, 16, seed=0, task=1):
-        shapes = {task: (part.dtype, tuple(part.shape[1:])) for task, part in batch}
+        shapes = {task: (part.dtype, tuple(part.shape[1:])) for task, _, part in batch}
         assert shapes == {0: (torch.uint8, (20, 20, 3)), 1: (torch.uint16, (24, 24, 3))}
 
 

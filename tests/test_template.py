@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.stream import TaskTiles
+from rscl_bench.data.augment import normalised, resized_crops
+from rscl_bench.data.stream import TaskTiles, read_tiles
+from rscl_bench.data.views import View
 from rscl_bench.engine import template as template_module
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.probing import normalisation_of
@@ -19,7 +21,7 @@ from rscl_bench.models.encoder import evaluating
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.strategies.mixing import MixingParams
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
-from rscl_bench.testing.tiny import differing, state_of
+from rscl_bench.testing.tiny import differing, recipe, state_of
 
 HOOKS = [
     "before_training",
@@ -389,11 +391,39 @@ def test_every_step_draws_anew() -> None:
 
 def test_two_views_are_two_draws() -> None:
     template = start(tiny_spec())
-    template.model.views = 2
+    template.model.views = (View(), View())
     template.task = 0
     first, second = template.views_of([(0, torch.arange(8))], "test")
     assert first.shape == second.shape
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("mode", ["concat", "batch"])
+def test_crops_of_a_moment_make_the_views_of_its_tiles(mode: str) -> None:
+    """Of each view, and in the tiles' order, also where a batch is of several tasks."""
+    view = {"min_scale": 0.3}
+    method = recipe(
+        {"name": "simclr", "hidden_dim": 8, "output_dim": 4, "view": view},
+        [{"name": "replay", "mode": mode}],
+    )
+    moments: list[Any] = []
+    views: list[list[Tensor]] = []
+    plugins = [Look(lambda t: views.append(t.views), "before_forward")]
+    template: Any = start(tiny_spec(method, tasks=2), plugins=plugins)
+    template.model.before_step = moments.append
+    train(template)
+    assert len(views) == len(moments)
+    assert any(len(moment.tiles) == 2 for moment in moments) == (mode == "concat")
+    for moment, shown in zip(moments, views, strict=True):
+        tiles = torch.cat([read_tiles(template.stores[t], i.numpy()) for t, i in moment.tiles])
+        tasks = [task for task, indices in moment.tiles for _ in indices]
+        assert len(moment.crops) == len(shown) == 2
+        for crops, images in zip(moment.crops, shown, strict=True):
+            plain = resized_crops(tiles, crops, 16)
+            for number, task in enumerate(tasks):
+                kind = template.archives[task].normalisation
+                expected = normalised(plain[number : number + 1], kind)
+                torch.testing.assert_close(images[number : number + 1], expected)
 
 
 def test_uint16_tiles_train() -> None:
@@ -437,9 +467,9 @@ def test_encoding_that_fails_restores_the_mode() -> None:
     encoder = template.model.encoder.train()
     store = template.stores[0]
     normalisation = normalisation_of(store, template.protocol)
-    with pytest.raises(AssertionError):  # 24 pixels are not what this ViT takes
+    with pytest.raises(AssertionError):  # 20 pixels are no whole patches
         encode_tiles(
-            encoder, store, np.array([0]), 24, normalisation, torch.device("cpu"), template.autocast
+            encoder, store, np.array([0]), 20, normalisation, torch.device("cpu"), template.autocast
         )
     assert encoder.training
 

@@ -6,12 +6,11 @@ matrix products: rows, then columns, each image with its own weights. This gives
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-
-from rscl_bench.spec import Views
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop
 _LOG_RATIO = math.log(4 / 3)
@@ -48,20 +47,32 @@ class Crops:
     flip: Tensor
 
 
+def joined(parts: Sequence[Crops]) -> Crops:
+    """Return the crops of several groups of images as those of one batch."""
+    names = [field.name for field in fields(Crops)]
+    return Crops(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+
+
 def draw_crops(
-    count: int, height: int, width: int, views: Views, generator: torch.Generator
+    count: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    flip: float,
+    generator: torch.Generator,
 ) -> Crops:
     """Draw random-resized crops as torchvision's ``RandomResizedCrop`` does, for a whole batch.
 
-    Area uniform in [``min_scale``, 1], aspect ratio log-uniform in [3/4, 4/3]; the first of ten
-    draws that fits is taken, and the whole tile if none does (tiles are square, so that is
-    torchvision's fallback too).
+    Area uniform in ``scale``, aspect ratio log-uniform in [3/4, 4/3]; the first of ten draws that
+    fits is taken, and the whole tile if none does (tiles are square, so that is torchvision's
+    fallback too).
 
     Args:
         count: Number of images B.
         height: Rows of the tiles.
         width: Columns of the tiles.
-        views: Smallest scale and probability of a flip.
+        scale: Smallest and largest share of a tile's area.
+        flip: Probability of a left-right flip.
         generator: Source of randomness; its device is the result's.
 
     Returns:
@@ -69,7 +80,7 @@ def draw_crops(
     """
     device = generator.device
     draws = torch.rand(5, _ATTEMPTS, count, generator=generator, device=device)
-    area = height * width * (views.min_scale + (1 - views.min_scale) * draws[0])
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
     ratio = torch.exp(_LOG_RATIO * (2 * draws[1] - 1))
     widths = torch.round(torch.sqrt(area * ratio)).long()
     heights = torch.round(torch.sqrt(area / ratio)).long()
@@ -83,7 +94,7 @@ def draw_crops(
         left=(draws[3, 0] * (width - crop_w + 1)).long(),
         height=crop_h,
         width=crop_w,
-        flip=draws[4, 0] < views.horizontal_flip,
+        flip=draws[4, 0] < flip,
     )
 
 
@@ -93,17 +104,16 @@ def whole_tiles(count: int, height: int, width: int, device: torch.device) -> Cr
     return Crops(zeros, zeros, zeros + height, zeros + width, zeros.bool())
 
 
-def resized_crops(tiles: Tensor, crops: Crops, size: int, normalisation: Normalisation) -> Tensor:
-    """Crop, flip, resize with antialiasing, and normalise a batch.
+def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
+    """Crop, flip and resize a batch with antialiasing.
 
     Args:
         tiles: ``[B, H, W, C]``, ``uint8``, ``uint16`` or float, in the declared unit.
         crops: One crop per tile.
         size: Side of the result.
-        normalisation: What is subtracted and divided by.
 
     Returns:
-        ``[B, C, size, size]``, float32 under autocast too.
+        ``[B, C, size, size]``, float32 under autocast too, in the declared unit.
     """
     batch, height, width, bands = tiles.shape
     rows = resize_weights(crops.top, crops.height, height, size)
@@ -114,9 +124,13 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int, normalisation: Normali
         squeezed = torch.bmm(rows, tiles.reshape(batch, height, width * bands).float())
         squeezed = squeezed.view(batch, size, width, bands).permute(0, 2, 1, 3)
         image = torch.bmm(columns, squeezed.reshape(batch, width, size * bands))
-    image = image.view(batch, size, size, bands).permute(0, 3, 2, 1)  # from [B, W, H, C]
+    return image.view(batch, size, size, bands).permute(0, 3, 2, 1)  # from [B, W, H, C]
+
+
+def normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """Return images ``[B, C, H, W]`` less the mean, over the deviation, contiguous."""
     mean, std = normalisation.mean[:, None, None], normalisation.std[:, None, None]
-    return ((image - mean) / std).contiguous()
+    return ((images - mean) / std).contiguous()
 
 
 def resize_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

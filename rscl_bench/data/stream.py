@@ -89,8 +89,8 @@ class TileLoader:
         """Return the number of steps of an epoch."""
         return len(self._indices) // self._batch_size
 
-    def __iter__(self) -> Iterator[list[tuple[int, Tensor]]]:
-        """Yield batches as pairs of a task's number and its tiles ``[n, H, W, C]``, raw."""
+    def __iter__(self) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+        """Yield batches in parts: a task's number, indices ``[n]``, raw tiles ``[n, H, W, C]``."""
         rng = numpy_generator(self._seed, "order", self._task, self._epoch)
         order = rng.permutation(len(self._indices))
         self._epoch += 1
@@ -98,8 +98,9 @@ class TileLoader:
             batch = order[start : start + self._batch_size]
             yield list(self._read(batch))
 
-    def _read(self, batch: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
+    def _read(self, batch: NDArray[np.int64]) -> Iterator[tuple[int, Tensor, Tensor]]:
         for owner, (task, _) in enumerate(self._tiles):
             mine = batch[self._owners[batch] == owner]
             if len(mine):
-                yield task, read_tiles(self._stores[task], self._indices[mine])
+                indices = self._indices[mine]
+                yield task, torch.from_numpy(indices), read_tiles(self._stores[task], indices)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rscl_bench.data.augment import Normalisation, resized_crops, whole_tiles
+from rscl_bench.data.augment import Normalisation, normalised, resized_crops, whole_tiles
 from rscl_bench.data.stream import read_tiles
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.models.encoder import Encoder, evaluating
@@ -45,6 +45,6 @@ def encode_tiles(
             tiles = read_tiles(store, indices[start : start + BATCH]).to(device)
             count, height, width, _ = tiles.shape
             crops = whole_tiles(count, height, width, device)
-            images = resized_crops(tiles, crops, image_size, normalisation)
+            images = normalised(resized_crops(tiles, crops, image_size), normalisation)
             features.append(encoder.pool(encoder(images)).float().cpu().numpy())
     return np.concatenate(features)

@@ -1,8 +1,9 @@
 """Probes of a run: their tiles, opened once, and the score of every image for any features."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,17 +12,26 @@ from numpy.typing import NDArray
 from rscl_bench import registry
 from rscl_bench.data.augment import Normalisation
 from rscl_bench.data.tile_store import Progress, TileStore, open_or_pack
+from rscl_bench.data.views import Archive, places_of_rgb
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import Probe
 from rscl_bench.probes.pixel_statistics import pixel_statistics
+from rscl_bench.probes.spread import Spread, spread
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Probe as ProbeSpec
 from rscl_bench.spec import Protocol, Source, validated
 
 Features = Callable[[TileStore, NDArray[np.int64]], NDArray[np.float32]]
 ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
+
+
+class Probed(NamedTuple):
+    """Scores of every image by role, and the spread of the test split's features."""
+
+    images: ImagesByRole
+    spread: Spread
 
 
 @dataclass(frozen=True)
@@ -48,15 +58,16 @@ class OpenProbe:
         """Return the labels of the roles that are scored, ``val`` and ``test``."""
         return {role: labels for role, labels in self.labels.items() if role != "train"}
 
-    def score(self, features: Features) -> ImagesByRole:
+    def score(self, features: Features) -> Probed:
         """Fit on training features, and score validation and test features."""
         encoded = {role: features(self.stores[role], self.indices[role]) for role in self.stores}
-        return {
+        images = {
             role: self.probe.score(encoded["train"], self.labels["train"], encoded[role])
             for role in self.scored_labels()
         }
+        return Probed(images, spread(encoded["test"]))
 
-    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> ImagesByRole:
+    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> Probed:
         """Score a frozen encoder; see `encode_tiles`."""
         normalisation = self.normalisation.to(device.torch)
 
@@ -69,7 +80,7 @@ class OpenProbe:
 
     def score_pixel_statistics(self) -> ImagesByRole:
         """Score per-band means and deviations in place of an encoder."""
-        return self.score(lambda store, indices: pixel_statistics(store.tiles[indices]))
+        return self.score(lambda store, indices: pixel_statistics(store.tiles[indices])).images
 
 
 def open_probe(
@@ -107,10 +118,15 @@ def open_probe(
 
 def open_task(
     source: Source, protocol: Protocol, data_root: Path, cache: Path, progress: Progress
-) -> tuple[TileStore, Normalisation]:
+) -> tuple[TileStore, Archive]:
     """Open or pack a task's tiles; they come without labels."""
     store = open_or_pack(data_root, source, cache, False, progress)
-    return store, normalisation_of(store, protocol)
+    return store, archive_of(store, source.bands, protocol)
+
+
+def archive_of(store: TileStore, bands: Sequence[str], protocol: Protocol) -> Archive:
+    """Return what views of a store's tiles depend on besides the tiles."""
+    return Archive(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
 
 
 def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:

@@ -16,12 +16,13 @@ from rscl_bench.avalanche_api import (
     SGDUpdate,
     no_evaluation,
 )
-from rscl_bench.data.augment import Crops, Normalisation, draw_crops, resized_crops, whole_tiles
+from rscl_bench.data.augment import Crops, joined, normalised, resized_crops, whole_tiles
 from rscl_bench.data.stream import TaskTiles, TileLoader, read_tiles
 from rscl_bench.data.tile_store import TileStore
+from rscl_bench.data.views import Archive, make_view, view_size
 from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.errors import TrainingError
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Moment, Objective, Output
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Protocol
 from rscl_bench.strategies.base import Strategy
@@ -55,7 +56,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         *,
         objective: Objective,
         stores: Sequence[TileStore],
-        normalisations: Sequence[Normalisation],
+        archives: Sequence[Archive],
         strategies: Sequence[Strategy],
         protocol: Protocol,
         seed: int,
@@ -69,7 +70,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         Args:
             objective: What is trained.
             stores: Tiles of every task.
-            normalisations: Of every task.
+            archives: What the views of every task depend on besides its tiles.
             strategies: In the order in which they act.
             protocol: Batch, epochs, optimiser, views.
             seed: The run's seed.
@@ -83,12 +84,13 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.stores = stores
         self.tile_counts = [len(store) for store in stores]
         self.strategies = list(strategies)
-        self.normalisations = [n.to(device) for n in normalisations]
+        self.archives = [archive.to(device) for archive in archives]
         self.autocast = autocast
         self.on_step = on_step
         self.task = -1
         self.step = 0
         self.views: list[Tensor] = []
+        self._crops: list[Crops] = []
         self.steps_taken: list[int] = []
         self.train_seconds: list[float] = []
         self.final_loss: list[float | None] = []
@@ -110,6 +112,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.step = 0
         self._synchronise()
         self._started = time.perf_counter()
+        self.model.before_task(self.task, self._sample)
         super()._before_training_exp(**kwargs)
 
     def make_train_dataloader(self, **_: Any) -> None:
@@ -141,6 +144,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.final_loss.append(float(self._epoch_loss) / batches if batches else None)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
+        self.model.after_task(self.task)
         super()._after_training_exp(**kwargs)
         self._synchronise()
         self.train_seconds.append(time.perf_counter() - self._started)
@@ -152,11 +156,14 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def _unpack_minibatch(self) -> None:
         parts = []
-        for task, raw in self.mbatch:
+        for task, _, raw in self.mbatch:
             purpose = "views" if task == self.task else f"views of task {task}"
             tiles = raw.to(self.device, non_blocking=True)
             parts.append(self._augment(tiles, task, purpose))
-        self.views = _joined(parts)
+        self.views = _joined([[view for view, _ in part] for part in parts])
+        groups = zip(*parts, strict=True)
+        self._crops = [joined([crops for _, crops in group]) for group in groups]
+        self.model.before_step(self._moment())
         rate = learning_rate(
             self.step,
             self.steps,
@@ -188,6 +195,14 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         if self.device.type == "cpu" or self.step % 50 == 0:
             self._refuse_non_finite()
 
+    def _before_update(self, **kwargs: Any) -> None:
+        super()._before_update(**kwargs)
+        self.model.before_update(self._moment())
+
+    def _after_update(self, **kwargs: Any) -> None:
+        self.model.after_update(self._moment())
+        super()._after_update(**kwargs)
+
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
         self.step += 1
@@ -209,12 +224,11 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def views_of(self, tiles: Sequence[TaskTiles], purpose: str) -> list[Tensor]:
         """Return fresh views of stored tiles."""
-        return _joined(
-            [
-                self._augment(self._read(task, indices), task, f"{purpose} of task {task}")
-                for task, indices in tiles
-            ]
-        )
+        parts = [
+            self._augment(self._read(task, indices), task, f"{purpose} of task {task}")
+            for task, indices in tiles
+        ]
+        return _joined([[view for view, _ in part] for part in parts])
 
     def whole_views_of(self, tiles: Sequence[TaskTiles]) -> Tensor:
         """Return stored tiles as probes see them: whole, resized, unflipped."""
@@ -222,7 +236,9 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         for task, indices in tiles:
             raw = self._read(task, indices)
             count, height, width, _ = raw.shape
-            parts.append(self._crop(raw, whole_tiles(count, height, width, self.device), task))
+            crops = whole_tiles(count, height, width, self.device)
+            images = resized_crops(raw, crops, self.protocol.image_size)
+            parts.append(normalised(images, self.archives[task].normalisation))
         return torch.cat(parts)
 
     # Ours.
@@ -230,19 +246,30 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def _read(self, task: int, indices: Tensor) -> Tensor:
         return read_tiles(self.stores[task], indices.numpy()).to(self.device)
 
-    def _augment(self, tiles: Tensor, task: int, purpose: str) -> list[Tensor]:
+    def _augment(self, tiles: Tensor, task: int, purpose: str) -> list[tuple[Tensor, Crops]]:
         generator = self._generator(purpose)
-        count, height, width, _ = tiles.shape
+        image_size, multiple = self.protocol.image_size, self.model.encoder.multiple
         return [
-            self._crop(
-                tiles, draw_crops(count, height, width, self.protocol.views, generator), task
+            make_view(
+                tiles,
+                view,
+                view_size(view, image_size, multiple),
+                self.protocol.views,
+                self.archives[task],
+                generator,
             )
-            for _ in range(self.model.views)
+            for view in self.model.views
         ]
 
-    def _crop(self, tiles: Tensor, crops: Crops, task: int) -> Tensor:
-        size = self.protocol.image_size
-        return resized_crops(tiles, crops, size, self.normalisations[task])
+    def _sample(self, count: int) -> list[Tensor]:
+        """Return views of some of the current task's tiles, for the objective to look at."""
+        generator = torch_generator("cpu", self.seed, "sample tiles", self.task)
+        chosen = torch.randperm(self.tile_counts[self.task], generator=generator)[:count]
+        return self.views_of([(self.task, chosen)], "sample")
+
+    def _moment(self) -> Moment:
+        tiles = [(task, indices) for task, indices, _ in self.mbatch]
+        return Moment(self.task, self.step, self.steps, self.train_epochs, tiles, self._crops)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch_generator(self.device, self.seed, purpose, self.task, self.step)

@@ -1,12 +1,13 @@
 """What every backbone offers to objectives, strategies and probes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from rscl_bench.errors import SpecError
 from rscl_bench.spec import Spec
 
 Pool = Literal["patches", "cls"]
@@ -18,10 +19,22 @@ class Encoder(nn.Module, ABC):
     Attributes:
         Params: What a protocol's ``[backbone]`` may set.
         feature_dim: Width D of a pooled feature.
+        channels: Bands C of the input.
+        multiple: Sides of inputs are multiples of this, in pixels.
+        cell: Side in pixels of the smallest part that a token can stand for.
+        place: Side in pixels of what a place of ``grid`` stands for.
+        token_dim: Width of the token.
+        pools: How features can be pooled.
     """
 
     Params: ClassVar[type[Spec]]
+    pools: ClassVar[Sequence[Pool]] = ("patches",)
     feature_dim: int
+    channels: int
+    multiple: int
+    cell: int
+    place: int
+    token_dim: int
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -33,6 +46,54 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             SpecError: If this encoder cannot pool that way.
+        """
+
+    @abstractmethod
+    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode images, a token added to what the first stage sees of some cells.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            hidden: Which cells, ``[B, H / cell, W / cell]`` bool.
+            token: ``[token_dim]``.
+
+        Returns:
+            As ``forward``.
+        """
+
+    def check_pool(self, how: Pool) -> None:
+        """Refuse a way of pooling that this encoder has not.
+
+        Raises:
+            SpecError: If it has not.
+        """
+        if how not in self.pools:
+            raise SpecError(
+                f"{type(self).__name__} has no class token to pool by; set feature = 'patches'."
+            )
+
+    @abstractmethod
+    def grid(self, encoded: Tensor) -> Tensor:
+        """Return the features of all places, ``[B, D, h, w]``, from what ``forward`` returned."""
+
+
+class MaskableEncoder(Encoder):
+    """An encoder that can see a learnt token in place of hidden parts of an image.
+
+    ``place`` is a multiple of ``cell``.
+    """
+
+    @abstractmethod
+    def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode images of which some cells are replaced by a token.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            hidden: Which cells are, ``[B, H / cell, W / cell]`` bool.
+            token: ``[token_dim]``.
+
+        Returns:
+            As ``forward``.
         """
 
 

@@ -1,8 +1,11 @@
 """Vision transformer that can leave patches out, from timm's and lightly's parts."""
 
+import math
 from functools import partial
 from typing import Annotated
 
+import torch
+from lightly.models import utils
 from lightly.models.modules import MaskedVisionTransformerTIMM
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import MaskableEncoder, Pool
 from rscl_bench.spec import Positive, Spec
 
 
@@ -32,7 +35,7 @@ class ViTParams(Spec):
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
 
 
-class ViT(Encoder):
+class ViT(MaskableEncoder):
     """ViT as masked autoencoders use it (He et al. 2022, Appendix A).
 
     A class token, fixed sin-cos positions added before any patch is left out, LayerNorm with
@@ -41,9 +44,12 @@ class ViT(Encoder):
     Attributes:
         patch_size: Side of a patch in pixels.
         num_patches: Patches N of an image.
+        params: The transformer's shape.
+        image_size: Side of the input in pixels.
     """
 
     Params = ViTParams
+    pools = ("patches", "cls")
 
     def __init__(self, params: ViTParams, image_size: int, channels: int):
         """Build the encoder.
@@ -57,6 +63,7 @@ class ViT(Encoder):
             SpecError: If patches do not tile the image or heads do not divide the width.
         """
         super().__init__()
+        self.params, self.image_size = params, image_size
         if image_size % params.patch_size:
             raise SpecError(
                 f"image_size {image_size} is not a multiple of backbone.patch_size "
@@ -78,14 +85,16 @@ class ViT(Encoder):
             num_heads=params.num_heads,
             mlp_ratio=params.mlp_ratio,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            dynamic_img_size=True,  # smaller crops resample the positions
         )
         masked = MaskedVisionTransformerTIMM(vit)
         # Masking here leaves tokens out; a mask token that nothing uses would only decay.
         masked.mask_token = None
         self.masked_vit = masked
-        self.patch_size = params.patch_size
+        self.patch_size = self.multiple = self.cell = self.place = params.patch_size
+        self.channels = channels
         self.num_patches: int = vit.patch_embed.num_patches
-        self.feature_dim = params.embed_dim
+        self.feature_dim = self.token_dim = params.embed_dim
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Encode images, or only some of their patches.
@@ -98,11 +107,64 @@ class ViT(Encoder):
         Returns:
             Tokens after the final LayerNorm, class token first: ``[B, 1 + N, D]`` or ``[B, K, D]``.
         """
-        tokens = 1 + self.num_patches if keep is None else keep.shape[1]
+        tokens = 1 + self._patches(images) if keep is None else keep.shape[1]
         with attention(images.device, tokens):
             encoded: Tensor = self.masked_vit.encode(images, idx_keep=keep)
+        return encoded
+
+    def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode all patches, a token in place of hidden ones before positions are added."""
+        patches = self.masked_vit.images_to_tokens(images)
+        token = token.to(patches.dtype)
+        return self._encode(torch.where(hidden.flatten(1)[..., None], token, patches))
+
+    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode all patches, a token added to hidden ones before positions are."""
+        patches = self.masked_vit.images_to_tokens(images)
+        return self._encode(patches + hidden.flatten(1)[..., None] * token)
+
+    def forward_blocks(
+        self, images: Tensor, keep: Tensor | None = None, token: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encode images, and keep what every block makes of them.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            keep: As ``forward``.
+            token: In place of the class token, ``[1, 1, D]``; that of the encoder if None.
+
+        Returns:
+            As ``forward``; and the tokens before the first block and after every one.
+        """
+        vit = self.masked_vit.vit
+        patches = self.masked_vit.images_to_tokens(images)
+        first = (vit.cls_token if token is None else token).expand(len(patches), -1, -1)
+        tokens = self.masked_vit.add_pos_embed(torch.cat([first, patches], dim=1))
+        if keep is not None:
+            tokens = utils.get_at_index(tokens, keep)
+        states = [vit.norm_pre(tokens)]
+        with attention(images.device, states[0].shape[1]):
+            for block in vit.blocks:
+                states.append(block(states[-1]))
+        return vit.norm(states[-1]), states
+
+    def _encode(self, patches: Tensor) -> Tensor:
+        """Return all tokens after the final LayerNorm, of embedded patches ``[B, N, D]``."""
+        vit = self.masked_vit.vit
+        with attention(patches.device, 1 + patches.shape[1]):
+            tokens = self.masked_vit.add_pos_embed(self.masked_vit.prepend_prefix_tokens(patches))
+            encoded: Tensor = vit.norm(vit.blocks(vit.norm_pre(tokens)))
         return encoded
 
     def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
         """Return the mean patch token, or the class token: ``[B, D]``."""
         return encoded[:, 0] if how == "cls" else encoded[:, 1:].mean(dim=1)
+
+    def grid(self, encoded: Tensor) -> Tensor:
+        """Return the patch tokens of square images where they are, ``[B, D, h, w]``."""
+        patches = encoded[:, 1:]
+        side = math.isqrt(patches.shape[1])
+        return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+
+    def _patches(self, images: Tensor) -> int:
+        return images.shape[2] * images.shape[3] // self.patch_size**2

@@ -54,8 +54,8 @@ class MAE(Objective):
         super().__init__(params, encoder)
         if not isinstance(encoder, ViT):
             raise SpecError(
-                f"Objective 'mae' needs an encoder that can leave patches out, which "
-                f"{type(encoder).__name__} cannot; set backbone.name = 'vit'."
+                f"Objective '{type(self).__name__.lower()}' needs an encoder that can leave "
+                f"patches out, which {type(encoder).__name__} cannot; set backbone.name = 'vit'."
             )
         self.params = params
         self.visible = int(encoder.num_patches * (1 - params.mask_ratio))
@@ -90,14 +90,17 @@ class MAE(Objective):
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
         """Return the reconstruction loss of one view per image; see `Objective.forward`."""
         (images,) = views
-        batch, patches = len(images), self.vit.num_patches
-        noise = torch.rand(batch, patches, generator=generator, device=images.device)
-        keep, hidden = self.split_tokens(noise)
+        keep, hidden = self.draw(images, generator)
         encoded = self.vit(images, keep)
         predicted = self.decode(encoded, keep, hidden)
         target = self.targets(images, hidden)
         loss = (predicted.float() - target).square().mean(dim=-1).mean()
         return Output(loss, (encoded,))
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return which tokens of images are visible and which hidden; see `split_tokens`."""
+        shape = len(images), self.vit.num_patches
+        return self.split_tokens(torch.rand(shape, generator=generator, device=images.device))
 
     def split_tokens(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Split tokens into visible and hidden ones by noise, lowest first (Section 3, "Masking").

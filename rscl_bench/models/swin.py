@@ -1,0 +1,122 @@
+"""Swin transformer, from timm."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, model_validator
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from rscl_bench.errors import SpecError
+from rscl_bench.models.encoder import MaskableEncoder, Pool
+from rscl_bench.spec import Positive, Spec
+
+
+class SwinParams(Spec):
+    """Shape of a Swin transformer (Liu et al. 2021, Section 3.3); the defaults are Swin-T.
+
+    Attributes:
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width of the first stage; it doubles with every stage.
+        depths: Blocks of the stages.
+        num_heads: Attention heads of the stages.
+        window_size: Side of a window in patches.
+        mlp_ratio: Hidden width of a block's MLP over its width.
+    """
+
+    patch_size: Positive = 4
+    embed_dim: Positive = 96
+    depths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2, 2, 6, 2)
+    num_heads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3, 6, 12, 24)
+    window_size: Positive = 7
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> "SwinParams":
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError("depths and num_heads must have one number per stage each")
+        return self
+
+
+class Swin(MaskableEncoder):
+    """Swin without its classifier; features are those of the last stage, after its LayerNorm.
+
+    Hidden cells are patches of the first stage, whose embeddings a token replaces. There is no
+    class token, and no stochastic depth: its draws would not be the run's.
+    """
+
+    Params = SwinParams
+
+    def __init__(self, params: SwinParams, image_size: int, channels: int):
+        """Build the encoder.
+
+        Args:
+            params: The transformer's shape.
+            image_size: Side of the input in pixels.
+            channels: Bands C of the input.
+
+        Raises:
+            SpecError: If the image is no whole number of last-stage patches, or heads do not divide
+                their width.
+        """
+        super().__init__()
+        self.multiple = self.place = params.patch_size * 2 ** (len(params.depths) - 1)
+        self.channels = channels
+        if image_size % self.multiple:
+            raise SpecError(
+                f"image_size {image_size} is not a multiple of {self.multiple}, the side of a "
+                "patch of the last stage."
+            )
+        for stage, heads in enumerate(params.num_heads):
+            if params.embed_dim * 2**stage % heads:
+                raise SpecError(
+                    f"{heads} backbone.num_heads do not divide the width of stage {stage + 1}, "
+                    f"{params.embed_dim * 2**stage}."
+                )
+        self.network = SwinTransformer(
+            img_size=image_size,
+            patch_size=params.patch_size,
+            in_chans=channels,
+            num_classes=0,
+            embed_dim=params.embed_dim,
+            depths=params.depths,
+            num_heads=params.num_heads,
+            window_size=params.window_size,
+            mlp_ratio=params.mlp_ratio,
+            drop_path_rate=0.0,
+            strict_img_size=False,
+        )
+        self.cell = params.patch_size
+        self.token_dim = params.embed_dim
+        self.feature_dim: int = self.network.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images ``[B, C, H, W]`` to maps ``[B, h, w, D]`` after the final LayerNorm."""
+        encoded: Tensor = self.network.forward_features(images)
+        return encoded
+
+    def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode images, a token in place of the embeddings of hidden patches."""
+        patches = self.network.patch_embed(images)
+        return self._encode(torch.where(hidden[..., None], token.to(patches.dtype), patches))
+
+    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+        """Encode images, a token added to the embeddings of hidden patches."""
+        return self._encode(self.network.patch_embed(images) + hidden[..., None] * token)
+
+    def _encode(self, patches: Tensor) -> Tensor:
+        encoded: Tensor = self.network.norm(self.network.layers(patches))
+        return encoded
+
+    def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
+        """Return the mean over places, ``[B, D]``.
+
+        Raises:
+            SpecError: If a class token is asked for.
+        """
+        self.check_pool(how)
+        return encoded.mean(dim=(1, 2))
+
+    def grid(self, encoded: Tensor) -> Tensor:
+        """Return the maps with bands first, ``[B, D, h, w]``."""
+        return encoded.permute(0, 3, 1, 2)
