@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rscl_bench.data.augment import draw_crops, resized_crops
 from rscl_bench.data.stream import TileLoader, make_stream
 from rscl_bench.data.tile_store import TileStore
+from rscl_bench.data.views import View, make_view
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.probing import normalisation_of
+from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.engine.template import SelfSupervisedTemplate, weight_decay_groups
@@ -63,7 +63,7 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
     protocol = spec.protocol
     training = protocol.training
     objective = build_objective(spec, device.torch)
-    normalisation = normalisation_of(store, protocol).to(device.torch)
+    archive = archive_of(store, (), protocol).to(device.torch)
     optimiser = torch.optim.AdamW(
         weight_decay_groups([objective], training.weight_decay), betas=training.betas, fused=True
     )
@@ -72,12 +72,12 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
         tiles_of_task = [(0, torch.arange(len(store)))]
         loader = TileLoader([store], tiles_of_task, training.batch_size, spec.seed, 0)
         ends = []
-        for step, ((_, raw),) in enumerate(loader):
+        for step, ((_, _, raw),) in enumerate(loader):
             tiles = raw.to(device.torch)
-            count, height, width, _ = tiles.shape
             generator = torch_generator(device.torch, spec.seed, "views", 0, step)
-            crops = draw_crops(count, height, width, protocol.views, generator)
-            views = [resized_crops(tiles, crops, protocol.image_size, normalisation)]
+            size = protocol.image_size
+            view, _ = make_view(tiles, View(), size, protocol.views, archive, generator)
+            views = [view]
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, len(loader), 0, training.learning_rate)
             optimiser.zero_grad()
@@ -102,7 +102,7 @@ class TemplateLoop:
         self.template = SelfSupervisedTemplate(
             objective=self.objective,
             stores=stores,
-            normalisations=[normalisation_of(store, spec.protocol)] * MANY,
+            archives=[archive_of(store, (), spec.protocol)] * MANY,
             strategies=build_strategies(spec, self.objective, device.torch),
             protocol=spec.protocol,
             seed=spec.seed,

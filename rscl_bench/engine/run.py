@@ -15,10 +15,11 @@ from torch import Tensor
 
 import rscl_bench
 from rscl_bench import registry
-from rscl_bench.data.augment import Normalisation
 from rscl_bench.data.stream import make_stream
 from rscl_bench.data.tile_store import Progress, TileStore
+from rscl_bench.data.views import Archive
 from rscl_bench.engine.device import Device, open_device
+from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.errors import ArtefactError, SpecError
@@ -53,7 +54,7 @@ class Opened:
         edition: Real archives or sketches of them.
         device: Where to compute.
         stores: Tiles of every task.
-        normalisations: Of every task.
+        archives: Of every task.
         probes: In the order of the scenario.
         identity: What the run is.
         packing_seconds: Time of packing and checking the tiles.
@@ -63,7 +64,7 @@ class Opened:
     edition: Edition
     device: Device
     stores: Sequence[TileStore]
-    normalisations: Sequence[Normalisation]
+    archives: Sequence[Archive]
     probes: Sequence[OpenProbe]
     identity: records.Identity
     packing_seconds: float
@@ -125,7 +126,7 @@ def open_run(
         edition=edition,
         device=opened_device,
         stores=stores,
-        normalisations=[normalisation for _, normalisation in tasks],
+        archives=[archive for _, archive in tasks],
         probes=probes,
         identity=records.Identity(
             scenario=records.ScenarioName(
@@ -192,6 +193,7 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     spec, device = opened.spec, opened.device
     objective = build_objective(spec, device.torch)
     strategies = build_strategies(spec, objective, device.torch)
+    flops = count_flops(objective, spec.protocol.image_size)
     prober = _Prober(opened, objective.encoder)
     scores = [prober.scores()]
 
@@ -202,7 +204,7 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     template = SelfSupervisedTemplate(
         objective=objective,
         stores=opened.stores,
-        normalisations=opened.normalisations,
+        archives=opened.archives,
         strategies=strategies,
         protocol=spec.protocol,
         seed=spec.seed,
@@ -217,7 +219,7 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
         template.train(experience, eval_streams=[])
         peaks.append(_peak_memory(device.torch))
         scores.append(prober.scores())
-        reporter.message(_task_line(opened, template, scores))
+        reporter.message(_task_line(opened, template, scores, prober.spreads[-1]))
     images = prober.image_scores()
     record = records.make_record(
         identity=opened.identity,
@@ -237,6 +239,8 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
             probing=prober.seconds,
             total=opened.packing_seconds + time.perf_counter() - begun,
         ),
+        flops=records.FlopsRecord(**flops._asdict()),
+        spread=prober.spreads,
     )
     _save_encoder(objective.encoder, opened, folder / "encoder.safetensors")
     # The record last: where it is, the run is complete.
@@ -253,16 +257,21 @@ class _Prober:
         self.labels = {probe.spec.name: probe.scored_labels() for probe in opened.probes}
         self.pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in opened.probes}
         self.rows: list[Scores] = []
+        self.spreads: list[dict[str, records.SpreadRecord]] = []
 
     def scores(self) -> dict[str, records.ProbeScore]:
         """Return the scores of the current encoder."""
         started = time.perf_counter()
         size, device = self.opened.spec.protocol.image_size, self.opened.device
-        row = {
+        probed = {
             probe.spec.name: probe.score_encoder(self.encoder, size, device)
             for probe in self.opened.probes
         }
+        row = {name: one.images for name, one in probed.items()}
         self.rows.append(row)
+        self.spreads.append(
+            {name: records.SpreadRecord(**one.spread._asdict()) for name, one in probed.items()}
+        )
         found = probe_scores(self.labels, row)
         self.seconds += time.perf_counter() - started
         return found
@@ -299,7 +308,7 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
     for component in spec.method.strategies:
         strategy_class = registry.load("strategies", component.name)
         for need in strategy_class.needs:
-            if not hasattr(objective, need):
+            if not getattr(objective, need, False):
                 raise SpecError(
                     f"Strategy '{component.name}' needs an objective with '{need}', which "
                     f"'{spec.method.objective.name}' has not; use another objective."
@@ -353,12 +362,16 @@ def _task_line(
     opened: Opened,
     template: SelfSupervisedTemplate,
     scores: Sequence[dict[str, records.ProbeScore]],
+    spreads: dict[str, records.SpreadRecord],
 ) -> str:
     number = len(scores) - 2
     parts = []
     for probe, score in scores[-1].items():
         micro = score.test.micro
-        parts.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
+        shown = "undefined" if micro is None else f"{100 * micro:.2f}"
+        spread = spreads[probe]
+        rank = f"spread {spread.std:.2f}, effective rank {spread.effective_rank:.1f}"
+        parts.append(f"{probe} micro-mAP {shown} ({rank})")
     task = opened.spec.scenario.tasks[number].name
     loss, seconds = template.final_loss[number], template.train_seconds[number]
     done = "no step" if loss is None else f"trained in {seconds:.1f} s, loss {loss:.4f}"

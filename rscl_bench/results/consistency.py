@@ -54,6 +54,12 @@ def problems(record: "RunRecord") -> Iterator[str]:
     yield from _name_problems(record)
     yield from _training_problems(record)
     yield from _score_problems(record)
+    probes = {probe.name for probe in record.probes}
+    for row in record.spread or ():
+        if set(row) != probes:
+            yield "field 'spread' has other probes than the field 'probes'"
+    if record.spread is not None and len(record.spread) != len(record.scores):
+        yield f"field 'spread' has {len(record.spread)} rows and 'scores' {len(record.scores)}"
 
 
 def _name_problems(record: "RunRecord") -> Iterator[str]:

@@ -166,6 +166,20 @@ class Parameters(Spec):
     trainable: Positive
 
 
+class FlopsRecord(Spec):
+    """Operations per image of a step of the objective, counted by running one."""
+
+    with_gradient: Positive
+    without_gradient: NonNegativeInt
+
+
+class SpreadRecord(Spec):
+    """How far features of the test split are from collapse; see `rscl_bench.probes.spread`."""
+
+    std: NonNegativeFloat
+    effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
 class ProbeRecord(Spec):
     """One probe: the registered ``probe``, its task or None, and the size of its test split."""
 
@@ -216,6 +230,8 @@ class RunRecord(Spec):
         image_scores_digest: SHA-256 of the file with the score of every image; see
             `rscl_bench.results.image_scores`.
         seconds: Totals.
+        flops: Of the objective; None where they were not counted.
+        spread: By probe, in the rows of ``scores``; None where it was not measured.
     """
 
     format: Literal[2]
@@ -230,6 +246,8 @@ class RunRecord(Spec):
     continual: ContinualRecord
     image_scores_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     seconds: Seconds
+    flops: FlopsRecord | None = None
+    spread: tuple[dict[str, SpreadRecord], ...] | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "RunRecord":
@@ -255,6 +273,8 @@ def make_record(
     pixel_statistics: Mapping[str, ProbeScore],
     image_scores_digest: str,
     seconds: Seconds,
+    flops: FlopsRecord | None = None,
+    spread: Sequence[Mapping[str, SpreadRecord]] | None = None,
 ) -> RunRecord:
     """Return a checked record with its id and continual metrics filled in.
 
@@ -268,6 +288,8 @@ def make_record(
         pixel_statistics: By probe.
         image_scores_digest: SHA-256 of the file with the score of every image.
         seconds: Totals.
+        flops: Of the objective.
+        spread: By probe, in the rows of ``scores``.
 
     Returns:
         The record.
@@ -289,6 +311,8 @@ def make_record(
             continual=ContinualRecord(**continual_of(tasks, probes, scores)),
             image_scores_digest=image_scores_digest,
             seconds=seconds,
+            flops=flops,
+            spread=None if spread is None else tuple(dict(row) for row in spread),
         )
     except ValidationError as error:
         raise ArtefactError(f"The run's results contradict each other: {_first(error)}.") from error

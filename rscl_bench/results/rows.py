@@ -59,6 +59,8 @@ class Row:
         images_per_second: Mean over seeds of images by seconds of all tasks that trained; None for
             a lower reference.
         trainable: Trained parameters; None for a lower reference.
+        gflops: With and without gradient per image of a step of the objective, 10⁹; None for a
+            lower reference, or where a run's were not counted.
         reference: ``lower`` where nothing was trained, ``upper`` where all was trained in the first
             task, None for a continual method.
     """
@@ -71,6 +73,7 @@ class Row:
     training_hours: float | None = None
     images_per_second: float | None = None
     trainable: int | None = None
+    gflops: tuple[float, float] | None = None
     reference: Literal["lower", "upper"] | None = None
 
     def contrast(self, probe: str) -> Contrast:
@@ -136,8 +139,17 @@ def _method_row(key: RowKey, items: list[Loaded]) -> Row:
         training_hours=fmean(hours),
         images_per_second=fmean(_images_per_second(record) for record in records),
         trainable=records[0].parameters.trainable,
+        gflops=_gflops(records),
         reference="upper" if all(all_at_once) else None,
     )
+
+
+def _gflops(records: Sequence[RunRecord]) -> tuple[float, float] | None:
+    counted = [record.flops for record in records if record.flops is not None]
+    if len(counted) < len(records):
+        return None
+    with_gradient = fmean(flops.with_gradient for flops in counted)
+    return with_gradient / 1e9, fmean(flops.without_gradient for flops in counted) / 1e9
 
 
 def _images_per_second(record: RunRecord) -> float:

@@ -30,7 +30,13 @@ from rscl_bench.results.statistics import RESAMPLES, Interval
 
 _ABSENT = "–"
 _TEXT = ("method", "precision", "device", "separated above")
-_COST_FIELDS = ("training_hours", "images_per_second", "trainable_parameters")
+_COST_FIELDS = (
+    "training_hours",
+    "images_per_second",
+    "trainable_parameters",
+    "gflops_with_gradient",
+    "gflops_without_gradient",
+)
 
 
 @dataclass(frozen=True)
@@ -303,6 +309,7 @@ def _cost(row: Row) -> list[str]:
         _significant(row.training_hours),
         _significant(row.images_per_second),
         "" if row.trainable is None else str(row.trainable),
+        *(_significant(value) for value in row.gflops or (None, None)),
     ]
 
 
