@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.data.tile_store import TileStore
+from rscl_bench.data.views import View
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.objectives.base import Objective, Output
 from rscl_bench.spec import Spec
@@ -230,7 +231,7 @@ class NoParams(Spec):
 
 
 class TwoViews(Objective):
-    views = 2
+    views = (View(), View())
 
     def __init__(self, encoder: Any):
         super().__init__(NoParams(), encoder)

@@ -80,7 +80,7 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
 
     Attributes:
         Params: What a recipe may set.
-        needs: Attributes that the objective must have, checked before training.
+        needs: Attributes of the objective that must be true, checked before training.
         plain_first_task: Whether the first task is plain training of the objective, to the last
             bit.
         head: Modules that are trained along with the objective, or None.

@@ -1,15 +1,17 @@
 """CaSSLe: the state of the last task is predicted with the objective's own kind of loss."""
 
-from typing import Annotated
+import copy
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-import torch.nn.functional as F
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive, Spec
-from rscl_bench.strategies.base import Context
-from rscl_bench.strategies.distillation import Distillation
+from rscl_bench.strategies.base import Context, Strategy, Trainer
 
 
 class CaSSLeParams(Spec):
@@ -24,21 +26,32 @@ class CaSSLeParams(Spec):
     hidden_dim: Positive = 2048
 
 
-class CaSSLe(Distillation):
-    """From the second task on, adds λ · MSE(g(pool e_t(x)), pool e_{t−1}(x)).
+class Past(nn.Module):
+    """Encoder and projector as they were at the end of the last task, frozen."""
 
-    Fini et al. (2022), "Self-Supervised Models are Continual Learners", Section 5: the distillation
-    is the objective's own loss between predicted and old state. For a masked autoencoder, whose
-    loss is a squared error and which has no projector, that is the squared error of pooled
-    features. g: D → hidden, BN, ReLU, → D; it persists across tasks.
+    def __init__(self, encoder: Encoder, projector: nn.Module):
+        super().__init__()
+        self.encoder, self.projector = copy.deepcopy((encoder, projector))
+        self.requires_grad_(False).eval()
+
+
+class CaSSLe(Strategy):
+    """From the second task on, adds λ · L(g(z), z̄) between projections now and then.
+
+    Fini et al. (2022), "Self-Supervised Models are Continual Learners", Section 5: z is the
+    projection of each view and z̄ that of the encoder and projector at the end of the last task,
+    frozen. L is the objective's own kind of loss, its ``distil``; g: P → hidden, BN, ReLU, → P
+    persists across tasks. Small crops are left out.
     """
 
     Params = CaSSLeParams
 
     def __init__(self, params: CaSSLeParams, context: Context):
         super().__init__(params, context)
-        self.weight = params.weight
-        width, hidden = self.student.feature_dim, params.hidden_dim
+        self.params = params
+        self.objective = context.objective
+        self.past: Past | None = None
+        width, hidden = self.objective.projected_dim, params.hidden_dim
         with seeded(context.seed, "cassle predictor"):
             head = nn.Sequential(
                 nn.Linear(width, hidden),
@@ -48,6 +61,44 @@ class CaSSLe(Distillation):
             )
         self.head = head.to(context.device)
 
-    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the mean squared error."""
-        return F.mse_loss(student, teacher)
+    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+        """Add the distillation."""
+        if self.past is None:
+            return
+        assert self.head is not None
+        whole = [number for number, view in enumerate(self.objective.views) if view.size == 1]
+        now = self._projected(strategy)
+        predicted = [self.head(now[number]).float() for number in whole]
+        with torch.no_grad():
+            past = [self._past(strategy.views[number]).float() for number in whole]
+        with torch.autocast(past[0].device.type, enabled=False):  # losses are fp32
+            loss = self.objective.distil(predicted, past)
+        strategy.loss = strategy.loss + self.params.weight * loss
+
+    def _projected(self, strategy: Trainer) -> Sequence[Tensor]:
+        output, objective = strategy.mb_output, self.objective
+        if output.projected:
+            return output.projected
+        pooled = (objective.encoder.pool(one, objective.feature) for one in output.encoded)
+        return [objective.projector(one) for one in pooled]
+
+    def _past(self, view: Tensor) -> Tensor:
+        assert self.past is not None
+        encoder = self.past.encoder
+        projected: Tensor = self.past.projector(encoder.pool(encoder(view), self.objective.feature))
+        return projected
+
+    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+        """Keep encoder and projector for the next task."""
+        self.past = Past(self.objective.encoder, self.objective.projector)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return encoder and projector of the last task."""
+        return {} if self.past is None else dict(self.past.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take them back."""
+        self.past = None
+        if state:
+            self.past = Past(self.objective.encoder, self.objective.projector)
+            self.past.load_state_dict(state)

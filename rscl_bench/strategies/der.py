@@ -76,6 +76,8 @@ class DER(Strategy):
     def _encode(self, strategy: Trainer, tiles: TaskTiles) -> Tensor:
         batch = self.context.protocol.training.batch_size
         task, indices = tiles
+        if not len(indices):  # a memory smaller than the number of tasks
+            return torch.zeros(0, self.encoder.feature_dim, device=self.context.device)
         with evaluating(self.encoder):
             features = [
                 self.encoder.pool(self.encoder(strategy.whole_views_of([(task, part)])))

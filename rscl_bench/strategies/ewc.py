@@ -39,7 +39,7 @@ class EWC(QuadraticPenalty):
     """
 
     Params = EWCParams
-    needs = ("per_image_loss",)
+    needs = ("same_parameters", "per_image_loss")
 
     def __init__(self, params: EWCParams, context: Context):
         super().__init__(params, context, params.weight)

@@ -20,6 +20,7 @@ class Joint(Strategy):
     """
 
     Params = JointParams
+    needs = ("same_parameters",)
     plain_first_task = False
 
     def before_training_exp(self, strategy: Trainer, **_: Any) -> None:

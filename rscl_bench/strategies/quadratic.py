@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class QuadraticPenalty(Strategy):
         slope: B.
         constant: c, a scalar.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("same_parameters",)
 
     def __init__(self, params: Spec, context: Context, weight: float):
         super().__init__(params, context)

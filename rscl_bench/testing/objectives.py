@@ -5,18 +5,32 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from rscl_bench import registry
+from rscl_bench.data.augment import whole_tiles
+from rscl_bench.data.views import view_size
 from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Moment, Objective, Output
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Component
-from rscl_bench.testing.tiny import TINY_BACKBONE, differing, recipe, state_of, tiny_spec
+from rscl_bench.testing.tiny import (
+    TINY_BACKBONE,
+    differing,
+    recipe,
+    start,
+    state_of,
+    tiny_spec,
+    train,
+)
 
 BATCH = 4
-#: Image size, patch size and bands; the first must work with every encoder.
+#: Tiles of a task that an objective may look at before it starts.
+SAMPLE = 64
+#: Image size, patch size (of the tiny ViT) and bands; the first must work with every encoder.
 SETTINGS = ((16, 8, 3), (24, 8, 1), (16, 4, 4), (16, 8, 12))
 
 
@@ -30,7 +44,8 @@ def check_objective(
     In every setting of image size, patch size and bands that the backbone itself takes, the loss is
     a finite scalar, there is one pooled feature per image and view, and gradients reach every
     trainable parameter of encoder and heads. Loss and gradients depend on weights, views and the
-    generator that is given, never on torch's global one; another seed gives another loss.
+    generator that is given, never on torch's global one; another seed gives another loss. Training
+    goes on to the same bits from the objective's saved state, which passes through safetensors.
 
     Args:
         name: Registered name, or ``file.py:Class``.
@@ -63,6 +78,23 @@ def check_objective(
             f"{where}: another seed gave the same loss, {float(first.loss)!r}."
         )
 
+    _check_state(name, objective, backbone)
+
+
+def _check_state(name: str, objective: Mapping[str, Any], backbone: Mapping[str, Any]) -> None:
+    spec = tiny_spec(recipe(objective), backbone=backbone)
+    template = start(spec)
+    train(template, [0])
+    state = {key: value.contiguous() for key, value in state_of(template.model).items()}
+    fresh = build_objective(spec, torch.device("cpu"))
+    fresh.load_state_dict(load_safetensors(save_safetensors(state)))
+    (expected,), (resumed,) = train(template, [1]), train(start(spec, objective=fresh), [1])
+    lost = differing(expected, resumed)
+    assert not lost, (
+        f"'{name}' goes on differently in the second task after its state was saved and loaded "
+        f"({', '.join(lost[:3])}); keep all that outlives a task in parameters or buffers."
+    )
+
 
 def _build(
     objective: Mapping[str, Any],
@@ -76,7 +108,7 @@ def _build(
     """Return the objective, or None where the backbone itself cannot take the setting."""
     encoder_class = registry.load("backbones", backbone["name"])
     shape = dict(backbone)
-    if "patch_size" in encoder_class.Params.model_fields:
+    if backbone == TINY_BACKBONE:
         shape["patch_size"] = patch_size
     spec = tiny_spec(
         recipe(objective), seed=seed, bands=bands, image_size=image_size, backbone=shape
@@ -96,11 +128,19 @@ def _step(
     """Run one step of a copy, whose queues and moving averages are therefore as new."""
     fresh = copy.deepcopy(objective).train()
     pixels = torch_generator("cpu", seed, "pixels")
-    views = [
-        torch.randn(BATCH, bands, image_size, image_size, generator=pixels)
-        for _ in range(objective.views)
-    ]
+    multiple = objective.encoder.multiple
+    sizes = [view_size(view, image_size, multiple) for view in objective.views]
+    views = [torch.randn(BATCH, bands, size, size, generator=pixels) for size in sizes]
+
+    def sample(count: int) -> list[Tensor]:
+        shown = torch_generator("cpu", seed, "sample")
+        shape = (min(count, SAMPLE), bands)
+        return [torch.randn(*shape, size, size, generator=shown) for size in sizes]
+
     with seeded(global_seed, "global"):
+        fresh.before_task(0, sample)
+        whole = [whole_tiles(BATCH, image_size, image_size, torch.device("cpu")) for _ in sizes]
+        fresh.before_step(Moment(0, 0, 10, 2, [(0, torch.arange(BATCH))], whole))
         output = fresh(views, torch_generator("cpu", seed, "objective"))
         output.loss.backward()
     output = Output(output.loss.detach(), tuple(encoded.detach() for encoded in output.encoded))
@@ -112,8 +152,8 @@ def _check_output(where: str, objective: Objective, output: Output) -> None:
     loss = output.loss
     assert loss.shape == (), f"{where}: the loss is {list(loss.shape)}, not a scalar."
     assert torch.isfinite(loss), f"{where}: the loss is {float(loss)}."
-    assert len(output.encoded) == objective.views, (
-        f"{where}: {len(output.encoded)} encoded views for {objective.views} views."
+    assert len(output.encoded) == len(objective.views), (
+        f"{where}: {len(output.encoded)} encoded views for {len(objective.views)} views."
     )
     expected = [BATCH, objective.encoder.feature_dim]
     for encoded in output.encoded:

@@ -12,7 +12,7 @@ from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.data.stream import make_stream
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.declarations import load_method
-from rscl_bench.engine.probing import normalisation_of
+from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.objectives.base import Objective
@@ -134,7 +134,10 @@ def start(
     return SelfSupervisedTemplate(
         objective=model,
         stores=used,
-        normalisations=[normalisation_of(store, spec.protocol) for store in used],
+        archives=[
+            archive_of(store, task.bands, spec.protocol)
+            for store, task in zip(used, spec.scenario.tasks, strict=True)
+        ],
         strategies=build_strategies(spec, model, device),
         protocol=spec.protocol,
         seed=spec.seed,
