@@ -1,0 +1,61 @@
+"""Barlow Twins (Zbontar et al. 2021, "Self-Supervised Learning via Redundancy Reduction")."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from lightly.loss import BarlowTwinsLoss
+from pydantic import Field
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.objectives.embedding import (
+    BYOL_VIEWS,
+    JointEmbedding,
+    in_fp32,
+    mlp,
+    over_views,
+)
+from rscl_bench.spec import Positive, Spec
+
+
+class BarlowTwinsParams(Spec):
+    """Views, projector and loss.
+
+    Attributes:
+        first_view: How the first view is made.
+        second_view: How the second view is made.
+        redundancy: λ, weight of the off-diagonal correlations.
+        hidden_dim: Width of both hidden layers of the projector.
+        output_dim: Width of the projections.
+        feature: What is projected: mean patch token, or class token.
+    """
+
+    first_view: View = BYOL_VIEWS[0]
+    second_view: View = BYOL_VIEWS[1]
+    redundancy: Annotated[float, Field(ge=0)] = 0.005
+    hidden_dim: Positive = 8192
+    output_dim: Positive = 8192
+    feature: Pool = "patches"
+
+
+class BarlowTwins(JointEmbedding):
+    """Brings the correlation matrix of two views' projections close to the identity (Eq. 1)."""
+
+    Params = BarlowTwinsParams
+
+    def __init__(self, params: BarlowTwinsParams, encoder: Encoder):
+        hidden, width = params.hidden_dim, params.output_dim
+        # A bias of the output is taken out again by the loss.
+        projector = mlp(encoder.feature_dim, hidden, hidden, width, last_bias=False)
+        views = (params.first_view, params.second_view)
+        super().__init__(params, encoder, views, projector, width, params.feature)
+        self.loss = BarlowTwinsLoss(params.redundancy)
+
+    def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
+        """Return Σ (1 − c_ii)² + λ Σ c_ij² of both views."""
+        return in_fp32(self.loss, *projected)
+
+    def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
+        """Return the same of predicted and past projections, averaged over views."""
+        return over_views(self.loss, predicted, past)

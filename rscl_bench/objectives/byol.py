@@ -1,0 +1,75 @@
+"""BYOL (Grill et al. 2020, "Bootstrap your own latent")."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.objectives.base import Moment
+from rscl_bench.objectives.embedding import (
+    BYOL_VIEWS,
+    TaughtEmbedding,
+    in_fp32,
+    mlp,
+    over_views,
+)
+from rscl_bench.objectives.momentum import cosine_to_one
+from rscl_bench.spec import Fraction, Positive, Spec
+
+
+class BYOLParams(Spec):
+    """Views, heads and teacher.
+
+    Attributes:
+        first_view: How the first view is made.
+        second_view: How the second view is made.
+        hidden_dim: Hidden width of projector and predictor.
+        output_dim: Width of the projections.
+        momentum: Of the teacher at the start of a task; it rises to 1.
+        feature: What is projected: mean patch token, or class token.
+    """
+
+    first_view: View = BYOL_VIEWS[0]
+    second_view: View = BYOL_VIEWS[1]
+    hidden_dim: Positive = 4096
+    output_dim: Positive = 256
+    momentum: Fraction = 0.99
+    feature: Pool = "patches"
+
+
+class BYOL(TaughtEmbedding):
+    """Predicts a momentum teacher's projection of one view from the other (Eq. 2)."""
+
+    Params = BYOLParams
+    momentum = True
+
+    def __init__(self, params: BYOLParams, encoder: Encoder):
+        widths = (params.hidden_dim, params.output_dim)
+        projector = mlp(encoder.feature_dim, *widths)
+        views = (params.first_view, params.second_view)
+        super().__init__(params, encoder, views, projector, params.output_dim, params.feature)
+        self.params = params
+        self.predictor = mlp(params.output_dim, *widths)
+
+    def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
+        """Return 2 − 2 cos of prediction and teacher, both ways, averaged over images."""
+        targets = [self.taught(view) for view in views]
+        predicted = [self.predictor(one) for one in projected]
+        pairs = zip(predicted, reversed(targets), strict=True)
+        return torch.stack([in_fp32(byol_loss, *pair) for pair in pairs]).sum()
+
+    def after_update(self, moment: Moment) -> None:
+        """Let the teacher follow."""
+        self.teach(cosine_to_one(self.params.momentum, moment.progress))
+
+    def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
+        """Return 2 − 2 cos, averaged over views."""
+        return over_views(byol_loss, predicted, past)
+
+
+def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return 2 − 2 cos(predicted, target), averaged over the batch ``[B, P]`` (Eq. 2)."""
+    return (2 - 2 * F.cosine_similarity(predicted, target)).mean()

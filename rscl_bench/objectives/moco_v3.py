@@ -1,0 +1,86 @@
+"""MoCo v3 (Chen et al. 2021, "An Empirical Study of Training Self-Supervised ViTs")."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.vit import ViT
+from rscl_bench.objectives.base import Moment
+from rscl_bench.objectives.embedding import (
+    BYOL_VIEWS,
+    TaughtEmbedding,
+    Temperature,
+    contrast,
+    distil_by_contrast,
+    in_fp32,
+    mlp,
+)
+from rscl_bench.objectives.momentum import cosine_to_one
+from rscl_bench.spec import Fraction, Positive, Spec
+
+
+class MoCoV3Params(Spec):
+    """Views, heads, teacher and loss.
+
+    Attributes:
+        first_view: How the first view is made.
+        second_view: How the second view is made.
+        temperature: τ.
+        momentum: Of the teacher at the start of a task; it rises to 1.
+        freeze_patches: Whether a ViT's patch embedding keeps its initial weights (Section 4).
+        hidden_dim: Hidden width of projector and predictor.
+        output_dim: Width of the projections.
+        feature: What is projected: mean patch token, or class token.
+    """
+
+    first_view: View = BYOL_VIEWS[0]
+    second_view: View = BYOL_VIEWS[1]
+    temperature: Temperature = 0.2
+    momentum: Fraction = 0.99
+    freeze_patches: bool = True
+    hidden_dim: Positive = 4096
+    output_dim: Positive = 256
+    feature: Pool = "patches"
+
+
+class MoCoV3(TaughtEmbedding):
+    """Tells a momentum teacher's key of the other view from those of the batch (Algorithm 1).
+
+    Projector and predictor are those of the authors' ViT: three and two layers, all with batch
+    normalisation.
+    """
+
+    Params = MoCoV3Params
+    momentum = True
+    negatives = True
+
+    def __init__(self, params: MoCoV3Params, encoder: Encoder):
+        hidden, width = params.hidden_dim, params.output_dim
+        projector = mlp(encoder.feature_dim, hidden, hidden, width, last_norm=True)
+        views = (params.first_view, params.second_view)
+        super().__init__(params, encoder, views, projector, width, params.feature)
+        self.params = params
+        self.predictor = mlp(width, hidden, width, last_norm=True)
+        if params.freeze_patches and isinstance(encoder, ViT):
+            encoder.masked_vit.vit.patch_embed.requires_grad_(False)
+
+    def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
+        """Return 2τ times the contrast of predictions with keys, both ways, summed."""
+        keys = [self.taught(view) for view in views]
+        queries = [self.predictor(one) for one in projected]
+        loss = partial(contrast, temperature=self.params.temperature)
+        pairs = zip(queries, reversed(keys), strict=True)
+        both = torch.stack([in_fp32(loss, *pair) for pair in pairs]).sum()
+        return 2 * self.params.temperature * both
+
+    def after_update(self, moment: Moment) -> None:
+        """Let the teacher follow."""
+        self.teach(cosine_to_one(self.params.momentum, moment.progress))
+
+    def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
+        """Return the contrast of predicted and past projections; see `distil_by_contrast`."""
+        return distil_by_contrast(predicted, past)

@@ -1,0 +1,62 @@
+"""VICReg (Bardes et al. 2022, "Variance-Invariance-Covariance Regularization ...")."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from lightly.loss import VICRegLoss
+from pydantic import Field
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.objectives.embedding import BYOL_VIEWS, JointEmbedding, in_fp32, mlp
+from rscl_bench.spec import Positive, Spec
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class VICRegParams(Spec):
+    """Views, projector and loss.
+
+    Attributes:
+        first_view: How the first view is made.
+        second_view: How the second view is made.
+        invariance: λ.
+        variance: μ.
+        covariance: ν.
+        hidden_dim: Width of both hidden layers of the projector.
+        output_dim: Width of the projections.
+        feature: What is projected: mean patch token, or class token.
+    """
+
+    first_view: View = BYOL_VIEWS[0]
+    second_view: View = BYOL_VIEWS[1]
+    invariance: Weight = 25.0
+    variance: Weight = 25.0
+    covariance: Weight = 1.0
+    hidden_dim: Positive = 8192
+    output_dim: Positive = 8192
+    feature: Pool = "patches"
+
+
+class VICReg(JointEmbedding):
+    """Brings two views together while every dimension varies and none repeats another (Eq. 6)."""
+
+    Params = VICRegParams
+
+    def __init__(self, params: VICRegParams, encoder: Encoder):
+        hidden, width = params.hidden_dim, params.output_dim
+        # No term of the loss depends on a bias of the output.
+        projector = mlp(encoder.feature_dim, hidden, hidden, width, last_bias=False)
+        views = (params.first_view, params.second_view)
+        super().__init__(params, encoder, views, projector, width, params.feature)
+        self.params = params
+        self.loss = VICRegLoss(params.invariance, params.variance, params.covariance)
+
+    def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
+        """Return the weighted sum of invariance, variance and covariance."""
+        return in_fp32(self.loss, *projected)
+
+    def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
+        """Return the weighted invariance term of predicted and past projections."""
+        return self.params.invariance * super().distil(predicted, past)
