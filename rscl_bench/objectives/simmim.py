@@ -1,0 +1,85 @@
+"""SimMIM (Xie et al. 2022, "SimMIM: A Simple Framework for Masked Image Modeling")."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from lightly.models import utils
+from pydantic import Field
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.masking import (
+    Masked,
+    Ratio,
+    draw_singly,
+    enlarged,
+    mask_of,
+    maskable,
+    nearest_divisor,
+    refuse_all_or_none,
+)
+from rscl_bench.spec import Spec
+
+
+class SimMIMParams(Spec):
+    """View and masking (Xie et al. 2022, Section 4.1).
+
+    Attributes:
+        view: How an image is seen.
+        mask_ratio: Share of mask units that are hidden, rounded up to whole units.
+        mask_unit: Side of a mask unit as a share of the image's side; what is nearest to it of
+            whole cells that tile the image is taken. The paper's is 32 of 224 pixels.
+    """
+
+    view: View = View(min_scale=0.67)
+    mask_ratio: Ratio = 0.6
+    mask_unit: Annotated[float, Field(gt=0, lt=1)] = 1 / 7
+
+
+class SimMIM(Masked):
+    """Predicts the pixels of hidden mask units, all by one linear layer (Section 3)."""
+
+    Params = SimMIMParams
+
+    def __init__(self, params: SimMIMParams, encoder: Encoder):
+        encoder = maskable(encoder, "simmim")
+        super().__init__(params, encoder, params.view, encoder.place**2 * encoder.channels)
+        self.params = params
+
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+        """Return the mean absolute error of hidden pixels; see `Objective.forward`."""
+        (images,) = views
+        hidden = self.draw(len(images), images.shape[-1], generator)
+        encoded = self.encode(images, hidden)
+        predicted = self.reconstruct(encoded).float()
+        pixels = enlarged(hidden, images.shape[-1])[:, None]
+        error = (predicted - images).abs().where(pixels, 0.0)
+        loss = error.sum() / (pixels.sum() * images.shape[1])
+        return Output(loss, (encoded,))
+
+    def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
+        """Return which mask units are hidden, ``[B, n, n]`` bool.
+
+        Args:
+            count: Number of images B.
+            image_size: Side of an image in pixels.
+            generator: Source of randomness.
+
+        Raises:
+            SpecError: If all units would be hidden.
+        """
+        cells = image_size // self.encoder.cell
+        side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
+        wanted = math.ceil(self.params.mask_ratio * side**2)
+        wanted = refuse_all_or_none(wanted, side**2, "mask units")
+        return mask_of(draw_singly(count, side**2, wanted, generator), side)
+
+    def reconstruct(self, encoded: Tensor) -> Tensor:
+        """Predict the pixels of every place, ``[B, C, H, W]``."""
+        pixels = self.predict(self.at_places(encoded))
+        images: Tensor = utils.unpatchify(pixels, self.encoder.place, self.encoder.channels)
+        return images
