@@ -1,0 +1,71 @@
+"""DINOv2 (Oquab et al. 2024, "DINOv2: Learning Robust Visual Features without Supervision")."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from lightly.loss import KoLeoLoss
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from rscl_bench.data.views import View
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.dino import crops
+from rscl_bench.objectives.embedding import in_fp32
+from rscl_bench.objectives.ibot import IBOT, IBOTParams
+from rscl_bench.spec import Fraction, Positive
+
+_VIEWS = crops((0.32, 1.0), (0.05, 0.32))
+
+
+class DINOv2Params(IBOTParams):
+    """iBOT's with the defaults of the authors' code, and KoLeo (Oquab et al. 2024, Section 4).
+
+    Attributes:
+        masked: Share of the global views of a batch that are masked.
+        koleo_weight: Weight of the KoLeo loss of each global view.
+    """
+
+    first_view: View = _VIEWS[0]
+    second_view: View = _VIEWS[1]
+    local_view: View = _VIEWS[2]
+    local_views: NonNegativeInt = 8
+    prototypes: Positive = 65536
+    momentum: Fraction = 0.992
+    min_block: Positive = 4
+    koleo_weight: Annotated[float, Field(ge=0)] = 0.1
+
+
+class DINOv2(IBOT):
+    """iBOT with stratified masks, and features that are spread evenly (KoLeo)."""
+
+    Params = DINOv2Params
+    params: DINOv2Params
+
+    def __init__(self, params: DINOv2Params, encoder: Encoder):
+        super().__init__(params, encoder)
+        self.koleo = KoLeoLoss()
+
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+        """Return iBOT's losses and KoLeo of both global views; see `Objective.forward`."""
+        output = super().forward(views, generator)
+        features = [self.encoder.pool(one, self.feature) for one in output.encoded[:2]]
+        koleo = torch.stack([in_fp32(self.koleo, one) for one in features]).sum()
+        loss = output.loss + self.params.koleo_weight * koleo
+        return Output(loss, output.encoded, output.projected)
+
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """Return which places are hidden: views in random order, shares in equal steps."""
+        params, device = self.params, generator.device
+        masked = int(count * params.masked)
+        jitter = torch.rand(count, generator=generator, device=device)
+        place = torch.randperm(count, generator=generator, device=device)
+        step = (params.most_mask - params.least_mask) / max(masked, 1)
+        shares = (params.least_mask + (place + jitter) * step).where(place < masked, 0.0)
+        return self.blocks(shares, side, generator)
+
+    def taught_places(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's logits at hidden places, which the centre follows too."""
+        logits: Tensor = self.teacher_projector(features[hidden])
+        return logits, logits

@@ -1,0 +1,76 @@
+"""DINOv3 (Siméoni et al. 2025, "DINOv3"): DINOv2 with Gram anchoring."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.base import Output, Sample
+from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
+from rscl_bench.objectives.embedding import in_fp32
+from rscl_bench.objectives.ibot import places
+from rscl_bench.objectives.momentum import momentum_copy
+from rscl_bench.objectives.self_distillation import Centring
+
+
+class DINOv3Params(DINOv2Params):
+    """DINOv2's, Sinkhorn targets and Gram anchoring (Siméoni et al. 2025, Sections 3.2 and 4).
+
+    Attributes:
+        gram_weight: Weight of the Gram loss.
+    """
+
+    centring: Centring = "sinkhorn"
+    gram_weight: Annotated[float, Field(ge=0)] = 2.0
+
+
+class DINOv3(DINOv2):
+    """DINOv2 that keeps how alike the places of an image are (Gram anchoring, Eq. 2).
+
+    The Gram teacher is the momentum teacher at the end of the last task; the paper takes an early
+    one of the same training. There is none in the first task.
+    """
+
+    Params = DINOv3Params
+    params: DINOv3Params
+
+    def __init__(self, params: DINOv3Params, encoder: Encoder):
+        super().__init__(params, encoder)
+        self.gram_teacher = momentum_copy(encoder)
+        self.anchored = False
+
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+        """Return DINOv2's losses and, from the second task on, the Gram loss."""
+        output = super().forward(views, generator)
+        if not self.anchored:
+            return output
+        with torch.no_grad():
+            past = places(self.gram_teacher, self.gram_teacher(torch.cat([*views[:2]])))
+        now = torch.cat([places(self.encoder, one) for one in output.encoded[:2]])
+        loss = output.loss + self.params.gram_weight * in_fp32(gram_loss, now, past)
+        return Output(loss, output.encoded, output.projected)
+
+    def before_task(self, task: int, sample: Sample) -> None:
+        """Anchor from the second task on."""
+        super().before_task(task, sample)
+        self.anchored = task > 0
+
+    def after_task(self, task: int) -> None:
+        """Keep the momentum teacher."""
+        super().after_task(task)
+        self.gram_teacher.load_state_dict(self.teacher.state_dict())
+
+
+def gram_loss(now: Tensor, past: Tensor) -> Tensor:
+    """Return the squared difference of cosines between places, averaged over pairs and images.
+
+    Args:
+        now: ``[B, N, D]`` float32.
+        past: The same of the Gram teacher.
+    """
+    now, past = F.normalize(now, dim=-1), F.normalize(past, dim=-1)
+    return F.mse_loss(now @ now.transpose(1, 2), past @ past.transpose(1, 2))
