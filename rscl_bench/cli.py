@@ -249,7 +249,10 @@ def list_names() -> None:
         ]
         print_names(declaration, rows)
     for kind in registry.BUILTIN:
-        print_names(kind, [(name, e.summary) for name, e in registry.entries(kind).items()])
+        known = registry.entries(kind)
+        for family in sorted({entry.family for entry in known.values()}):
+            rows = [(name, e.summary) for name, e in known.items() if e.family == family]
+            print_names(f"{kind}, {family}" if family else kind, rows)
 
 
 @app.command()

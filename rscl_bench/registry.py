@@ -21,18 +21,113 @@ Kind = Literal["objectives", "strategies", "probes", "datasets", "backbones"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name: where its object is (``module:attribute``) and one line on it."""
+    """A registered name: where its object is (``module:attribute``), one line on it, its family."""
 
     target: str
     summary: str
+    family: str = ""
 
 
 BUILTIN: dict[Kind, dict[str, Entry]] = {
     "backbones": {
+        "resnet": Entry("rscl_bench.models.resnet:ResNet", "residual network (timm)"),
+        "swin": Entry("rscl_bench.models.swin:Swin", "Swin transformer (timm)"),
         "vit": Entry("rscl_bench.models.vit:ViT", "vision transformer (timm)"),
     },
     "objectives": {
-        "mae": Entry("rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)"),
+        "barlow-twins": Entry(
+            "rscl_bench.objectives.barlow_twins:BarlowTwins",
+            "decorrelates dimensions across views (Zbontar et al. 2021)",
+            "regularisation",
+        ),
+        "beit": Entry(
+            "rscl_bench.objectives.beit:BEiT",
+            "predicts visual tokens of hidden blocks (Bao et al. 2022)",
+            "masked",
+        ),
+        "byol": Entry(
+            "rscl_bench.objectives.byol:BYOL",
+            "self-distillation (Grill et al. 2020)",
+            "distillation",
+        ),
+        "cmid": Entry(
+            "rscl_bench.objectives.cmid:CMID",
+            "reconstructs, contrasts and distils masked views (Muhtar et al. 2023)",
+            "hybrid",
+        ),
+        "deepcluster-v2": Entry(
+            "rscl_bench.objectives.deepcluster_v2:DeepClusterV2",
+            "predicts clusters of the last epoch's embeddings (Caron et al. 2020)",
+            "clustering",
+        ),
+        "dino": Entry(
+            "rscl_bench.objectives.dino:DINO",
+            "self-distillation over prototypes (Caron et al. 2021)",
+            "distillation",
+        ),
+        "dinov2": Entry(
+            "rscl_bench.objectives.dinov2:DINOv2",
+            "self-distillation of views and hidden patches (Oquab et al. 2024)",
+            "distillation",
+        ),
+        "dinov3": Entry(
+            "rscl_bench.objectives.dinov3:DINOv3",
+            "self-distillation with Gram anchoring (Siméoni et al. 2025)",
+            "distillation",
+        ),
+        "i-jepa": Entry(
+            "rscl_bench.objectives.ijepa:IJEPA",
+            "predicts a momentum encoder's tokens of hidden blocks (Assran et al. 2023)",
+            "hybrid",
+        ),
+        "ibot": Entry(
+            "rscl_bench.objectives.ibot:IBOT",
+            "self-distillation of views and hidden patches (Zhou et al. 2022)",
+            "hybrid",
+        ),
+        "mae": Entry(
+            "rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)", "masked"
+        ),
+        "maskfeat": Entry(
+            "rscl_bench.objectives.maskfeat:MaskFeat",
+            "predicts gradient histograms of hidden blocks (Wei et al. 2022)",
+            "masked",
+        ),
+        "moco-v2": Entry(
+            "rscl_bench.objectives.moco_v2:MoCoV2",
+            "contrastive learning with a queue of keys (Chen et al. 2020)",
+            "contrastive",
+        ),
+        "moco-v3": Entry(
+            "rscl_bench.objectives.moco_v3:MoCoV3",
+            "contrastive learning with a momentum teacher (Chen et al. 2021)",
+            "contrastive",
+        ),
+        "simclr": Entry(
+            "rscl_bench.objectives.simclr:SimCLR",
+            "contrastive learning (Chen et al. 2020)",
+            "contrastive",
+        ),
+        "simmim": Entry(
+            "rscl_bench.objectives.simmim:SimMIM",
+            "predicts hidden pixels (Xie et al. 2022)",
+            "masked",
+        ),
+        "swav": Entry(
+            "rscl_bench.objectives.swav:SwAV",
+            "predicts balanced codes of other views (Caron et al. 2020)",
+            "clustering",
+        ),
+        "tec": Entry(
+            "rscl_bench.objectives.tec:TEC",
+            "predicts features and attention of the last task's encoder (Gao et al. 2022)",
+            "hybrid",
+        ),
+        "vicreg": Entry(
+            "rscl_bench.objectives.vicreg:VICReg",
+            "keeps variance, removes covariance (Bardes et al. 2022)",
+            "regularisation",
+        ),
     },
     "strategies": {
         "cassle": Entry(

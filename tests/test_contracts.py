@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from joint_embeddings import SMALL as JOINT_EMBEDDINGS
 from torch import Tensor
 
 from rscl_bench import registry
@@ -22,7 +23,18 @@ from rscl_bench.testing import (
 from rscl_bench.testing.tiny import recipe
 
 SMALL: dict[str, dict[str, Any]] = {
+    **JOINT_EMBEDDINGS,
+    "beit": {"vocabulary": 16},
+    "cmid": {
+        "hidden_dim": 16,
+        "output_dim": 8,
+        "bottleneck_dim": 8,
+        "prototypes": 12,
+        "queue": 20,
+    },
+    "i-jepa": {"predictor_dim": 24, "predictor_depth": 2, "predictor_heads": 2},
     "mae": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "tec": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2, "target_depth": 1},
 }
 
 

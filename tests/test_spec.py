@@ -255,7 +255,7 @@ def test_assignment_is_typed(assignment: str, read: Callable[[RunSpec], bool]) -
         ("tasks=[]", "Unknown key of --set 'tasks'"),
         ("name=x", "Unknown key of --set 'name'"),
         ("backbone.patch=7", "did you mean 'patch_size'?"),
-        ("backbone.name=resnet", "Unknown backbone 'resnet'"),
+        ("backbone.name=restnet", "Unknown backbone 'restnet'"),
         ("objective=mae", "--set objective needs a parameter"),
         ("objective.norm_pix=1", "'norm_pix': Input should be a valid boolean."),
         ("objective.mask=0.5", "did you mean 'mask_ratio'?"),
