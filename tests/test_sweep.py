@@ -492,6 +492,16 @@ def test_live_table(finished: tuple[Path, Result], tmp_path: Path) -> None:
 # Whole
 
 
+def wait_for_training(runs: Path, method: str) -> None:
+    """Return as soon as a run has trained its first task, by what its log says."""
+    ends = time.monotonic() + 300
+    while time.monotonic() < ends:
+        if any("training task 1" in log.read_text() for log in runs.rglob(f"{method}/*/run.log")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{method} did not train its first task in 300 s")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_a_killed_sweep_goes_on_to_the_same_records(cache: Path, tmp_path: Path) -> None:
@@ -515,7 +525,7 @@ def test_a_killed_sweep_goes_on_to_the_same_records(cache: Path, tmp_path: Path)
     for line in process.stdout:
         if line.startswith("finetune seed 0: done"):
             break
-    time.sleep(10)  # into the training of the next
+    wait_for_training(tmp_path / "runs", "cosmae")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     process.communicate()
