@@ -8,13 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from two_views import TwoViews
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.data.tile_store import TileStore
-from rscl_bench.data.views import View
 from rscl_bench.engine.template import SelfSupervisedTemplate
-from rscl_bench.objectives.base import Objective, Output
-from rscl_bench.spec import Spec
 from rscl_bench.strategies.der import DER
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
 from rscl_bench.testing.tiny import State, differing, recipe
@@ -224,21 +222,6 @@ def test_pixels_are_fp32_under_autocast() -> None:
     plain = template.views_of(tiles, "test")[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(template.views_of(tiles, "test")[0], plain)
-
-
-class NoParams(Spec):
-    pass
-
-
-class TwoViews(Objective):
-    views = (View(), View())
-
-    def __init__(self, encoder: Any):
-        super().__init__(NoParams(), encoder)
-
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
-        encoded = [self.encoder(view) for view in views]
-        return Output((encoded[0] - encoded[1]).square().mean(), tuple(encoded))
 
 
 def test_two_views_are_averaged() -> None:

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from two_views import TwoViews
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.views import View
-from rscl_bench.objectives.base import Objective, Output
-from rscl_bench.spec import Spec
 from rscl_bench.strategies.cassle import CaSSLe
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import State, differing, recipe, state_of
@@ -285,21 +283,6 @@ def test_distance_is_fp32_under_autocast(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(owner, method, spy)
     train(template, [0, 1])
     assert seen == [(torch.float32, torch.float32, False, True)] * 4
-
-
-class NoParams(Spec):
-    pass
-
-
-class TwoViews(Objective):
-    views = (View(), View())
-
-    def __init__(self, encoder: Any):
-        super().__init__(NoParams(), encoder)
-
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
-        encoded = [self.encoder(view) for view in views]
-        return Output((encoded[0] - encoded[1]).square().mean(), tuple(encoded))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -385,3 +386,21 @@ def test_results_page_has_every_field_of_a_record() -> None:
 def test_readme_recipe_is_the_tested_one(examples: Path) -> None:
     (recipe,) = [c for _, language, c in blocks(read("README.md")) if language == "toml"]
     assert recipe == (examples / "mine.toml").read_text(encoding="utf-8")
+
+
+# leaderboards
+
+
+def test_published_tables_are_what_the_records_give(tmp_path: Path) -> None:
+    published = ROOT / "leaderboards"
+    # Scores of images are not published, only the intervals that were computed from them.
+    for path in published.rglob("image-intervals.jsonl"):
+        kept = tmp_path / path.relative_to(published)
+        kept.parent.mkdir(parents=True)
+        shutil.copy(path, kept)
+    result = call("leaderboard", "build", published / "records", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    built = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
+    assert len(built) >= 4
+    for name in built:
+        assert (published / name).read_bytes() == (tmp_path / name).read_bytes(), name

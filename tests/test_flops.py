@@ -51,6 +51,22 @@ def test_teacher_is_without_gradient() -> None:
     assert count_flops(model, 16).without_gradient == counter.get_total_flops() / 2
 
 
+def test_teachers_of_later_tasks_are_counted() -> None:
+    """Gram anchoring encodes both global views once more; TEC's base model sees the whole image."""
+    heads = {"hidden_dim": 16, "bottleneck_dim": 8, "prototypes": 12, "local_views": 0, "masked": 0}
+    without, anchored = (
+        count_flops(built({"name": name, **heads, "centring": "mean"}), 16).without_gradient
+        for name in ("dinov2", "dinov3")
+    )
+    encoder = built({"name": "mae"}).encoder
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        encoder(torch.randn(2, 3, 16, 16))
+    assert anchored - without == 2 * counter.get_total_flops() / 2
+    tec = {"name": "tec", "decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2}
+    assert count_flops(built(tec), 16).without_gradient >= counter.get_total_flops() / 2
+
+
 def test_model_stays_as_it_is() -> None:
     model = built(BYOL).eval()
     before, drawn = state_of(model), torch.random.get_rng_state()

@@ -59,9 +59,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_flops(objective: Objective, image_size: int) -> Flops:
     """Return the operations of a step of an objective, on the CPU in fp32; it stays as it is.
 
-    Counted are matrix products and convolutions, attention included, on random images in the first
-    task; augmentation, strategies and the update are not. What an objective draws, such as how much
-    is hidden, may change the count of a step a little.
+    Counted are matrix products and convolutions, attention included, on random images in the second
+    task, where an objective may have a teacher that the first has not; augmentation, strategies and
+    the update are not. What an objective draws, such as how much is hidden, may change the count of
+    a step a little.
 
     Args:
         objective: The objective.
@@ -79,8 +80,9 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
     counter = _Counter()
     # Torch's registry does not know every fused attention; as plain products it knows all.
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
-        model.before_task(0, lambda count: views(min(count, _SHOWN)))
-        model.before_step(Moment(0, 0, 1, 1, [(0, torch.arange(_BATCH))], crops))
+        for task in range(2):
+            model.before_task(task, lambda count: views(min(count, _SHOWN)))
+        model.before_step(Moment(1, 0, 1, 1, [(1, torch.arange(_BATCH))], crops))
         with counter:
             loss = model(views(_BATCH), generator).loss
             counter.backward = True

@@ -195,23 +195,8 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     strategies = build_strategies(spec, objective, device.torch)
     flops = count_flops(objective, spec.protocol.image_size)
     prober = _Prober(opened, objective.encoder)
+    template = _template(opened, objective, strategies, reporter)
     scores = [prober.scores()]
-
-    def on_step(task: int, step: int, steps: int, _loss: Tensor) -> None:
-        name = spec.scenario.tasks[task].name
-        reporter.progress(f"training task {task + 1} {name}", step, steps)
-
-    template = SelfSupervisedTemplate(
-        objective=objective,
-        stores=opened.stores,
-        archives=opened.archives,
-        strategies=strategies,
-        protocol=spec.protocol,
-        seed=spec.seed,
-        device=device.torch,
-        autocast=device.autocast,
-        on_step=on_step,
-    )
     peaks: list[int | None] = []
     for experience in make_stream(opened.stores).streams["train"]:
         if device.torch.type == "cuda":
@@ -247,6 +232,28 @@ def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunReco
     write_image_scores(images, folder / "record.json")
     records.write_record(record, folder / "record.json", force=True)
     return record
+
+
+def _template(
+    opened: Opened, objective: Objective, strategies: Sequence[Strategy], reporter: Reporter
+) -> SelfSupervisedTemplate:
+    spec = opened.spec
+
+    def on_step(task: int, step: int, steps: int, _loss: Tensor) -> None:
+        name = spec.scenario.tasks[task].name
+        reporter.progress(f"training task {task + 1} {name}", step, steps)
+
+    return SelfSupervisedTemplate(
+        objective=objective,
+        stores=opened.stores,
+        archives=opened.archives,
+        strategies=strategies,
+        protocol=spec.protocol,
+        seed=spec.seed,
+        device=opened.device.torch,
+        autocast=opened.device.autocast,
+        on_step=on_step,
+    )
 
 
 class _Prober:

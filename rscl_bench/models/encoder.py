@@ -48,6 +48,10 @@ class Encoder(nn.Module, ABC):
             SpecError: If this encoder cannot pool that way.
         """
 
+    def places(self, encoded: Tensor) -> Tensor:
+        """Return the features of all places, row by row, ``[B, N, D]``."""
+        return self.grid(encoded).flatten(2).transpose(1, 2)
+
     @abstractmethod
     def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
         """Encode images, a token added to what the first stage sees of some cells.

@@ -15,8 +15,13 @@ from rscl_bench.data.augment import Crops
 from rscl_bench.data.views import Share, View
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Moment, Objective, Output
-from rscl_bench.objectives.embedding import Temperature, distil_by_contrast, in_fp32, mlp
-from rscl_bench.objectives.ibot import places
+from rscl_bench.objectives.embedding import (
+    BYOL_COLOURS,
+    Temperature,
+    distil_by_contrast,
+    in_fp32,
+    mlp,
+)
 from rscl_bench.objectives.masking import (
     Ratio,
     draw_singly,
@@ -62,18 +67,14 @@ class CMIDParams(Spec):
     """
 
     first_view: View = View(min_scale=0.3)
-    second_view: View = View(
-        min_scale=0.3,
-        jitter=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.2,
-        hue=0.1,
-        blur=1.0,
-        noise=0.6,
-        noise_std=(10**0.5 / 255, 50**0.5 / 255),
-        solarise=0.2,
-        grey=0.2,
+    second_view: View = BYOL_COLOURS.model_copy(
+        update={
+            "min_scale": 0.3,
+            "blur": 1.0,
+            "noise": 0.6,
+            "noise_std": (10**0.5 / 255, 50**0.5 / 255),
+            "solarise": 0.2,
+        }
     )
     mask_ratio: Ratio = 0.6
     mask_unit: Annotated[float, Field(gt=0, lt=1)] = 1 / 7
@@ -143,8 +144,8 @@ class CMID(Objective):
         with torch.no_grad():
             taught = [self.teacher(view) for view in views]
         projected = tuple(self.projector(self.encoder.pool(one)) for one in encoded)
-        own = [places(self.encoder, one) for one in encoded]
-        theirs = [places(self.teacher, one) for one in taught]
+        own = [self.encoder.places(one) for one in encoded]
+        theirs = [self.teacher.places(one) for one in taught]
         pixels = [self.pixel_loss(*one) for one in zip(views, own, hidden, strict=True)]
         loss = torch.stack(pixels).mean() + self.global_loss(projected, taught)
         return Output(loss + self.local_loss(own, theirs), encoded, projected)

@@ -10,7 +10,7 @@ from torch import Tensor
 from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.objectives.base import Moment, Objective, Output
-from rscl_bench.objectives.embedding import by_size
+from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, by_size
 from rscl_bench.objectives.momentum import cosine_to_one, follow, momentum_copy
 from rscl_bench.objectives.self_distillation import (
     Centring,
@@ -22,10 +22,6 @@ from rscl_bench.objectives.self_distillation import (
     warmed_up,
 )
 from rscl_bench.spec import Fraction, Positive, Spec
-
-Temperature = Annotated[float, Field(gt=0)]
-
-_JITTER = View(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey=0.2)
 
 
 def crops(
@@ -39,7 +35,8 @@ def crops(
     """
 
     def view(scale: tuple[float, float], **changes: float) -> View:
-        return _JITTER.model_copy(update={"min_scale": scale[0], "max_scale": scale[1], **changes})
+        chosen = {"min_scale": scale[0], "max_scale": scale[1], **changes}
+        return BYOL_COLOURS.model_copy(update=chosen)
 
     return (
         view(global_scale, blur=1.0),

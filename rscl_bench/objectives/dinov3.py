@@ -12,7 +12,6 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Output, Sample
 from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
 from rscl_bench.objectives.embedding import in_fp32
-from rscl_bench.objectives.ibot import places
 from rscl_bench.objectives.momentum import momentum_copy
 from rscl_bench.objectives.self_distillation import Centring
 
@@ -49,8 +48,8 @@ class DINOv3(DINOv2):
         if not self.anchored:
             return output
         with torch.no_grad():
-            past = places(self.gram_teacher, self.gram_teacher(torch.cat([*views[:2]])))
-        now = torch.cat([places(self.encoder, one) for one in output.encoded[:2]])
+            past = self.gram_teacher.places(self.gram_teacher(torch.cat([*views[:2]])))
+        now = torch.cat([self.encoder.places(one) for one in output.encoded[:2]])
         loss = output.loss + self.params.gram_weight * in_fp32(gram_loss, now, past)
         return Output(loss, output.encoded, output.projected)
 

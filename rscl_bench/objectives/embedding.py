@@ -44,29 +44,12 @@ MOCO_V2_VIEW = View(
     grey=0.2,
     blur=0.5,
 )
-#: BYOL (Grill et al. 2020, Table 6), first and second view; MoCo v3, Barlow Twins and VICReg too.
+#: BYOL (Grill et al. 2020, Table 6), without crop and blur; DINO and CMID too.
+BYOL_COLOURS = View(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey=0.2)
+#: BYOL, first and second view; MoCo v3, Barlow Twins and VICReg too.
 BYOL_VIEWS = (
-    View(
-        min_scale=0.08,
-        jitter=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.2,
-        hue=0.1,
-        grey=0.2,
-        blur=1.0,
-    ),
-    View(
-        min_scale=0.08,
-        jitter=0.8,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.2,
-        hue=0.1,
-        grey=0.2,
-        blur=0.1,
-        solarise=0.2,
-    ),
+    BYOL_COLOURS.model_copy(update={"min_scale": 0.08, "blur": 1.0}),
+    BYOL_COLOURS.model_copy(update={"min_scale": 0.08, "blur": 0.1, "solarise": 0.2}),
 )
 
 

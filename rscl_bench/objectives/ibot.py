@@ -108,9 +108,9 @@ class IBOT(DINO):
             hidden: ``[2 B, side, side]`` bool.
         """
         hidden = hidden.flatten(1)
-        own = self.projector(places(self.encoder, masked)[hidden])
+        own = self.projector(self.encoder.places(masked)[hidden])
         with torch.no_grad():
-            taught, centred = self.taught_places(places(self.teacher, seen), hidden)
+            taught, centred = self.taught_places(self.teacher.places(seen), hidden)
         with torch.autocast(own.device.type, enabled=False):
             targets = self.place_targets(taught, self.temperature)
             each = cross_entropies(targets, own, self.params.student_temperature)
@@ -130,8 +130,3 @@ class IBOT(DINO):
         """
         logits: Tensor = self.teacher_projector(features)
         return logits[hidden], logits.flatten(0, 1)
-
-
-def places(encoder: Encoder, encoded: Tensor) -> Tensor:
-    """Return the features of all places, row by row, ``[B, N, D]``."""
-    return encoder.grid(encoded).flatten(2).transpose(1, 2)

@@ -60,10 +60,6 @@ class Masked(Objective):
         cells = images.shape[-1] // self.encoder.cell
         return self.encoder.forward_masked(images, enlarged(hidden, cells), self.token)
 
-    def at_places(self, encoded: Tensor) -> Tensor:
-        """Return the vectors of all places row by row, ``[B, N, D]``."""
-        return self.encoder.grid(encoded).flatten(2).transpose(1, 2)
-
 
 class BlockMaskingParams(Spec):
     """Blockwise masking (Bao et al. 2022, "BEiT", Algorithm 1).
@@ -94,7 +90,7 @@ class BlockMasked(Masked):
         side = images.shape[-1] // self.encoder.place
         places = self.draw(len(images), side, generator)
         encoded = self.encode(images, mask_of(places, side))
-        predicted = self.predict(utils.get_at_index(self.at_places(encoded), places))
+        predicted = self.predict(utils.get_at_index(self.encoder.places(encoded), places))
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 targets = self.targets(images, places)

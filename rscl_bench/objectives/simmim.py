@@ -80,6 +80,6 @@ class SimMIM(Masked):
 
     def reconstruct(self, encoded: Tensor) -> Tensor:
         """Predict the pixels of every place, ``[B, C, H, W]``."""
-        pixels = self.predict(self.at_places(encoded))
+        pixels = self.predict(self.encoder.places(encoded))
         images: Tensor = utils.unpatchify(pixels, self.encoder.place, self.encoder.channels)
         return images
