@@ -28,8 +28,8 @@ from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective, build_strategies
-from rscl_bench.engine.schedule import learning_rate
-from rscl_bench.engine.template import SelfSupervisedTemplate, weight_decay_groups
+from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.randomness import torch_generator
 from rscl_bench.resolve import resolve_run
 from rscl_bench.spec import RunSpec

@@ -222,8 +222,8 @@ def print_run(record: "RunRecord") -> None:
     for row in rows:
         cells = [row.name]
         for probe in probes:
-            score = row.scores[probe]
-            cells += [_percent(score.micro), _percent(score.macro)]
+            score = row.scores.get(probe)  # none of pixel statistics by a probe that trains
+            cells += ["–", "–"] if score is None else [_percent(score.micro), _percent(score.macro)]
         cells += [_number(row.train_seconds, 1), _number(row.images_per_second, 0)]
         table.add_row(*cells)
     # A pipe has no width of its own; a table cut at 80 columns could not be read by a program.

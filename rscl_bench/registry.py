@@ -172,6 +172,22 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
     },
     "probes": {
+        "encoder-adapter": Entry(
+            "rscl_bench.probes.adapters:EncoderAdapterProbe",
+            "trains an adapter over the blocks of a frozen encoder (Gao et al. 2022)",
+        ),
+        "fine-tuning": Entry(
+            "rscl_bench.probes.fine_tuning:FineTuning",
+            "trains a copy of the whole encoder, slower towards its input (He et al. 2022)",
+        ),
+        "input-adapter": Entry(
+            "rscl_bench.probes.adapters:InputAdapterProbe",
+            "trains the class token of a frozen encoder (Gao et al. 2022)",
+        ),
+        "linear": Entry(
+            "rscl_bench.probes.linear:LinearProbe",
+            "logistic regression of each label on frozen features",
+        ),
         "ml-knn": Entry(
             "rscl_bench.probes.ml_knn:MLkNNProbe",
             "multi-label k-nearest neighbours on frozen features (Zhang & Zhou 2007)",

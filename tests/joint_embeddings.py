@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.data.augment import whole_tiles
 from rscl_bench.engine.run import build_objective
-from rscl_bench.objectives.base import Objective
+from rscl_bench.objectives.base import Moment, Objective
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import State, recipe, state_of
@@ -157,3 +158,27 @@ def check_teacher(step: Step, momentum: float) -> None:
 
 def cosine_schedule(start: float, step: int) -> float:
     return 1 - (1 - start) * (math.cos(math.pi * step / 4) + 1) / 2
+
+
+def train_on_noise(objective: Any, steps: int = 40) -> Tensor:
+    """Train on noisy views of 32 images, which are returned: ``[32, 3, 16, 16]``."""
+    generator = torch_generator("cpu", 0, "toy")
+    images = 0.5 * torch.randn(32, 3, 16, 16, generator=generator)
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=0.01)
+    objective.before_task(0, lambda _: [])
+    for step in range(steps):
+        chosen = torch.arange(step % 2, 32, 2)
+        sides = [16 if view.size == 1 else 8 for view in objective.views]
+        crops = [whole_tiles(16, 16, 16, torch.device("cpu")) for _ in sides]
+        moment = Moment(0, step, steps, steps // 2, [(0, chosen)], crops)
+        objective.before_step(moment)
+        views = [
+            images[chosen, :, :side, :side] + torch.randn(16, 3, side, side, generator=generator)
+            for side in sides
+        ]
+        optimiser.zero_grad()
+        objective(views, generator).loss.backward()
+        objective.before_update(moment)
+        optimiser.step()
+        objective.after_update(moment)
+    return images

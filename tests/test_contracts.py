@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.declarations import declarations, load_method
 from rscl_bench.errors import SpecError
 from rscl_bench.spec import Views
 from rscl_bench.strategies.base import Trainer
@@ -58,10 +59,37 @@ def test_strategy_within_cosmae(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", [{"name": "replay", "mode": "batch"}, {"name": "ewc", "mode": "online"}]
+    "strategy",
+    [
+        {"name": "replay", "mode": "batch"},
+        {"name": "ewc", "mode": "online"},
+        {"name": "ewc", "estimate": "batch"},
+    ],
 )
 def test_strategy_in_its_other_mode(strategy: dict[str, str]) -> None:
     check_strategy(strategy["name"], recipe({"name": "mae"}, [strategy]))
+
+
+COMPOSED = [
+    name
+    for name in declarations("methods")
+    if (method := load_method(name)).strategies and method.objective.name != "mae"
+]
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_strategy_with_other_objectives(name: str) -> None:
+    method = load_method(name)
+    small = [f"objective.{key}={value}" for key, value in SMALL[method.objective.name].items()]
+    for strategy in method.strategies:
+        check_strategy(strategy.name, method, small)
+
+
+def test_papers_compositions_are_there() -> None:
+    assert {"cbt", "pfr-barlow-twins", "model-mixup-barlow-twins"} < set(COMPOSED)
+    assert {f"lump-{name}" for name in ("simclr", "barlow-twins")} < set(COMPOSED)
+    six = ("simclr", "moco-v2", "byol", "swav", "barlow-twins", "vicreg")
+    assert {f"cassle-{name}" for name in six} < set(COMPOSED)
 
 
 def test_strategies_together() -> None:

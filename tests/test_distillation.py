@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from two_views import TwoViews
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.models.encoder import keep_in_autocast_dtype
 from rscl_bench.strategies.cassle import CaSSLe
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import State, differing, recipe, state_of
@@ -310,3 +311,40 @@ def test_two_views_are_averaged(name: str) -> None:
     assert len(found) == 4
     for added, expected in found:
         assert added == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pfr", "cassle", "model-mixup"])
+def test_teacher_that_is_kept_in_bf16_gives_the_same_bits(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> tuple[list[State], dict[str, Tensor]]:
+        template = start(tiny_spec(recipe({"name": "mae"}, [{"name": name}])))
+        template.autocast = partial(torch.autocast, "cpu", torch.bfloat16)
+        states, before = train(template, [0, 1]), dict(template.strategies[0].state_dict())
+        template.strategies[0].load_state_dict(before)
+        return states + train(template, [2]), before
+
+    kept, state = trained()
+    layers = [value.dtype for key, value in state.items() if key.endswith("attn.qkv.weight")]
+    assert layers == [torch.float32] * 2  # the copy of a task's end has not taught yet
+    for module in ("distillation", "cassle"):
+        monkeypatch.setattr(
+            f"rscl_bench.strategies.{module}.keep_in_autocast_dtype", lambda *_: None
+        )
+    cast, _ = trained()
+    for one, other in zip(kept, cast, strict=True):
+        assert not differing(one, other)
+
+
+def test_bf16_is_kept_where_autocast_is_on() -> None:
+    encoder = start(tiny_spec()).model.encoder
+    keep_in_autocast_dtype(encoder, "cpu")
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        keep_in_autocast_dtype(encoder, "cpu")
+    halved = {name for name, p in encoder.named_parameters() if p.dtype == torch.bfloat16}
+    assert {name.split(".")[-2] for name in halved} == {"qkv", "proj", "fc1", "fc2"}
+    fresh = start(tiny_spec()).model.encoder
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(images), fresh(images))

@@ -331,3 +331,36 @@ def test_objective_without_per_image_loss_is_refused() -> None:
     method = recipe({"name": BROKEN + "Sound"}, [{"name": "ewc"}])
     with pytest.raises(SpecError, match="'ewc' needs an objective with 'per_image_loss'"):
         start(tiny_spec(method))
+
+
+def test_objective_with_a_state_in_its_loss_is_refused() -> None:
+    """DINO moves its centre whenever its loss is computed."""
+    method = recipe({"name": "dino"}, [{"name": "ewc", "estimate": "batch"}])
+    with pytest.raises(SpecError, match="'ewc' needs an objective with 'stateless_loss'"):
+        start(tiny_spec(method))
+
+
+@pytest.mark.parametrize(("images", "batches"), [(2000, 2), (15, 1), (3, 1)])
+def test_fisher_of_batches(images: int, batches: int) -> None:
+    """Squares of the gradients of whole batches, averaged over batches, after the second task."""
+    objective = {"name": "barlow-twins", "hidden_dim": 12, "output_dim": 6}
+    parts = [{"name": "ewc", "estimate": "batch", "images": images, "weight": 1e3}]
+    template = start(tiny_spec(recipe(objective, parts)))
+    train(template, [0])
+    first = [value.clone() for value in template.strategies[0].curvature]
+    train(template, [1])
+    model = copy.deepcopy(template.model).eval()
+    held = [p for p in model.parameters() if p.requires_grad]
+    squares = [torch.zeros_like(p, dtype=torch.float64) for p in held]
+    order = torch.randperm(16, generator=torch_generator("cpu", 0, "fisher images", 1))
+    for number in range(batches):
+        views = template.views_of([(1, order[8 * number : 8 * number + 8])], f"fisher {number}")
+        model.zero_grad()
+        model(views, torch_generator("cpu", 0, "fisher", 1, number)).loss.backward()
+        for total, p in zip(squares, held, strict=True):
+            assert p.grad is not None
+            total += p.grad.double() ** 2 / batches
+    mean = torch.cat([total.flatten() for total in squares]).mean()
+    expected = [one + total / mean for one, total in zip(first, squares, strict=True)]
+    assert close(template.strategies[0].curvature, expected)
+    assert not close(first, expected)

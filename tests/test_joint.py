@@ -6,7 +6,7 @@ import pytest
 from test_replay import WHOLE, Watch, owners
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine.schedule import learning_rate
+from rscl_bench.models.optimiser import learning_rate
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
 from rscl_bench.testing.tiny import differing
 

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from joint_embeddings import RESNET, SMALL, SWIN, build, noise, watched
+from joint_embeddings import RESNET, SMALL, SWIN, build, noise, train_on_noise, watched
 from torch import Tensor, nn
 
 from rscl_bench.data.views import View
 from rscl_bench.declarations import load_method
 from rscl_bench.errors import SpecError
 from rscl_bench.objectives import deepcluster_v2
-from rscl_bench.objectives.base import Moment
 from rscl_bench.objectives.embedding import by_size, mlp
 from rscl_bench.probes.spread import spread
-from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import check_objective
 
 NAMES = sorted(SMALL)
@@ -278,26 +276,9 @@ def without_norms(objective: Any) -> None:
         objective.teacher_projector = copy.deepcopy(objective.projector).requires_grad_(False)
 
 
-def spread_after(name: str, objective: Any, steps: int = 40) -> float:
-    """Train on noisy views of 32 images and return how far their projections are apart."""
-    generator = torch_generator("cpu", 0, "toy")
-    images = 0.5 * torch.randn(32, 3, 16, 16, generator=generator)
-    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=0.01)
-    objective.before_task(0, lambda _: [])
-    for step in range(steps):
-        chosen = torch.arange(step % 2, 32, 2)
-        moment = Moment(0, step, steps, steps // 2, [(0, chosen)], [])
-        objective.before_step(moment)
-        sides = [16 if view.size == 1 else 8 for view in objective.views]
-        views = [
-            images[chosen, :, :side, :side] + torch.randn(16, 3, side, side, generator=generator)
-            for side in sides
-        ]
-        optimiser.zero_grad()
-        objective(views, generator).loss.backward()
-        objective.before_update(moment)
-        optimiser.step()
-        objective.after_update(moment)
+def spread_after(name: str, objective: Any) -> float:
+    """Train and return how far projections are apart."""
+    images = train_on_noise(objective)
     with torch.no_grad():
         projected = objective.projector(objective.encoder.pool(objective.encoder(images)))
     return measure(name, objective, projected)

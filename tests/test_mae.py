@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import erf
 from torch import Tensor
 
-from rscl_bench.engine.schedule import learning_rate
-from rscl_bench.engine.template import weight_decay_groups
 from rscl_bench.errors import SpecError
+from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.models.vit import ViT, ViTParams
 from rscl_bench.objectives.mae import MAE, MAEParams
 from rscl_bench.randomness import torch_generator

@@ -288,7 +288,10 @@ TEST = ("scores", 1, "outer", "test")
         (place("continual", "macro", "outside", value={}), "field 'continual.macro.outside'"),
         (drop("scores", 2), "field 'scores' has 2 rows, expected 3"),
         (place("scores", 1, value={}), "field 'scores.1' is of probes"),
-        (place("pixel_statistics", value={}), "field 'pixel_statistics' is of probes"),
+        (
+            lambda raw: raw["pixel_statistics"].update(other=raw["pixel_statistics"]["outer"]),
+            "field 'pixel_statistics' is of probes",
+        ),
         (place("provenance", "started", value="2025-01-02T03:04:05"), "'provenance.started'"),
         (place("provenance", "started", value="2025-01-02T03:04:05+02:00"), "must be a UTC time"),
     ],

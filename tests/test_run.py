@@ -18,6 +18,8 @@ from rscl_bench.engine.device import open_device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.run import Opened, build_objective, execute, open_run, run_folder
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
+from rscl_bench.probes.base import Probe
+from rscl_bench.probes.images import Images, Setting
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.randomness import seeded
@@ -199,6 +201,7 @@ def test_reports(runs: Runner) -> None:
 def micro(run: Run, features: Any, role: str) -> Any:
     (probe,) = run.opened.probes
     train, wanted = (features(probe.stores[name]) for name in ("train", role))
+    assert isinstance(probe.probe, Probe)
     result = probe.probe.score(train, probe.labels["train"], wanted)
     return multilabel_map(probe.labels[role], result)
 
@@ -207,10 +210,9 @@ def features_of(run: Run, encoder: Any) -> Any:
     (probe,) = run.opened.probes
 
     def features(store: Any) -> Any:
-        cpu = torch.device("cpu")
-        indices = np.arange(len(store))
-        autocast = run.opened.device.autocast
-        return encode_tiles(encoder, store, indices, 16, probe.normalisation, cpu, autocast)
+        views, device = run.opened.spec.protocol.views, run.opened.device
+        setting = Setting(16, views, probe.archive, device.torch, device.autocast)
+        return encode_tiles(encoder, Images(store, np.arange(len(store))), setting)
 
     return features
 

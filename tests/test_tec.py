@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError
-from rscl_bench.objectives.tec import TEC, EncoderAdapter, TECParams
+from rscl_bench.models.adapters import EncoderAdapter
+from rscl_bench.objectives.tec import TEC, TECParams
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import RunSpec
 from rscl_bench.testing import start, tiny_spec, train

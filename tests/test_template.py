@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,11 @@ from rscl_bench.data.views import View
 from rscl_bench.engine import template as template_module
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.probing import normalisation_of
-from rscl_bench.engine.schedule import learning_rate
 from rscl_bench.engine.template import SelfSupervisedTemplate
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import evaluating
+from rscl_bench.models.optimiser import learning_rate
+from rscl_bench.probes.images import Images, Setting
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.strategies.mixing import MixingParams
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
@@ -440,6 +442,12 @@ def test_model_is_in_training_mode() -> None:
     assert all(modes)
 
 
+def setting_of(template: SelfSupervisedTemplate) -> Setting:
+    archive, protocol = template.archives[0], template.protocol
+    size, device = protocol.image_size, torch.device("cpu")
+    return Setting(size, protocol.views, archive, device, template.autocast)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     template = start(tiny_spec())
@@ -448,9 +456,7 @@ def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     before = state_of(encoder)
     modes = [module.training for module in encoder.modules()]
     store = template.stores[0]
-    cpu = torch.device("cpu")
-    args = (16, normalisation_of(store, template.protocol), cpu, template.autocast)
-    features = encode_tiles(encoder, store, np.array([3, 0, 5]), *args)
+    features = encode_tiles(encoder, Images(store, np.array([3, 0, 5])), setting_of(template))
     assert features.shape == (3, 24)
     assert features.dtype == np.float32
     assert not differing(before, state_of(encoder))
@@ -458,7 +464,7 @@ def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     assert all(p.grad is None for p in encoder.parameters())
     trainable = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert len(trainable) == len(before) - 1  # all but the positions
-    alone = encode_tiles(encoder, store, np.array([0]), *args)
+    alone = encode_tiles(encoder, Images(store, np.array([0])), setting_of(template))
     assert np.allclose(alone[0], features[1], atol=1e-5)
 
 
@@ -466,11 +472,9 @@ def test_encoding_that_fails_restores_the_mode() -> None:
     template = start(tiny_spec())
     encoder = template.model.encoder.train()
     store = template.stores[0]
-    normalisation = normalisation_of(store, template.protocol)
+    setting = replace(setting_of(template), image_size=20)
     with pytest.raises(AssertionError):  # 20 pixels are no whole patches
-        encode_tiles(
-            encoder, store, np.array([0]), 20, normalisation, torch.device("cpu"), template.autocast
-        )
+        encode_tiles(encoder, Images(store, np.array([0])), setting)
     assert encoder.training
 
 

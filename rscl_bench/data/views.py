@@ -8,7 +8,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from rscl_bench.data.augment import Crops, Normalisation, draw_crops, normalised, resized_crops
+from rscl_bench.data.augment import (
+    Crops,
+    Normalisation,
+    draw_crops,
+    normalised,
+    resized_crops,
+    whole_tiles,
+)
 from rscl_bench.data.photometric import (
     ColourJitter,
     blurred,
@@ -131,6 +138,22 @@ def make_view(
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
         images = _recoloured(images / archive.scale, view, archive, generator) * archive.scale
     return normalised(images, archive.normalisation), crops
+
+
+def whole_view(tiles: Tensor, size: int, archive: Archive) -> Tensor:
+    """Return tiles as probes see them: whole, resized, unflipped.
+
+    Args:
+        tiles: ``[B, H, W, C]``, raw, in the declared unit.
+        size: Side of the view.
+        archive: Of the tiles, on their device.
+
+    Returns:
+        ``[B, C, size, size]`` float32, normalised.
+    """
+    count, height, width, _ = tiles.shape
+    crops = whole_tiles(count, height, width, tiles.device)
+    return normalised(resized_crops(tiles, crops, size), archive.normalisation)
 
 
 def _recoloured(images: Tensor, view: View, archive: Archive, generator: torch.Generator) -> Tensor:

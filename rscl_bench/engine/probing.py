@@ -1,6 +1,6 @@
 """Probes of a run: their tiles, opened once, and the score of every image for any features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +17,14 @@ from rscl_bench.engine.device import Device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import Probe
+from rscl_bench.probes.images import Images, Setting
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.probes.spread import Spread, spread
+from rscl_bench.probes.transfer import TransferProbe
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Probe as ProbeSpec
 from rscl_bench.spec import Protocol, Source, validated
 
-Features = Callable[[TileStore, NDArray[np.int64]], NDArray[np.float32]]
 ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
 
 
@@ -44,43 +45,52 @@ class OpenProbe:
         stores: Tiles by role: ``train``, ``val`` (not in every archive) and ``test``.
         indices: Which tiles of each role are used, ``[M]``.
         labels: Labels of the used tiles by role, ``[M, L]``.
-        normalisation: Of the training split.
+        archive: Of the training split.
     """
 
     spec: ProbeSpec
-    probe: Probe
+    probe: Probe | TransferProbe
     stores: dict[str, TileStore]
     indices: dict[str, NDArray[np.int64]]
     labels: dict[str, NDArray[np.uint8]]
-    normalisation: Normalisation
+    archive: Archive
 
     def scored_labels(self) -> dict[str, NDArray[np.uint8]]:
         """Return the labels of the roles that are scored, ``val`` and ``test``."""
         return {role: labels for role, labels in self.labels.items() if role != "train"}
 
-    def score(self, features: Features) -> Probed:
-        """Fit on training features, and score validation and test features."""
-        encoded = {role: features(self.stores[role], self.indices[role]) for role in self.stores}
-        images = {
-            role: self.probe.score(encoded["train"], self.labels["train"], encoded[role])
+    def images(self) -> dict[str, Images]:
+        """Return the used tiles by role."""
+        return {role: Images(store, self.indices[role]) for role, store in self.stores.items()}
+
+    def score_encoder(self, encoder: Encoder, protocol: Protocol, device: Device) -> Probed:
+        """Score an encoder, which stays as it is."""
+        archive = self.archive.to(device.torch)
+        setting = Setting(
+            protocol.image_size, protocol.views, archive, device.torch, device.autocast
+        )
+        images = self.images()
+        encoded = {r: encode_tiles(encoder, tiles, setting) for r, tiles in images.items()}
+        if isinstance(self.probe, TransferProbe):
+            train = images.pop("train")
+            scores = self.probe.score(encoder, train, self.labels["train"], images, setting)
+        else:
+            scores = self._score(self.probe, encoded)
+        return Probed(scores, spread(encoded["test"]))
+
+    def score_pixel_statistics(self) -> ImagesByRole | None:
+        """Score per-band means and deviations in place of an encoder; None if that trains it."""
+        if isinstance(self.probe, TransferProbe):
+            return None
+        found = {r: pixel_statistics(i.store.tiles[i.indices]) for r, i in self.images().items()}
+        return self._score(self.probe, found)
+
+    def _score(self, probe: Probe, features: dict[str, NDArray[np.float32]]) -> ImagesByRole:
+        """Fit on training features, and score those of the other roles."""
+        return {
+            role: probe.score(features["train"], self.labels["train"], features[role])
             for role in self.scored_labels()
         }
-        return Probed(images, spread(encoded["test"]))
-
-    def score_encoder(self, encoder: Encoder, image_size: int, device: Device) -> Probed:
-        """Score a frozen encoder; see `encode_tiles`."""
-        normalisation = self.normalisation.to(device.torch)
-
-        def features(store: TileStore, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-            return encode_tiles(
-                encoder, store, indices, image_size, normalisation, device.torch, device.autocast
-            )
-
-        return self.score(features)
-
-    def score_pixel_statistics(self) -> ImagesByRole:
-        """Score per-band means and deviations in place of an encoder."""
-        return self.score(lambda store, indices: pixel_statistics(store.tiles[indices])).images
 
 
 def open_probe(
@@ -112,7 +122,7 @@ def open_probe(
         stores=stores,
         indices=indices,
         labels={r: store.labels(spec.min_share)[indices[r]] for r, store in stores.items()},
-        normalisation=normalisation_of(stores["train"], protocol),
+        archive=archive_of(stores["train"], spec.bands, protocol),
     )
 
 

@@ -262,16 +262,17 @@ class _Prober:
     def __init__(self, opened: Opened, encoder: Encoder):
         self.opened, self.encoder, self.seconds = opened, encoder, 0.0
         self.labels = {probe.spec.name: probe.scored_labels() for probe in opened.probes}
-        self.pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in opened.probes}
+        pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in opened.probes}
+        self.pixels = {name: scores for name, scores in pixels.items() if scores is not None}
         self.rows: list[Scores] = []
         self.spreads: list[dict[str, records.SpreadRecord]] = []
 
     def scores(self) -> dict[str, records.ProbeScore]:
         """Return the scores of the current encoder."""
         started = time.perf_counter()
-        size, device = self.opened.spec.protocol.image_size, self.opened.device
+        protocol, device = self.opened.spec.protocol, self.opened.device
         probed = {
-            probe.spec.name: probe.score_encoder(self.encoder, size, device)
+            probe.spec.name: probe.score_encoder(self.encoder, protocol, device)
             for probe in self.opened.probes
         }
         row = {name: one.images for name, one in probed.items()}
@@ -314,13 +315,13 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
     built = []
     for component in spec.method.strategies:
         strategy_class = registry.load("strategies", component.name)
-        for need in strategy_class.needs:
+        parameters = strategy_class.Params(**component.parameters)
+        for need in strategy_class.needs_with(parameters):
             if not getattr(objective, need, False):
                 raise SpecError(
                     f"Strategy '{component.name}' needs an objective with '{need}', which "
                     f"'{spec.method.objective.name}' has not; use another objective."
                 )
-        parameters = strategy_class.Params(**component.parameters)
         built.append(strategy_class(parameters, context))
     return built
 

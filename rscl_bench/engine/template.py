@@ -1,7 +1,7 @@
 """The training template: Avalanche's loop and hooks, for objectives without labels."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,12 +16,12 @@ from rscl_bench.avalanche_api import (
     SGDUpdate,
     no_evaluation,
 )
-from rscl_bench.data.augment import Crops, joined, normalised, resized_crops, whole_tiles
+from rscl_bench.data.augment import Crops, joined
 from rscl_bench.data.stream import TaskTiles, TileLoader, read_tiles
 from rscl_bench.data.tile_store import TileStore
-from rscl_bench.data.views import Archive, make_view, view_size
-from rscl_bench.engine.schedule import learning_rate
+from rscl_bench.data.views import Archive, make_view, view_size, whole_view
 from rscl_bench.errors import TrainingError
+from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.objectives.base import Moment, Objective, Output
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Protocol
@@ -232,14 +232,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def whole_views_of(self, tiles: Sequence[TaskTiles]) -> Tensor:
         """Return stored tiles as probes see them: whole, resized, unflipped."""
-        parts = []
-        for task, indices in tiles:
-            raw = self._read(task, indices)
-            count, height, width, _ = raw.shape
-            crops = whole_tiles(count, height, width, self.device)
-            images = resized_crops(raw, crops, self.protocol.image_size)
-            parts.append(normalised(images, self.archives[task].normalisation))
-        return torch.cat(parts)
+        size, archives = self.protocol.image_size, self.archives
+        return torch.cat([whole_view(self._read(t, i), size, archives[t]) for t, i in tiles])
 
     # Ours.
 
@@ -290,17 +284,3 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 def _joined(parts: Sequence[list[Tensor]]) -> list[Tensor]:
     """Return the views of several groups of tiles as those of one batch."""
     return [torch.cat(views) for views in zip(*parts, strict=True)]
-
-
-def weight_decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no decay on parameters of one dimension (He et al. 2022, code)."""
-    trained = list(_trained(modules))
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _trained(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
-    for module in modules:
-        yield from (p for p in module.parameters() if p.requires_grad)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
@@ -80,6 +81,13 @@ class Encoder(nn.Module, ABC):
     def grid(self, encoded: Tensor) -> Tensor:
         """Return the features of all places, ``[B, D, h, w]``, from what ``forward`` returned."""
 
+    @abstractmethod
+    def timm_model(self) -> nn.Module:
+        """Return the part that holds all parameters and knows the order of its layers.
+
+        Another library's model will do if it has timm's ``group_matcher``.
+        """
+
 
 class MaskableEncoder(Encoder):
     """An encoder that can see a learnt token in place of hidden parts of an image.
@@ -112,3 +120,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         # Not module.train(): a part that its owner keeps in evaluation mode stays so.
         for part, training in modes.items():
             part.training = training
+
+
+def keep_in_autocast_dtype(module: nn.Module, device_type: str) -> None:
+    """Keep a frozen module's large weights as autocast would cast them, if it is on.
+
+    The same bits as with a cast at every forward pass, which autocast does not remember for weights
+    without gradient. For copies that no optimiser and no mixture of weights needs in full.
+    """
+    if not torch.is_autocast_enabled(device_type):
+        return
+    dtype = torch.get_autocast_dtype(device_type)
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d) and part.weight.dtype != dtype:
+            part.to(dtype)

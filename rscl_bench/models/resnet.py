@@ -3,7 +3,7 @@
 from typing import Literal
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder, Pool
@@ -78,3 +78,8 @@ class ResNet(Encoder):
     def grid(self, encoded: Tensor) -> Tensor:
         """Return the maps as they are."""
         return encoded
+
+    def timm_model(self) -> nn.Module:
+        """Return timm's model."""
+        model: nn.Module = self.network
+        return model

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, model_validator
 from timm.models.swin_transformer import SwinTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import MaskableEncoder, Pool
@@ -120,3 +120,8 @@ class Swin(MaskableEncoder):
     def grid(self, encoded: Tensor) -> Tensor:
         """Return the maps with bands first, ``[B, D, h, w]``."""
         return encoded.permute(0, 3, 1, 2)
+
+    def timm_model(self) -> nn.Module:
+        """Return timm's model."""
+        model: nn.Module = self.network
+        return model

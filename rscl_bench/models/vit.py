@@ -166,5 +166,10 @@ class ViT(MaskableEncoder):
         side = math.isqrt(patches.shape[1])
         return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
 
+    def timm_model(self) -> nn.Module:
+        """Return timm's model."""
+        model: nn.Module = self.masked_vit.vit
+        return model
+
     def _patches(self, images: Tensor) -> int:
         return images.shape[2] * images.shape[3] // self.patch_size**2

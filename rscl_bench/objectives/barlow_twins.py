@@ -43,6 +43,7 @@ class BarlowTwins(JointEmbedding):
     """Brings the correlation matrix of two views' projections close to the identity (Eq. 1)."""
 
     Params = BarlowTwinsParams
+    stateless_loss = True
 
     def __init__(self, params: BarlowTwinsParams, encoder: Encoder):
         hidden, width = params.hidden_dim, params.output_dim

@@ -78,9 +78,7 @@ class Objective(nn.Module, ABC):
 
     A subclass takes ``(params, encoder)`` and assigns ``self.encoder``; whatever else it trains it
     assigns as sub-modules. What must live through the stream (moving averages, queues, centres,
-    prototypes) is a parameter without gradient or a buffer, so that it is saved with the rest. It
-    may offer more for strategies that need it: ``per_image_loss = True`` says that the loss is a
-    mean over images, each on its own.
+    prototypes) is a parameter without gradient or a buffer, so that it is saved with the rest.
 
     Attributes:
         Params: What a recipe may set.
@@ -93,6 +91,9 @@ class Objective(nn.Module, ABC):
         momentum: Whether a moving average of the weights makes the targets.
         same_parameters: Whether every task trains the same parameters, from where the last one left
             them.
+        per_image_loss: Whether the loss is a mean over images, each on its own.
+        stateless_loss: Whether computing the loss between steps, in evaluation mode, changes
+            nothing that training will see.
     """
 
     Params: ClassVar[type[Spec]]
@@ -104,6 +105,8 @@ class Objective(nn.Module, ABC):
     negatives: ClassVar[bool] = False
     momentum: ClassVar[bool] = False
     same_parameters: ClassVar[bool] = True
+    per_image_loss: ClassVar[bool] = False
+    stateless_loss: ClassVar[bool] = False
 
     def __init__(self, params: Spec, encoder: Encoder):
         super().__init__()

@@ -44,6 +44,7 @@ class BYOL(TaughtEmbedding):
     """Predicts a momentum teacher's projection of one view from the other (Eq. 2)."""
 
     Params = BYOLParams
+    stateless_loss = True
     momentum = True
 
     def __init__(self, params: BYOLParams, encoder: Encoder):

@@ -63,6 +63,7 @@ class IJEPA(Objective):
     Params = IJEPAParams
     momentum = True
     per_image_loss = True
+    stateless_loss = True
     encoder: ViT
 
     def __init__(self, params: IJEPAParams, encoder: Encoder):

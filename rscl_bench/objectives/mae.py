@@ -40,6 +40,7 @@ class MAE(Objective):
 
     Params = MAEParams
     per_image_loss = True
+    stateless_loss = True
 
     def __init__(self, params: MAEParams, encoder: Encoder):
         """Build the decoder for an encoder.

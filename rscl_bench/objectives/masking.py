@@ -31,6 +31,7 @@ class Masked(Objective):
     """
 
     per_image_loss = True
+    stateless_loss = True
     encoder: MaskableEncoder
 
     def __init__(self, params: Spec, encoder: MaskableEncoder, view: View, outputs: int):

@@ -55,6 +55,7 @@ class MoCoV3(TaughtEmbedding):
     """
 
     Params = MoCoV3Params
+    stateless_loss = True
     momentum = True
     negatives = True
 

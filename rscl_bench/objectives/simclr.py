@@ -45,6 +45,7 @@ class SimCLR(JointEmbedding):
 
     Params = SimCLRParams
     negatives = True
+    stateless_loss = True
     together = True
 
     def __init__(self, params: SimCLRParams, encoder: Encoder):

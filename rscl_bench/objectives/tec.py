@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rscl_bench.data.views import Share
 from rscl_bench.errors import SpecError
+from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
@@ -27,7 +28,6 @@ from rscl_bench.spec import Positive
 
 #: As MAE's blocks have it.
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
-_GROUP = 3  # blocks that one branch of the adapter fuses, in ViT-B and ViT-L alike
 
 
 class TECParams(MAEParams):
@@ -239,26 +239,6 @@ class Conditional(nn.Module):
         """Return the predicted logits of rows ``[B, 1 + k]``: ``[B, heads, 1 + k, N]`` float32."""
         queries, keys = by_heads(self.relations(decoded), 2, self.heads)
         return self.scale * rows_of(queries, keys, rows)
-
-
-class EncoderAdapter(nn.Module):
-    """Fuses the outputs of all blocks of an encoder, three by three, and adds the results."""
-
-    def __init__(self, width: int, depth: int, hidden: int):
-        super().__init__()
-        self.widths = [width * min(_GROUP, depth - first) for first in range(0, depth, _GROUP)]
-        self.before = nn.LayerNorm(width * depth)
-        self.fuse = nn.ModuleList(nn.Linear(wide, width) for wide in self.widths)
-        self.refine = nn.ModuleList(Mlp(width, hidden) for _ in self.widths)
-        self.after = nn.LayerNorm(width)
-
-    def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Return ``[B, K, D]`` of as much after every block."""
-        groups = self.before(torch.cat(list(states), dim=-1)).split(self.widths, dim=-1)
-        fused = [fuse(group) for fuse, group in zip(self.fuse, groups, strict=True)]
-        parts = [one + refine(one) for refine, one in zip(self.refine, fused, strict=True)]
-        adapted: Tensor = self.after(torch.stack(parts).sum(dim=0))
-        return adapted
 
 
 def by_heads(projected: Tensor, parts: int, heads: int) -> Sequence[Tensor]:

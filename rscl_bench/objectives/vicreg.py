@@ -43,6 +43,7 @@ class VICReg(JointEmbedding):
     """Brings two views together while every dimension varies and none repeats another (Eq. 6)."""
 
     Params = VICRegParams
+    stateless_loss = True
 
     def __init__(self, params: VICRegParams, encoder: Encoder):
         hidden, width = params.hidden_dim, params.output_dim

@@ -1,1 +1,1 @@
-"""Frozen-encoder evaluation: probes on plain arrays, their metrics, and a lower reference."""
+"""Evaluation on labels: probes on features, probes that train, metrics, and a lower reference."""

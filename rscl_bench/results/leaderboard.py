@@ -74,6 +74,7 @@ def _files(
             *(row.contrast(probe.name) for row in rows),
             *(contrast_of(probe.name, *pair) for pair in pairs(rows)),
         )
+        if contrast
     ]
     known = image_intervals(contrasts, loaded, stored)
     board = Board(key, loaded, rows, known, comparisons(rows, layout, known))

@@ -76,10 +76,15 @@ class Row:
     gflops: tuple[float, float] | None = None
     reference: Literal["lower", "upper"] | None = None
 
-    def contrast(self, probe: str) -> Contrast:
-        """Return what the interval over test images of the row's last score is of."""
-        digests = [run.record.image_scores_digest for run in self.runs.values()]
-        return Contrast(probe, self.after, tuple(digests))
+    def contrast(self, probe: str) -> Contrast | None:
+        """Return what the interval over test images of the row's last score is of.
+
+        None if there is no score: pixel statistics cannot be trained.
+        """
+        records = [run.record for run in self.runs.values()]
+        if self.after is None and any(probe not in r.pixel_statistics for r in records):
+            return None
+        return Contrast(probe, self.after, tuple(r.image_scores_digest for r in records))
 
 
 def score_column(task: int, probe: str, kind: str) -> str:
@@ -224,7 +229,8 @@ def _random_cells(seeds: dict[int, list[Loaded]]) -> dict[str, Cell]:
 def _pixel_row(loaded: Sequence[Loaded]) -> Row:
     def cell(probe: str, kind: str) -> Cell:
         def statistics(record: RunRecord) -> float | None:
-            return _test_value(record.pixel_statistics[probe], kind)
+            score = record.pixel_statistics.get(probe)
+            return None if score is None else _test_value(score, kind)
 
         field = f"pixel_statistics.{probe}.test.{kind}"
         return Cell(_agreed(loaded, field, statistics), None, None)

@@ -75,7 +75,8 @@ class Board:
 
     def over_images(self, row: Row, probe: str, kind: str) -> Interval | None:
         """Return the interval over test images of a row's last score, None if not known."""
-        intervals = self.known.get(row.contrast(probe))
+        contrast = row.contrast(probe)
+        intervals = self.known.get(contrast) if contrast else None
         return intervals[KINDS.index(kind)] if intervals else None
 
 
@@ -188,7 +189,7 @@ def _unknown_line(board: Board) -> list[str]:
     unknown = [
         _name(board, row)
         for row in board.rows
-        if not all(row.contrast(probe) in board.known for probe in probes)
+        if any((own := row.contrast(p)) and own not in board.known for p in probes)
     ]
     if not unknown:
         return []

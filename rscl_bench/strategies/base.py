@@ -80,7 +80,8 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
 
     Attributes:
         Params: What a recipe may set.
-        needs: Attributes of the objective that must be true, checked before training.
+        needs: Attributes of the objective that must be true, checked before training, whatever the
+            parameters.
         plain_first_task: Whether the first task is plain training of the objective, to the last
             bit.
         head: Modules that are trained along with the objective, or None.
@@ -94,6 +95,11 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
     def __init__(self, params: Spec, context: Context):
         super().__init__()
         self.context = context
+
+    @classmethod
+    def needs_with(cls, params: Spec) -> tuple[str, ...]:
+        """Return ``needs``, and what these parameters need besides."""
+        return cls.needs
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what must outlive a task, apart from ``head``, as tensors."""

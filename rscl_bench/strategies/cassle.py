@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.encoder import Encoder, keep_in_autocast_dtype
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive, Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
@@ -69,6 +69,7 @@ class CaSSLe(Strategy):
         whole = [number for number, view in enumerate(self.objective.views) if view.size == 1]
         now = self._projected(strategy)
         predicted = [self.head(now[number]).float() for number in whole]
+        keep_in_autocast_dtype(self.past, self.context.device.type)
         with torch.no_grad():
             past = [self._past(strategy.views[number]).float() for number in whole]
         with torch.autocast(past[0].device.type, enabled=False):  # losses are fp32

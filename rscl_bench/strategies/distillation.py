@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder, Pool, keep_in_autocast_dtype
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
@@ -40,6 +40,8 @@ class Distillation(Strategy):
 
     def teacher(self, strategy: Trainer) -> Encoder | None:
         """Return the step's teacher, or None if there is none yet."""
+        if self.previous is not None:
+            keep_in_autocast_dtype(self.previous, self.context.device.type)
         return self.previous
 
     def before_backward(self, strategy: Trainer, **_: Any) -> None:

@@ -1,9 +1,11 @@
 """Elastic weight consolidation (EWC) for self-supervised losses."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.randomness import torch_generator
@@ -20,12 +22,16 @@ class EWCParams(Spec):
         mode: ``separate`` has one term per past task (Kirkpatrick et al. 2017), ``online`` one for
             all, F ← γ F + F_new, held to the last task's end (Schwarz et al. 2018).
         decay: γ of ``online``.
-        images: Images of the task that the Fisher information is estimated on.
+        estimate: Whose gradients are squared and averaged: those of single images, or of whole
+            batches, which losses that compare images with each other need.
+        images: Images of the task that the Fisher information is estimated on; with ``batch``, as
+            many whole batches of the protocol as fit into them, at least one.
     """
 
     weight: Annotated[float, Field(ge=0)] = 100.0
     mode: Literal["separate", "online"] = "separate"
     decay: Fraction = 1.0
+    estimate: Literal["image", "batch"] = "image"
     images: Positive = 2000
 
 
@@ -35,11 +41,20 @@ class EWC(QuadraticPenalty):
     Kirkpatrick et al. (2017), "Overcoming catastrophic forgetting in neural networks", Eq. 3, with
     the diagonal Fisher information of a self-supervised loss: the mean over images of its squared
     gradient, one image at a time. It holds encoder and heads. Needs a loss that is a mean over
-    images: of one that compares images with each other, one image has no gradient.
+    images: of one that compares images with each other, one image has no gradient. For these,
+    ``estimate = "batch"`` takes the squared gradients of batches, as Marsocci & Scardapane (2023),
+    "Continual Barlow Twins", in their code.
     """
 
     Params = EWCParams
-    needs = ("same_parameters", "per_image_loss")
+    needs = ("same_parameters",)
+
+    @classmethod
+    def needs_with(cls, params: Spec) -> tuple[str, ...]:
+        """Return what the estimate needs too."""
+        assert isinstance(params, EWCParams)
+        loss = "per_image_loss" if params.estimate == "image" else "stateless_loss"
+        return (*cls.needs, loss)
 
     def __init__(self, params: EWCParams, context: Context):
         super().__init__(params, context, params.weight)
@@ -58,16 +73,22 @@ class EWC(QuadraticPenalty):
     def _fisher(self, strategy: Trainer) -> Values:
         """Return the diagonal, scaled to mean 1 over all parameters."""
         seed, task, device = self.context.seed, strategy.task, self.context.device
-        count = strategy.tile_counts[task]
-        generator = torch_generator("cpu", seed, "fisher images", task)
-        chosen = torch.randperm(count, generator=generator)[: self.params.images]
         objective = self.context.objective
         total = [torch.zeros_like(p) for p in self.parameters()]
         with evaluating(objective):
-            for number, index in enumerate(chosen):
-                views = strategy.views_of([(task, index[None])], f"fisher {number}")
+            for number, indices in enumerate(self._chosen(strategy)):
+                views = strategy.views_of([(task, indices)], f"fisher {number}")
                 mask = torch_generator(device, seed, "fisher", task, number)
                 gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
                 torch._foreach_addcmul_(total, gradients, gradients)
         mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
         return [t / mean for t in total]
+
+    def _chosen(self, strategy: Trainer) -> Sequence[Tensor]:
+        """Return indices of tiles of the current task, those of one gradient together."""
+        generator = torch_generator("cpu", self.context.seed, "fisher images", strategy.task)
+        order = torch.randperm(strategy.tile_counts[strategy.task], generator=generator)
+        batch = self.context.protocol.training.batch_size
+        size = 1 if self.params.estimate == "image" else batch
+        count = max(1, min(self.params.images, len(order)) // size)
+        return [order[k * size : (k + 1) * size] for k in range(count)]

@@ -10,10 +10,12 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from rscl_bench import registry
+from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.data.augment import whole_tiles
 from rscl_bench.data.views import view_size
 from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError
+from rscl_bench.models.encoder import evaluating
 from rscl_bench.objectives.base import Moment, Objective, Output
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Component
@@ -45,7 +47,8 @@ def check_objective(
     a finite scalar, there is one pooled feature per image and view, and gradients reach every
     trainable parameter of encoder and heads. Loss and gradients depend on weights, views and the
     generator that is given, never on torch's global one; another seed gives another loss. Training
-    goes on to the same bits from the objective's saved state, which passes through safetensors.
+    goes on to the same bits from the objective's saved state, which passes through safetensors, and
+    where ``stateless_loss`` says so, whether or not the loss is computed between steps too.
 
     Args:
         name: Registered name, or ``file.py:Class``.
@@ -79,6 +82,8 @@ def check_objective(
         )
 
     _check_state(name, objective, backbone)
+    if getattr(registry.load("objectives", name), "stateless_loss", False):
+        _check_stateless(name, objective, backbone)
 
 
 def _check_state(name: str, objective: Mapping[str, Any], backbone: Mapping[str, Any]) -> None:
@@ -93,6 +98,25 @@ def _check_state(name: str, objective: Mapping[str, Any], backbone: Mapping[str,
     assert not lost, (
         f"'{name}' goes on differently in the second task after its state was saved and loaded "
         f"({', '.join(lost[:3])}); keep all that outlives a task in parameters or buffers."
+    )
+
+
+class _Between(BaseSGDPlugin):  # type: ignore[misc]
+    """Computes the loss between steps, as EWC does, and does nothing with it."""
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+        views = strategy.views_of([(strategy.task, torch.arange(BATCH))], "between")
+        with evaluating(strategy.model):
+            strategy.model(views, torch_generator("cpu", 0, "between"))
+
+
+def _check_stateless(name: str, objective: Mapping[str, Any], backbone: Mapping[str, Any]) -> None:
+    spec = tiny_spec(recipe(objective), tasks=2, backbone=backbone)
+    plain, watched = train(start(spec)), train(start(spec, plugins=[_Between()]))
+    changed = [key for pair in zip(plain, watched, strict=True) for key in differing(*pair)]
+    assert not changed, (
+        f"'{name}' says stateless_loss, but a loss computed between steps changes training "
+        f"({', '.join(changed[:3])}); leave stateless_loss out."
     )
 
 

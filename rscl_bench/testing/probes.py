@@ -1,17 +1,27 @@
 """The contract of probes."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rscl_bench import registry
+from rscl_bench.data.tile_store import TileStore
+from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.run import build_objective
 from rscl_bench.probes.base import Probe
+from rscl_bench.probes.images import Images, Setting
 from rscl_bench.probes.metrics import multilabel_map
+from rscl_bench.probes.transfer import TransferParams, TransferProbe
 from rscl_bench.randomness import numpy_generator
+from rscl_bench.spec import Spec, Views
+from rscl_bench.testing.tiny import differing, state_of, store_of, tiny_spec
 
 ROWS, LABELS, WIDTH = 300, 4, 8
+BANDS, SIZE = 3, 16  # of images
 PREVALENCE = 0.3
 TOLERANCE = 0.08  # of a mean average precision over 1200 pairs of chance scores
 
@@ -24,6 +34,9 @@ def check_probe(name: str, parameters: Mapping[str, Any] | None = None) -> None:
     or of a new instance, and do not depend on the test rows beside them. The inputs stay as they
     are.
 
+    A probe that trains is checked in the same way on images, through a small ViT with random
+    weights, whose parameters, modes and gradients stay as they are, as does torch's random state.
+
     Args:
         name: Registered name, or ``file.py:Class``.
         parameters: Of the probe.
@@ -31,9 +44,21 @@ def check_probe(name: str, parameters: Mapping[str, Any] | None = None) -> None:
     Raises:
         AssertionError: If the probe breaks the contract.
     """
-    probe_class: type[Probe] = registry.load("probes", name)
-    assert issubclass(probe_class, Probe), f"'{name}' is no subclass of rscl_bench.probes.Probe."
+    probe_class = registry.load("probes", name)
+    assert issubclass(probe_class, Probe | TransferProbe), (
+        f"'{name}' is no subclass of rscl_bench.probes' Probe or TransferProbe."
+    )
     params = probe_class.Params.model_validate(dict(parameters or {}))
+    check = _check_transfer if issubclass(probe_class, TransferProbe) else _check_on_features
+    check(name, probe_class, params)
+    try:
+        type("Unsealed", (probe_class,), {"score": lambda *_: None})
+    except TypeError:
+        return
+    raise AssertionError(f"'{name}' lets a subclass replace score.")
+
+
+def _check_on_features(name: str, probe_class: type[Probe], params: Spec) -> None:
     probe = probe_class(params)
     rng = numpy_generator(0, "probe contract")
     train_labels, test_labels = _labels(rng), _labels(rng)
@@ -61,11 +86,55 @@ def check_probe(name: str, parameters: Mapping[str, Any] | None = None) -> None:
     assert np.allclose(half, scores[: ROWS // 2], rtol=1e-12), (
         f"'{name}' scores a test row by the test rows beside it."
     )
-    try:
-        type("Unsealed", (probe_class,), {"score": lambda *_: None})
-    except TypeError:
-        return
-    raise AssertionError(f"'{name}' lets a subclass replace score.")
+
+
+def _check_transfer(name: str, probe_class: type[TransferProbe], params: TransferParams) -> None:
+    rng = numpy_generator(0, "probe contract")
+    labels = {role: _labels(rng)[:, :BANDS] for role in ("train", "val", "test")}
+    archive = archive_of(_tiles(labels["train"], rng), (), tiny_spec().protocol)
+    setting = Setting(SIZE, Views(), archive, torch.device("cpu"), nullcontext)
+    encoder = build_objective(tiny_spec(), torch.device("cpu")).encoder.eval()
+    encoder.requires_grad_(False)
+    kept, random_state = state_of(encoder), torch.random.get_rng_state()
+
+    def scores(tiles: Mapping[str, TileStore], asked: int = ROWS) -> dict[str, NDArray[np.float64]]:
+        images = {role: Images(store, np.arange(asked)) for role, store in tiles.items()}
+        train = Images(tiles["train"], np.arange(ROWS))
+        del images["train"]
+        return probe_class(params).score(encoder, train, labels["train"], images, setting)
+
+    telling = {role: _tiles(rows, rng) for role, rows in labels.items()}
+    first = scores(telling)
+    for role in ("val", "test"):
+        score = _mean(labels[role], first[role])
+        assert score > 0.99, f"'{name}' scores {score:.4f} on images that show all labels, not 1."
+    again, half = scores(telling), scores(telling, ROWS // 2)
+    for role, expected in first.items():
+        assert np.array_equal(again[role], expected), f"'{name}' is not deterministic."
+        assert np.allclose(half[role], expected[: ROWS // 2], rtol=1e-4, atol=1e-4), (
+            f"'{name}' scores an image by the images beside it."
+        )
+    telling_nothing = {role: _tiles(_labels(rng)[:, :BANDS], rng) for role in labels}
+    score = _mean(labels["test"], scores(telling_nothing)["test"])
+    prevalence = float(labels["test"].mean())
+    assert abs(score - prevalence) < TOLERANCE, (
+        f"'{name}' scores {score:.4f} on images that tell nothing of labels of prevalence "
+        f"{prevalence:.4f}: it sees more than images."
+    )
+    assert not differing(kept, state_of(encoder)), f"'{name}' changes the encoder."
+    assert not any(module.training for module in encoder.modules()), f"'{name}' changes its mode."
+    for parameter in encoder.parameters():
+        assert not parameter.requires_grad, f"'{name}' changes which parameters are trained."
+        assert parameter.grad is None, f"'{name}' leaves gradients in the encoder."
+    assert torch.equal(random_state, torch.random.get_rng_state()), (
+        f"'{name}' draws from torch's global random stream."
+    )
+
+
+def _tiles(labels: NDArray[np.uint8], rng: np.random.Generator) -> TileStore:
+    """Return images of which a band is bright where its label is present."""
+    noise = rng.integers(0, 100, (len(labels), SIZE, SIZE, labels.shape[1]), dtype=np.uint8)
+    return store_of(noise + 100 * labels[:, None, None, :], "probe")
 
 
 def _labels(rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -154,7 +154,9 @@ class _Bare(Objective):
 def _check_needs(name: str, strategy_class: type[Strategy], spec: RunSpec) -> None:
     encoder: Any = start(spec).model.encoder
     bare = _Bare(encoder)
-    absent = [need for need in strategy_class.needs if not getattr(bare, need, False)]
+    component = next(part for part in spec.method.strategies if part.name == name)
+    needs = strategy_class.needs_with(strategy_class.Params(**component.parameters))
+    absent = [need for need in needs if not getattr(bare, need, False)]
     if not absent:
         return
     message = refusal(SpecError, lambda: build_strategies(spec, bare, torch.device("cpu")))

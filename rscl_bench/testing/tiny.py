@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
@@ -48,20 +49,23 @@ def tiny_stores(
         rng = numpy_generator(0, "tiny tiles", task)
         brightest = 100 + 50 * (task % 4)
         pixels = rng.integers(0, brightest, (tiles, size, size, bands)).astype(dtype)
-        stores.append(
-            TileStore(
-                tiles=pixels,
-                shares=None,
-                classes=(),
-                mean=pixels.mean(axis=(0, 1, 2), dtype=np.float64),
-                std=pixels.std(axis=(0, 1, 2), dtype=np.float64),
-                scale=255.0,
-                blank=0,
-                digest=f"tiny{task}",
-                path=Path(f"tiny{task}"),
-            )
-        )
+        stores.append(store_of(pixels, f"tiny{task}"))
     return stores
+
+
+def store_of(pixels: NDArray[Any], name: str) -> TileStore:
+    """Return a store, in memory, of tiles ``[N, H, W, C]`` without labels."""
+    return TileStore(
+        tiles=pixels,
+        shares=None,
+        classes=(),
+        mean=pixels.mean(axis=(0, 1, 2), dtype=np.float64),
+        std=pixels.std(axis=(0, 1, 2), dtype=np.float64),
+        scale=255.0,
+        blank=0,
+        digest=name,
+        path=Path(name),
+    )
 
 
 def tiny_spec(

@@ -1,0 +1,91 @@
+"""Adapters before and over a frozen encoder."""
+
+import torch
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from rscl_bench.errors import SpecError
+from rscl_bench.models.adapters import EncoderAdapter
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.vit import ViT
+from rscl_bench.probes.transfer import TransferParams, TransferProbe
+from rscl_bench.spec import Positive
+
+
+class InputAdapterProbe(TransferProbe):
+    """Trains the class token that a frozen encoder sees, through a small perceptron.
+
+    The input adapter of Gao et al. (2022), "Towards Sustainable Self-supervised Learning": what the
+    token is changed by reaches the patches through attention. It starts at the encoder's own token.
+    """
+
+    def adapt(self, encoder: Encoder) -> nn.Module:
+        """Return a frozen ViT with an input adapter.
+
+        Raises:
+            SpecError: If the encoder has no class token.
+        """
+        return _InputAdapted(_vit("input-adapter", encoder))
+
+
+class EncoderAdapterParams(TransferParams):
+    """How the adapter is trained.
+
+    Attributes:
+        hidden_dim: Hidden width of its perceptrons; the authors' for ViT-B.
+    """
+
+    hidden_dim: Positive = 2048
+
+
+class EncoderAdapterProbe(TransferProbe):
+    """Trains an adapter over the blocks of a frozen encoder.
+
+    The encoder adapter of Gao et al. (2022): see `EncoderAdapter`. Its patches are averaged.
+    """
+
+    Params = EncoderAdapterParams
+    params: EncoderAdapterParams
+
+    def adapt(self, encoder: Encoder) -> nn.Module:
+        """Return a frozen ViT with an adapter over its blocks.
+
+        Raises:
+            SpecError: If the encoder has no blocks of one width.
+        """
+        return _EncoderAdapted(_vit("encoder-adapter", encoder), self.params.hidden_dim)
+
+
+class _InputAdapted(nn.Module):
+    def __init__(self, vit: ViT):
+        super().__init__()
+        self.vit = vit.requires_grad_(False)
+        self.adapter = Mlp(vit.feature_dim, 4 * vit.feature_dim)
+        nn.init.zeros_(self.adapter.fc2.weight)  # so that training starts at the encoder's token
+        nn.init.zeros_(self.adapter.fc2.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        token = self.vit.masked_vit.vit.cls_token
+        encoded, _ = self.vit.forward_blocks(images, token=token + self.adapter(token))
+        return self.vit.pool(encoded)
+
+
+class _EncoderAdapted(nn.Module):
+    def __init__(self, vit: ViT, hidden: int):
+        super().__init__()
+        self.vit = vit.requires_grad_(False)
+        self.adapter = EncoderAdapter(vit.feature_dim, vit.params.depth, hidden)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            encoded, states = self.vit.forward_blocks(images)
+        return self.vit.pool(self.adapter([*states[1:-1], encoded]))
+
+
+def _vit(name: str, encoder: Encoder) -> ViT:
+    if not isinstance(encoder, ViT):
+        raise SpecError(
+            f"Probe '{name}' needs an encoder with a class token and blocks of one width, which "
+            f"{type(encoder).__name__} has not; set backbone.name = 'vit' or take another probe."
+        )
+    return encoder
