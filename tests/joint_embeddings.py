@@ -160,7 +160,7 @@ def cosine_schedule(start: float, step: int) -> float:
     return 1 - (1 - start) * (math.cos(math.pi * step / 4) + 1) / 2
 
 
-def train_on_noise(objective: Any, steps: int = 40) -> Tensor:
+def train_on_noise(objective: Any, steps: int = 40, noise: float = 1.0) -> Tensor:
     """Train on noisy views of 32 images, which are returned: ``[32, 3, 16, 16]``."""
     generator = torch_generator("cpu", 0, "toy")
     images = 0.5 * torch.randn(32, 3, 16, 16, generator=generator)
@@ -173,7 +173,8 @@ def train_on_noise(objective: Any, steps: int = 40) -> Tensor:
         moment = Moment(0, step, steps, steps // 2, [(0, chosen)], crops)
         objective.before_step(moment)
         views = [
-            images[chosen, :, :side, :side] + torch.randn(16, 3, side, side, generator=generator)
+            images[chosen, :, :side, :side]
+            + noise * torch.randn(16, 3, side, side, generator=generator)
             for side in sides
         ]
         optimiser.zero_grad()

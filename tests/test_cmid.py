@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from joint_embeddings import (
     RESNET,
     SWIN,
@@ -19,6 +20,7 @@ from joint_embeddings import (
     cross_entropy,
     mean,
     noise,
+    train_on_noise,
     unit,
 )
 from torch import Tensor, nn
@@ -36,6 +38,7 @@ from rscl_bench.objectives.cmid import (
     focal_l1,
     nearest,
 )
+from rscl_bench.probes.spread import spread
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import check_objective, start, tiny_spec, train
 from rscl_bench.testing.tiny import recipe
@@ -509,3 +512,31 @@ def test_cassle() -> None:
     steps = watched({"name": "cassle", "hidden_dim": 12})
     assert all(step.added == 0 for step in steps if step.task == 0)
     assert all(step.added > 0 for step in steps if step.task == 1)
+
+
+# Collapse
+
+
+def test_collapse_is_prevented(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without negatives projections come together, without a centre places end at one prototype."""
+    apart, used = [], []
+    for broken in (False, True):
+        objective = build(frequency_weight=0.0)
+        if broken:
+            monkeypatch.setattr(
+                "rscl_bench.objectives.cmid.moco_loss",
+                lambda queries, keys, **_: 1 - F.cosine_similarity(queries, keys).mean(),
+            )
+            monkeypatch.setattr(objective.targets, "follow", lambda _: None)
+        images = train_on_noise(objective, steps=60, noise=0.1)
+        with torch.no_grad():
+            encoded = objective.encoder(images)
+            projected = objective.projector(objective.encoder.pool(encoded))
+            logits = objective.local_head(objective.encoder.places(encoded)).flatten(0, 1)
+        apart.append(spread(projected.numpy()).std)
+        mean_share = torch.softmax(logits / 0.1, dim=-1).mean(dim=0)
+        used.append(float(torch.exp(-(mean_share * mean_share.log()).sum())) / 12)
+    assert apart[0] > 0.8
+    assert apart[1] < 0.5  # reconstruction still tells images apart
+    assert used[0] > 0.8
+    assert used[1] < 0.1

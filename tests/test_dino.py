@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from joint_embeddings import train_on_noise
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.dino import DINO
@@ -437,3 +439,35 @@ def test_kinds() -> None:
     kinds = (DINO, IBOT, DINOv2, DINOv3)
     for name, kind in zip(FAMILY, kinds, strict=True):
         assert type(start(spec_of(name)).model) is kind
+
+
+# Collapse: centring matters.
+
+
+def prototypes_in_use(objective: Any, logits: Tensor) -> float:
+    """Return exp of the entropy of the mean distribution over prototypes, as a share of them."""
+    mean = torch.softmax(logits / objective.params.student_temperature, dim=-1).mean(dim=0)
+    entropy = -(mean * mean.clamp(min=1e-30).log()).sum()
+    return float(entropy.exp()) / len(mean)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_collapse_is_prevented(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without centring, all images end at one prototype."""
+    used = []
+    for broken in (False, True):
+        if broken:
+            monkeypatch.setattr(
+                Targets,
+                "forward",
+                lambda _, logits, temperature: (logits / temperature).softmax(-1),
+            )
+        spec = spec_of(name, frozen_epochs=0, momentum=0.9)
+        objective: Any = build_objective(spec, torch.device("cpu"))
+        images = train_on_noise(objective, steps=60)
+        with torch.no_grad():
+            feature = objective.encoder.pool(objective.encoder(images), objective.feature)
+            used.append(prototypes_in_use(objective, objective.projector(feature)))
+    sound, collapsed = used
+    assert sound > 0.5
+    assert collapsed < 0.1
