@@ -32,8 +32,10 @@ class Commands(TyperGroup):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            print("interrupted; nothing was recorded", file=sys.stderr)
-            raise typer.Exit(130) from error
+            goes_on = f"the same command goes on from {error}"
+            rest = goes_on if error.args else "nothing was recorded"
+            print(f"interrupted; {rest}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "status", 130)) from error
 
 
 app = typer.Typer(
@@ -101,9 +103,22 @@ def run(
     out: OutOption = RUNS,
     device: DeviceOption = "auto",
     assignments: SetOption = None,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Minutes between checkpoints within a task; 0 for one after every step. There is "
+            "one after every task too.",
+        ),
+    ] = 10.0,
     force: ForceOption = False,
 ) -> None:
-    """Train one method through a scenario, probe after each task, write the record."""
+    """Train one method through a scenario, probe after each task, write the record.
+
+    A run that was interrupted goes on from its last checkpoint when the same command is given
+    again, and ends in the same bits. SIGINT (Ctrl-C), SIGTERM and SIGUSR1 let it finish its step
+    and write a checkpoint; the exit status is then 128 and the signal's number.
+    """
     from rscl_bench.console import print_run, reporter
     from rscl_bench.declarations import load_method, load_scenario
     from rscl_bench.resolve import resolve_run
@@ -121,7 +136,12 @@ def run(
         folder = run_folder(out, opened)
         path = folder / "record.json"
         known = path.is_file() and not force
-        record = read_record(path) if known else execute(opened, folder, report)
+        minutes = checkpoint_minutes
+        record = (
+            read_record(path)
+            if known
+            else execute(opened, folder, report, interval=60 * minutes, force=force)
+        )
     print_run(record)
     print(f"{'already recorded (--force runs it again)' if known else 'record'}: {path}")
 

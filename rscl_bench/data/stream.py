@@ -83,19 +83,24 @@ class TileLoader:
         self._owners = np.repeat(np.arange(len(tiles)), [len(indices) for _, indices in tiles])
         none = np.empty(0, np.int64)  # so that there may be no tiles at all
         self._indices = np.concatenate([none, *(indices.numpy() for _, indices in tiles)])
-        self._seed, self._task, self._epoch = seed, task, 0
+        self._seed, self._task, self._epoch, self._skipped = seed, task, 0, 0
 
     def __len__(self) -> int:
         """Return the number of steps of an epoch."""
         return len(self._indices) // self._batch_size
 
+    def skip(self, steps: int) -> None:
+        """Go on as after so many steps of all epochs."""
+        self._epoch, self._skipped = divmod(steps, len(self))
+
     def __iter__(self) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
         """Yield batches in parts: a task's number, indices ``[n]``, raw tiles ``[n, H, W, C]``."""
         rng = numpy_generator(self._seed, "order", self._task, self._epoch)
         order = rng.permutation(len(self._indices))
+        first, self._skipped = self._skipped, 0
         self._epoch += 1
-        for start in range(0, len(self) * self._batch_size, self._batch_size):
-            batch = order[start : start + self._batch_size]
+        for step in range(first, len(self)):
+            batch = order[step * self._batch_size : (step + 1) * self._batch_size]
             yield list(self._read(batch))
 
     def _read(self, batch: NDArray[np.int64]) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -15,20 +15,24 @@ from torch import Tensor
 
 import rscl_bench
 from rscl_bench import registry
+from rscl_bench.avalanche_api import DatasetExperience
 from rscl_bench.data.stream import make_stream
 from rscl_bench.data.tile_store import Progress, TileStore
 from rscl_bench.data.views import Archive
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.flops import count_flops
+from rscl_bench.engine.prober import Prober
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
-from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.engine.resume import INTERVAL, Checkpoints
+from rscl_bench.engine.snapshot import Snapshot
+from rscl_bench.engine.template import SelfSupervisedTemplate, StepListener
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
 from rscl_bench.results import record as records
 from rscl_bench.results.consistency import probe_key, task_key
-from rscl_bench.results.image_scores import ImageScores, Scores, probe_scores, write_image_scores
+from rscl_bench.results.image_scores import probe_scores, write_image_scores
 from rscl_bench.spec import Component, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
 
@@ -174,119 +178,158 @@ def run_folder(out: Path, opened: Opened) -> Path:
     return out / scenario / spec.protocol_name / spec.method.name / name
 
 
-def execute(opened: Opened, folder: Path, reporter: Reporter) -> records.RunRecord:
+def execute(
+    opened: Opened,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    interval: float = INTERVAL,
+    force: bool = False,
+) -> records.RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
+
+    A run that was interrupted goes on from its last checkpoint, to the same bits.
 
     Args:
         opened: What `open_run` returned.
         folder: Where the artefacts go.
         reporter: Told of progress.
+        interval: Seconds between checkpoints within a task.
+        force: Whether to start over.
 
     Returns:
         The record that was written.
 
     Raises:
         RsclError: If training cannot go on or the folder is not writable.
+        Interrupted: If a signal asked the run to end.
     """
     check_writable(folder)
-    begun, started = time.perf_counter(), datetime.now(UTC)
-    spec, device = opened.spec, opened.device
-    objective = build_objective(spec, device.torch)
-    strategies = build_strategies(spec, objective, device.torch)
-    flops = count_flops(objective, spec.protocol.image_size)
-    prober = _Prober(opened, objective.encoder)
-    template = _template(opened, objective, strategies, reporter)
-    scores = [prober.scores()]
-    peaks: list[int | None] = []
-    for experience in make_stream(opened.stores).streams["train"]:
-        if device.torch.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device.torch)
-        template.train(experience, eval_streams=[])
-        peaks.append(_peak_memory(device.torch))
-        scores.append(prober.scores())
-        reporter.message(_task_line(opened, template, scores, prober.spreads[-1]))
-    images = prober.image_scores()
-    record = records.make_record(
-        identity=opened.identity,
-        provenance=_provenance(device, started),
-        tasks=_task_records(opened, template, peaks),
-        parameters=records.Parameters(
-            encoder=_count([objective.encoder]),
-            trainable=_count(template.trained_modules(), trained_only=True),
-        ),
-        probes=[_probe_record(probe) for probe in opened.probes],
-        scores=scores,
-        pixel_statistics=probe_scores(images.labels, images.pixel_statistics),
-        image_scores_digest=images.digest(),
-        seconds=records.Seconds(
-            packing=opened.packing_seconds,
-            training=sum(template.train_seconds),
-            probing=prober.seconds,
-            total=opened.packing_seconds + time.perf_counter() - begun,
-        ),
-        flops=records.FlopsRecord(**flops._asdict()),
-        spread=prober.spreads,
-    )
-    _save_encoder(objective.encoder, opened, folder / "encoder.safetensors")
+    running = _Running(opened, folder, reporter, interval)
+    with running.checkpoints.interruption.watched():
+        if force:
+            running.checkpoints.remove()
+        running.go()
+    record = running.record()
+    _save_encoder(running.objective.encoder, opened, folder / "encoder.safetensors")
     # The record last: where it is, the run is complete.
-    write_image_scores(images, folder / "record.json")
+    write_image_scores(running.prober.image_scores(), folder / "record.json")
     records.write_record(record, folder / "record.json", force=True)
+    running.checkpoints.remove()
     return record
 
 
+class _Running:
+    """A run that is under way, from its beginning or from a checkpoint."""
+
+    def __init__(self, opened: Opened, folder: Path, reporter: Reporter, interval: float):
+        self.opened, self.reporter = opened, reporter
+        self.begun, self.started, self.earlier = time.perf_counter(), datetime.now(UTC), 0.0
+        spec, device = opened.spec, opened.device
+        self.objective = build_objective(spec, device.torch)
+        strategies = build_strategies(spec, self.objective, device.torch)
+        self.flops = count_flops(self.objective, spec.protocol.image_size)
+        self.prober = Prober(opened.probes, self.objective.encoder, spec.protocol, device)
+        self.template = _template(opened, self.objective, strategies, self._on_step)
+        self.peaks: list[int | None] = []
+        self.checkpoints = Checkpoints(
+            folder,
+            opened.identity,
+            _provenance(device, self.started),
+            interval,
+            self._state,
+            reporter.message,
+        )
+
+    def go(self) -> None:
+        """Train and probe what is not done yet."""
+        snapshot = self.checkpoints.latest()
+        if snapshot is not None:
+            self._restore(snapshot)
+        if not self.prober.rows:
+            self.prober.probe()
+        for task, experience in enumerate(make_stream(self.opened.stores).streams["train"]):
+            if task > self.template.task:
+                self._train(experience)
+            if len(self.prober.rows) < task + 2:
+                self.prober.probe()
+                self.reporter.message(_task_line(self.opened, self.template, self.prober))
+
+    def _train(self, experience: DatasetExperience) -> None:
+        device = self.opened.device.torch
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.template.train(experience, eval_streams=[])
+        self.peaks.append(_peak_memory(device))
+        self.checkpoints.write()
+
+    def _on_step(self, task: int, step: int, steps: int, _loss: Tensor) -> None:
+        name = self.opened.spec.scenario.tasks[task].name
+        self.reporter.progress(f"training task {task + 1} {name}", step, steps)
+        self.checkpoints.after_step(task, step, steps)
+
+    def _total(self) -> float:
+        return self.earlier + time.perf_counter() - self.begun
+
+    def _state(self) -> Snapshot:
+        tensors, facts = self.template.snapshot()
+        more = {
+            "started": self.started.isoformat(),
+            "total": self._total(),
+            "peaks": self.peaks,
+            **self.prober.facts(),
+        }
+        return Snapshot(tensors | self.prober.tensors(), facts | more)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        facts = snapshot.facts
+        self.template.restore(snapshot)
+        self.prober.restore(snapshot)
+        self.started = datetime.fromisoformat(facts["started"])
+        self.earlier, self.peaks = facts["total"], list(facts["peaks"])
+
+    def record(self) -> records.RunRecord:
+        """Return the record of a run that is done."""
+        opened, prober, template = self.opened, self.prober, self.template
+        images = prober.image_scores()
+        provenance = _provenance(opened.device, self.started)
+        return records.make_record(
+            identity=opened.identity,
+            provenance=provenance.model_copy(update={"resumed": self.checkpoints.resumed}),
+            tasks=_task_records(opened, template, self.peaks),
+            parameters=records.Parameters(
+                encoder=_count([self.objective.encoder]),
+                trainable=_count(template.trained_modules(), trained_only=True),
+            ),
+            probes=[_probe_record(probe) for probe in opened.probes],
+            scores=prober.scores(),
+            pixel_statistics=probe_scores(images.labels, images.pixel_statistics),
+            image_scores_digest=images.digest(),
+            seconds=records.Seconds(
+                packing=opened.packing_seconds,
+                training=sum(template.train_seconds),
+                probing=prober.seconds,
+                total=opened.packing_seconds + self._total(),
+            ),
+            flops=records.FlopsRecord(**self.flops._asdict()),
+            spread=prober.spreads,
+        )
+
+
 def _template(
-    opened: Opened, objective: Objective, strategies: Sequence[Strategy], reporter: Reporter
+    opened: Opened, objective: Objective, strategies: Sequence[Strategy], on_step: StepListener
 ) -> SelfSupervisedTemplate:
-    spec = opened.spec
-
-    def on_step(task: int, step: int, steps: int, _loss: Tensor) -> None:
-        name = spec.scenario.tasks[task].name
-        reporter.progress(f"training task {task + 1} {name}", step, steps)
-
     return SelfSupervisedTemplate(
         objective=objective,
         stores=opened.stores,
         archives=opened.archives,
         strategies=strategies,
-        protocol=spec.protocol,
-        seed=spec.seed,
+        protocol=opened.spec.protocol,
+        seed=opened.spec.seed,
         device=opened.device.torch,
         autocast=opened.device.autocast,
         on_step=on_step,
     )
-
-
-class _Prober:
-    """Scores the current encoder on every probe, keeps it all and adds up the time that takes."""
-
-    def __init__(self, opened: Opened, encoder: Encoder):
-        self.opened, self.encoder, self.seconds = opened, encoder, 0.0
-        self.labels = {probe.spec.name: probe.scored_labels() for probe in opened.probes}
-        pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in opened.probes}
-        self.pixels = {name: scores for name, scores in pixels.items() if scores is not None}
-        self.rows: list[Scores] = []
-        self.spreads: list[dict[str, records.SpreadRecord]] = []
-
-    def scores(self) -> dict[str, records.ProbeScore]:
-        """Return the scores of the current encoder."""
-        started = time.perf_counter()
-        protocol, device = self.opened.spec.protocol, self.opened.device
-        probed = {
-            probe.spec.name: probe.score_encoder(self.encoder, protocol, device)
-            for probe in self.opened.probes
-        }
-        row = {name: one.images for name, one in probed.items()}
-        self.rows.append(row)
-        self.spreads.append(
-            {name: records.SpreadRecord(**one.spread._asdict()) for name, one in probed.items()}
-        )
-        found = probe_scores(self.labels, row)
-        self.seconds += time.perf_counter() - started
-        return found
-
-    def image_scores(self) -> ImageScores:
-        """Return the score of every image, of all probings so far and of pixel statistics."""
-        return ImageScores(self.labels, self.rows, self.pixels)
 
 
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
@@ -366,18 +409,13 @@ def _task_records(
     return rows
 
 
-def _task_line(
-    opened: Opened,
-    template: SelfSupervisedTemplate,
-    scores: Sequence[dict[str, records.ProbeScore]],
-    spreads: dict[str, records.SpreadRecord],
-) -> str:
-    number = len(scores) - 2
+def _task_line(opened: Opened, template: SelfSupervisedTemplate, prober: Prober) -> str:
+    number = len(prober.rows) - 2
     parts = []
-    for probe, score in scores[-1].items():
+    for probe, score in prober.scores()[-1].items():
         micro = score.test.micro
         shown = "undefined" if micro is None else f"{100 * micro:.2f}"
-        spread = spreads[probe]
+        spread = prober.spreads[-1][probe]
         rank = f"spread {spread.std:.2f}, effective rank {spread.effective_rank:.1f}"
         parts.append(f"{probe} micro-mAP {shown} ({rank})")
     task = opened.spec.scenario.tasks[number].name

@@ -1,7 +1,7 @@
 """The training template: Avalanche's loop and hooks, for objectives without labels."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ from rscl_bench.data.augment import Crops, joined
 from rscl_bench.data.stream import TaskTiles, TileLoader, read_tiles
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.data.views import Archive, make_view, view_size, whole_view
+from rscl_bench.engine.snapshot import Snapshot, load_optimiser, optimiser_tensors, part, prefixed
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.objectives.base import Moment, Objective, Output
@@ -89,6 +90,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.on_step = on_step
         self.task = -1
         self.step = 0
+        self._interrupted: Snapshot | None = None
         self.views: list[Tensor] = []
         self._crops: list[Crops] = []
         self.steps_taken: list[int] = []
@@ -137,6 +139,9 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def _train_exp(self, experience: DatasetExperience, *args: Any, **kwargs: Any) -> None:
         self._non_finite = torch.full((), -1, device=self.device)
         self._epoch_loss = torch.zeros((), device=self.device)
+        self._epochs = 0
+        if self._interrupted is not None:
+            self._go_on(self._interrupted)
         super()._train_exp(experience, *args, **kwargs)
         self._refuse_non_finite()
         self.steps_taken.append(self.step)
@@ -150,8 +155,13 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.train_seconds.append(time.perf_counter() - self._started)
 
     def training_epoch(self, **kwargs: Any) -> None:
-        """Run one epoch of Avalanche's loop."""
-        self._epoch_loss.zero_()
+        """Run one epoch of Avalanche's loop, or what is left of it."""
+        first = self._epochs * len(self.dataloader)
+        self._epochs += 1
+        if self.step >= first + len(self.dataloader):  # done before an interruption
+            return
+        if self.step == first:
+            self._epoch_loss.zero_()
         super().training_epoch(**kwargs)
 
     def _unpack_minibatch(self) -> None:
@@ -208,6 +218,63 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.step += 1
         if self.on_step is not None:
             self.on_step(self.task, self.step, self.steps, self.loss.detach())
+
+    # Checkpoints.
+
+    def snapshot(self) -> Snapshot:
+        """Return all that the rest of the stream depends on, after a step or between tasks.
+
+        Tensors are those that are trained, not copies.
+        """
+        within = len(self.steps_taken) == self.task
+        tensors = prefixed("objective", self.model.state_dict())
+        for number, strategy in enumerate(self.strategies):
+            tensors |= prefixed(f"strategy{number}", strategy.state_dict())
+            if strategy.head is not None:
+                tensors |= prefixed(f"head{number}", strategy.head.state_dict())
+        facts = {
+            "task": self.task if within else self.task + 1,
+            "step": self.step if within else 0,
+            "steps_taken": self.steps_taken,
+            "train_seconds": self.train_seconds,
+            "final_loss": self.final_loss,
+        }
+        if within:
+            self._synchronise()
+            facts["seconds"] = time.perf_counter() - self._started
+            tensors |= prefixed("task", self.model.task_state())
+            tensors |= prefixed("optimiser", optimiser_tensors(self.optimizer))
+            tensors["epoch_loss"] = self._epoch_loss
+        return Snapshot(tensors, facts)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot: the next task to train is the one that it names."""
+        facts = snapshot.facts
+        self.task = facts["task"] - 1
+        self.steps_taken = list(facts["steps_taken"])
+        self.train_seconds = list(facts["train_seconds"])
+        self.final_loss = list(facts["final_loss"])
+        self._load(snapshot.tensors)
+        self._interrupted = snapshot if facts["step"] else None
+
+    def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(part(tensors, "objective"))
+        for number, strategy in enumerate(self.strategies):
+            strategy.load_state_dict(part(tensors, f"strategy{number}"))
+            if strategy.head is not None:
+                strategy.head.load_state_dict(part(tensors, f"head{number}"))
+
+    def _go_on(self, snapshot: Snapshot) -> None:
+        """Take back the state within a task, over what its start has just made."""
+        self._interrupted = None
+        tensors, facts = snapshot
+        self._load(tensors)
+        self.model.load_task_state(part(tensors, "task"))
+        load_optimiser(self.optimizer, part(tensors, "optimiser"))
+        self._epoch_loss.copy_(tensors["epoch_loss"])
+        self.step = facts["step"]
+        self.dataloader.skip(self.step)
+        self._started = time.perf_counter() - facts["seconds"]
 
     # What strategies call; see `rscl_bench.strategies.base.Trainer`.
 

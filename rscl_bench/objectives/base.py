@@ -138,6 +138,16 @@ class Objective(nn.Module, ABC):
         pairs = zip(predicted, past, strict=True)
         return torch.stack([F.mse_loss(new, old) for new, old in pairs]).mean()
 
+    def task_state(self) -> dict[str, Tensor]:
+        """Return what a task builds up besides parameters and buffers, and the next starts without.
+
+        It is part of checkpoints within a task; ``state_dict`` is of all.
+        """
+        return {}
+
+    def load_task_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``task_state`` returned, after ``before_task``."""
+
     def before_task(self, task: int, sample: Sample) -> None:
         """Prepare for a task, before its optimiser is made.
 

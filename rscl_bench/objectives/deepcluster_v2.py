@@ -102,6 +102,25 @@ class DeepClusterV2(JointEmbedding):
         """Start an empty memory."""
         self._forget(int(self.prototypes[0].any(dim=1).sum()))
 
+    def task_state(self) -> dict[str, Tensor]:
+        """Return the memory, and which cluster every known tile is in."""
+        state = {"clusters": torch.tensor(self.clusters), "past": self.past}
+        if self.keys:
+            state |= {"keys": torch.cat(self.keys), "memory": torch.cat(self.memory, dim=1)}
+        if self.known is not None:
+            state |= {"known_keys": self.known[0], "known_clusters": self.known[1]}
+        return state
+
+    def load_task_state(self, state: dict[str, Tensor]) -> None:
+        """Take them back."""
+        device = self.prototypes.device
+        on_device = {name: value.to(device) for name, value in state.items()}
+        self.clusters, self.past = int(state["clusters"]), on_device["past"]
+        if "keys" in state:
+            self.keys, self.memory = [on_device["keys"]], [on_device["memory"]]
+        if "known_keys" in state:
+            self.known = on_device["known_keys"], on_device["known_clusters"]
+
     def before_step(self, moment: Moment) -> None:
         """Cluster the embeddings of the last epoch when the next one begins."""
         if moment.begins_epoch and self.memory:

@@ -85,6 +85,14 @@ class SwAV(JointEmbedding):
         self.past_prototypes.copy_(self.prototypes.weight.detach())
         self.queued = 0
 
+    def task_state(self) -> dict[str, Tensor]:
+        """Return how many rows of the queue are of this task."""
+        return {"queued": torch.tensor(self.queued)}
+
+    def load_task_state(self, state: dict[str, Tensor]) -> None:
+        """Take back how many."""
+        self.queued = int(state["queued"])
+
     def before_update(self, moment: Moment) -> None:
         """Hold the prototypes where they are in the first epochs."""
         if moment.epoch < self.params.freeze_epochs:

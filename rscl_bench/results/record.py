@@ -102,6 +102,20 @@ class Identity(Spec):
         return value
 
 
+class Resumption(Spec):
+    """Where a run went on after an interruption.
+
+    Attributes:
+        task: Number of the task, from 0.
+        step: Steps of it that were done.
+        changed: What was different from before and may change last bits, one sentence each.
+    """
+
+    task: NonNegativeInt
+    step: NonNegativeInt
+    changed: tuple[str, ...]
+
+
 class Provenance(Spec):
     """Where and with what a run was made; recorded, not hashed.
 
@@ -114,6 +128,7 @@ class Provenance(Spec):
         python: Version.
         platform: Operating system and architecture.
         versions: Of the packages in `package_versions`.
+        resumed: Where the run went on after interruptions.
     """
 
     rscl_bench: str
@@ -124,6 +139,7 @@ class Provenance(Spec):
     python: str
     platform: str
     versions: dict[str, str | None]
+    resumed: tuple[Resumption, ...] = ()
 
     @field_validator("started")
     @classmethod

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Trainer
@@ -57,6 +58,21 @@ class SI(QuadraticPenalty):
         """Add the step to the path integral."""
         moved = torch._foreach_sub(list(self.parameters()), self._before)
         torch._foreach_addcmul_(self._path, self._loss_gradient, moved, value=-1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is held, and the path of the current task."""
+        parts = {"path": self._path, "start": self._start}
+        path = {f"{part}.{k}": value for part, row in parts.items() for k, value in enumerate(row)}
+        return {**super().state_dict(), **path}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take them back."""
+        device, held = self.context.device, range(len(self.parameters()) if state else 0)
+        self._path = [state[f"path.{k}"].to(device) for k in held]
+        self._start = [state[f"start.{k}"].to(device) for k in held]
+        super().load_state_dict(
+            {name: v for name, v in state.items() if not name.startswith(("path.", "start."))}
+        )
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Trainer, **_: Any) -> None:

@@ -46,6 +46,7 @@ def plan(
             device=str(this.device.torch),
             threads=threads,
             folder=run_folder(out, this),
+            force=force,
         )
         run = Run(label, job)
         if run.record_path.is_file() and not force:

@@ -32,6 +32,7 @@ class Job(Spec):
         device: As `rscl_bench.engine.device.open_device` takes it.
         threads: CPU threads that the run may use.
         folder: Where the artefacts go; its name ends with the run's id.
+        force: Whether to start over instead of going on from a checkpoint.
     """
 
     spec: RunSpec
@@ -41,6 +42,7 @@ class Job(Spec):
     device: str
     threads: Positive
     folder: Path
+    force: bool = False
 
 
 class PipeReporter:
@@ -107,7 +109,7 @@ def run(job: Job, reporter: PipeReporter) -> None:
         raise ArtefactError(
             "The archives or their tiles changed after the sweep began; start it again."
         )
-    execute(opened, job.folder, reporter)
+    execute(opened, job.folder, reporter, force=job.force)
 
 
 def main() -> int:

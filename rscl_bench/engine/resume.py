@@ -1,0 +1,139 @@
+"""Goes on with a run that was interrupted, and keeps the checkpoints that it takes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rscl_bench.engine.checkpoint import (
+    FOLDER,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from rscl_bench.engine.interruption import Interrupted, Interruption
+from rscl_bench.engine.snapshot import Snapshot
+from rscl_bench.errors import ArtefactError
+from rscl_bench.results.record import Identity, Provenance, Resumption
+
+#: Seconds between checkpoints within a task.
+INTERVAL = 600.0
+_SHARE = 0.02  # of the time may go into writing them
+
+
+class Checkpoints:
+    """Writes a run's checkpoints, by time and when a signal asks for one, and reads the latest.
+
+    Attributes:
+        folder: Where they are.
+        resumed: How often the run was resumed, and where.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        provenance: Provenance,
+        interval: float,
+        state: Callable[[], Snapshot],
+        message: Callable[[str], None],
+    ):
+        """Keep what is needed.
+
+        Args:
+            folder: The run's.
+            identity: What the run is; a checkpoint of another one is refused.
+            provenance: Where it runs; what is different on resuming is recorded.
+            interval: Seconds between checkpoints within a task, more where writing them would take
+                over 2 % of the time; 0 for one after every step.
+            state: Gives all that the rest of the run depends on.
+            message: Told of what happens.
+        """
+        self.folder = folder / FOLDER
+        self.resumed: tuple[Resumption, ...] = ()
+        self._identity = identity.model_dump(mode="json")
+        self._environment = _environment(provenance)
+        self._interval, self._state, self._message = interval, state, message
+        self._written, self._cost = time.monotonic(), 0.0
+        self.interruption = Interruption()
+
+    def latest(self) -> Snapshot | None:
+        """Return what the run goes on from, None if it begins.
+
+        Raises:
+            ArtefactError: If the checkpoint is of another run.
+        """
+        found = read_checkpoint(self.folder, self._message)
+        if found is None:
+            return None
+        field = first_difference("identity", found.facts["identity"], self._identity)
+        if field:
+            raise ArtefactError(
+                f"The checkpoint in {self.folder} is of another run: '{field}' differs; give that "
+                "run its own folder, or start over with --force."
+            )
+        changed = tuple(
+            f"{name}: {before} before, {self._environment.get(name)} now"
+            for name, before in found.facts["environment"].items()
+            if before != self._environment.get(name)
+        )
+        earlier = [Resumption.model_validate_json(text) for text in found.facts["resumed"]]
+        where = Resumption(task=found.facts["task"], step=found.facts["step"], changed=changed)
+        self.resumed = (*earlier, where)
+        self._message(f"going on after step {where.step} of task {where.task + 1}")
+        for line in changed:
+            self._message(f"note: the last bits of results may differ, since {line}")
+        return found
+
+    def write(self) -> None:
+        """Write a checkpoint now."""
+        started = time.monotonic()
+        tensors, facts = self._state()
+        facts |= {
+            "identity": self._identity,
+            "environment": self._environment,
+            "resumed": [one.model_dump_json() for one in self.resumed],
+        }
+        write_checkpoint(self.folder, Snapshot(tensors, facts))
+        self._written = time.monotonic()
+        self._cost = self._written - started
+
+    def after_step(self, task: int, step: int, steps: int) -> None:
+        """Write a checkpoint if it is time, or if the run was asked to end.
+
+        Raises:
+            Interrupted: If it was.
+        """
+        asked = self.interruption.asked
+        if self._due() or asked is not None:
+            self.write()
+        if asked is not None:
+            raise Interrupted(asked, f"step {step} of task {task + 1}")
+        self.interruption.stepping = step < steps
+
+    def _due(self) -> bool:
+        if not self._interval:
+            return True
+        return time.monotonic() - self._written >= max(self._interval, self._cost / _SHARE)
+
+    def remove(self) -> None:
+        """Remove all checkpoints: the run is recorded, or starts over."""
+        remove_checkpoints(self.folder)
+
+
+def first_difference(field: str, found: Any, expected: Any) -> str | None:
+    """Return the name of the first field of two JSON values that differs, None if none does."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected}):
+            inner = first_difference(f"{field}.{name}", found.get(name), expected.get(name))
+            if inner:
+                return inner
+        return None
+    return None if found == expected else field
+
+
+def _environment(provenance: Provenance) -> dict[str, str]:
+    """Return what may change the last bits of a result."""
+    facts = provenance.model_dump(mode="json", exclude={"started", "resumed", "versions"})
+    versions = provenance.versions
+    return {name: str(value) for name, value in {**facts, **versions}.items()}
