@@ -334,6 +334,25 @@ def build(
         print(path)
 
 
+@leaderboard_app.command()
+def validate(
+    records: Annotated[
+        list[Path], typer.Argument(help="Folders or files of run records.", exists=True)
+    ],
+) -> None:
+    """Recompute every score of run records from the scores of their images."""
+    from rscl_bench.results.collect import record_files
+    from rscl_bench.results.validation import refusals
+
+    found = refusals(record_files(records))
+    for path, reason in found.items():
+        print(f"{path}: valid" if reason is None else f"refused: {reason}")
+    refused = sum(reason is not None for reason in found.values())
+    print(f"{len(found) - refused} of {len(found)} records are valid")
+    if refused:
+        raise typer.Exit(1)
+
+
 def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
     if data_root is not None:
         return f"Archives of {scenario.name} from {data_root}."
@@ -394,7 +413,7 @@ def _interruptible(force: bool = False) -> Iterator[None]:
     except KeyboardInterrupt as error:
         print(
             "interrupted; what is recorded stays, and the same command"
-            f"{' without --force' if force else ''} goes on with the rest",
+            f"{' without --force' if force else ''} goes on with the rest, from checkpoints",
             file=sys.stderr,
         )
         raise typer.Exit(143 if isinstance(error, Terminated) else 130) from error

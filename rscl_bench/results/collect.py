@@ -108,7 +108,7 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[Loaded]]:
             other: other data under the same names, or the same row and seed twice.
     """
     groups: dict[GroupKey, list[Loaded]] = {}
-    for path in _record_files(sources):
+    for path in record_files(sources):
         loaded = Loaded(path, read_record(path))
         groups.setdefault(loaded.group, []).append(loaded)
     if not groups:
@@ -116,7 +116,12 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[Loaded]]:
     return {key: _distinct(_agreeing(groups[key])) for key in sorted(groups)}
 
 
-def _record_files(sources: Iterable[Path]) -> list[Path]:
+def record_files(sources: Iterable[Path]) -> list[Path]:
+    """Return the record files of folders, searched through, and of files as they are named.
+
+    Raises:
+        ArtefactError: If one does not exist.
+    """
     files: set[Path] = set()
     for source in sources:
         if not source.exists():

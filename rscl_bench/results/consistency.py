@@ -127,7 +127,7 @@ def _score_problems(record: "RunRecord") -> Iterator[str]:
             yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])
             yield from _map_problems(f"{field}.{name}.val", score.val, labels[name])
     expected = continual_of(record.tasks, record.probes, record.scores)
-    different = _first_difference("continual", record.continual.model_dump(), expected)
+    different = first_difference("continual", record.continual.model_dump(), expected)
     if different:
         yield f"field '{different}' does not follow from the field 'scores'"
 
@@ -142,14 +142,14 @@ def _map_problems(field: str, values: "MultilabelMAP | None", labels: int) -> It
             yield f"field '{field}.{kind}' does not fit {values.macro_labels} labels with positives"
 
 
-def _first_difference(field: str, found: Any, expected: Any) -> str | None:
+def first_difference(field: str, found: Any, expected: Any) -> str | None:
     """Return the first field that differs by more than rounding, None if there is none."""
     if isinstance(expected, ContinualMetrics):
         expected = expected.model_dump()
     if isinstance(expected, dict):
-        if set(found) != set(expected):
+        if not isinstance(found, dict) or set(found) != set(expected):
             return field
-        parts = (_first_difference(f"{field}.{k}", found[k], v) for k, v in expected.items())
+        parts = (first_difference(f"{field}.{k}", found[k], v) for k, v in expected.items())
         return next((part for part in parts if part), None)
     if found is None or expected is None:
         return None if found is expected else field

@@ -20,6 +20,7 @@ from rscl_bench.sweep.worker import Event, Job
 State = Literal["waiting", "running", "recorded before", "done", "failed"]
 # -P: the working directory is never searched for modules.
 COMMAND = (sys.executable, "-P", "-m", worker.__name__)
+_GRACE = 30.0  # seconds for a step and a checkpoint
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -164,17 +165,25 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
 
 
 async def _end(process: Process) -> None:
-    """End a process if it still runs; records are written whole, so that any moment will do."""
-    with suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.kill()
-    assert process.stdin is not None
-    process.stdin.close()
+    """End a process if it still runs, with time to finish its step and write a checkpoint."""
     # Cancelled by the signal, then again by the task group: the process is waited for anyway.
-    ended = asyncio.ensure_future(process.communicate())
+    ended = asyncio.ensure_future(_ended(process))
     while not ended.done():
         with suppress(asyncio.CancelledError):
             await asyncio.shield(ended)
+
+
+async def _ended(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        if process.returncode is None:
+            process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _GRACE)
+    except TimeoutError:  # files are whole at any moment
+        process.kill()
+    assert process.stdin is not None
+    process.stdin.close()  # not before: it ends the process at once
+    await process.communicate()
 
 
 def _record(run: Run, status: int) -> RunRecord:

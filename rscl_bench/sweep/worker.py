@@ -127,6 +127,9 @@ def main() -> int:
     reporter = PipeReporter(pipe)
     try:
         run(Job.model_validate_json(line, strict=True), reporter)
+    except KeyboardInterrupt as error:
+        print(f"interrupted; it goes on from {error}", flush=True)
+        return getattr(error, "status", 130)
     except RsclError as error:
         print(f"error: {error}", flush=True)
         reporter.failed(str(error))

@@ -1,0 +1,45 @@
+"""Recomputes the scores of run records from the stored scores of every image."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.results.consistency import first_difference
+from rscl_bench.results.image_scores import ImageScores, probe_scores, read_image_scores
+from rscl_bench.results.record import RunRecord, read_record
+
+
+def refusals(paths: Iterable[Path]) -> dict[Path, str | None]:
+    """Return why each record is refused, None where its scores follow from its images.
+
+    Args:
+        paths: Record files.
+    """
+    return {path: _refusal(path) for path in paths}
+
+
+def _refusal(path: Path) -> str | None:
+    try:
+        record = read_record(path)
+        images = read_image_scores(path, record)
+    except ArtefactError as error:
+        return str(error)
+    if images is None:
+        return f"{path} has no scores of images beside it; restore the run's record.safetensors."
+    field = _different(record, images)
+    if field:
+        return f"The field '{field}' of {path} does not follow from the scores of its images."
+    return None
+
+
+def _different(record: RunRecord, images: ImageScores) -> str | None:
+    named = {f"scores.{t}": (row, images.scores[t]) for t, row in enumerate(record.scores)}
+    named["pixel_statistics"] = record.pixel_statistics, images.pixel_statistics
+    for field, (row, scores) in named.items():
+        found = {probe: score.model_dump() for probe, score in row.items()}
+        computed = probe_scores(images.labels, scores)
+        expected = {probe: score.model_dump() for probe, score in computed.items()}
+        different = first_difference(field, found, expected)
+        if different:
+            return different
+    return None
