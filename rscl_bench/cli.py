@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +16,7 @@ from rscl_bench.errors import ArchiveError, RsclError
 if TYPE_CHECKING:
     from rscl_bench.console import Split
     from rscl_bench.engine.run import Opened
-    from rscl_bench.spec import RunSpec, Scenario
+    from rscl_bench.spec import OnBadTile, RunSpec, Scenario
     from rscl_bench.sweep.pool import Run
     from rscl_bench.sweep.selection import Planned
 
@@ -90,6 +90,16 @@ JobsOption = Annotated[
         "threads changes the last bits of results.",
     ),
 ]
+
+
+OnBadOption = Annotated[
+    Literal["stop", "skip"],
+    typer.Option(
+        "--on-bad-tile",
+        help="Whether an image that cannot be used stops packing, or is left out, counted and "
+        "recorded.",
+    ),
+]
 RUNS = Path("runs")
 
 
@@ -111,6 +121,7 @@ def run(
             "one after every task too.",
         ),
     ] = 10.0,
+    on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
@@ -132,7 +143,7 @@ def run(
 
     check_writable(out)  # before an hour of packing, not after it
     with reporter() as report:
-        opened, _, _ = _open(spec, data_root, device, report)
+        opened, _, _ = _open(spec, data_root, device, report, on_bad_tile)
         folder = run_folder(out, opened)
         path = folder / "record.json"
         known = path.is_file() and not force
@@ -157,6 +168,7 @@ def sweep(
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
     assignments: SetOption = None,
+    on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
 ) -> None:
     """Run methods × seeds, several at a time, and build their leaderboard.
@@ -177,7 +189,8 @@ def sweep(
             protocol,
             assignments or (),
         )
-        runs = _run_all(planned, data_root, out, device, jobs, force, "method", "test")
+        where = (data_root, out, device, jobs, on_bad_tile)
+        runs = _run_all(planned, *where, force, "method", "test")
         print_failures(runs)
         from rscl_bench.results.leaderboard import build_leaderboard
 
@@ -207,6 +220,7 @@ def tune(
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
     assignments: SetOption = None,
+    on_bad_tile: OnBadOption = "stop",
     store: Annotated[
         Path | None,
         typer.Option(
@@ -236,7 +250,8 @@ def tune(
             protocol,
             assignments or (),
         )
-        runs = _run_all(planned, data_root, out, device, jobs, False, "setting", "val")
+        where = (data_root, out, device, jobs, on_bad_tile)
+        runs = _run_all(planned, *where, False, "setting", "val")
         print_failures(runs)
         if any(run.record is None for run in runs):
             print("nothing was chosen: every setting must be scored", file=sys.stderr)
@@ -288,18 +303,27 @@ def show(
 
 
 @data_app.command()
-def prepare(scenario: ScenarioOption, data_root: DataRootOption = None) -> None:
+def prepare(
+    scenario: ScenarioOption,
+    data_root: DataRootOption = None,
+    on_bad_tile: OnBadOption = "stop",
+) -> None:
     """Pack all tiles of a scenario, so that runs start at once."""
-    stores = _open_stores(scenario, data_root)
-    for name, store in stores:
+    for name, store in _open_stores(scenario, data_root, on_bad_tile):
         shape = "×".join(map(str, store.tiles.shape[1:]))
         print(f"{name}: {len(store)} tiles of {shape} {store.tiles.dtype}, {store.blank} all zero")
+        if store.skipped:
+            print(f"{name}: left out {len(store.skipped)}: {', '.join(store.skipped)}")
 
 
 @data_app.command()
-def verify(scenario: ScenarioOption, data_root: DataRootOption = None) -> None:
+def verify(
+    scenario: ScenarioOption,
+    data_root: DataRootOption = None,
+    on_bad_tile: OnBadOption = "stop",
+) -> None:
     """Check that a scenario's archives are complete and its packed tiles are what was packed."""
-    for name, store in _open_stores(scenario, data_root):
+    for name, store in _open_stores(scenario, data_root, on_bad_tile):
         print(f"{name}: {len(store)} tiles, SHA-256 {store.digest}")
 
 
@@ -368,6 +392,7 @@ def _run_all(
     out: Path,
     device: str,
     jobs: int | None,
+    on_bad_tile: "OnBadTile",
     force: bool,
     column: str,
     split: "Split",
@@ -382,9 +407,9 @@ def _run_all(
     print(_edition_line(first.scenario, data_root), flush=True)
     check_writable(out)
     with reporter() as report:
-        opened, root, cache = _open(first, data_root, device, report)
+        opened, root, cache = _open(first, data_root, device, report, on_bad_tile)
     jobs, threads = share_cores(jobs, opened.device.torch.type)
-    runs = plan(planned, opened, root, cache, threads, out, force)
+    runs = plan(planned, opened, root, cache, threads, out, force, on_bad_tile)
     waiting = sum(run.state == "waiting" for run in runs)
     print(
         f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at a "
@@ -422,15 +447,21 @@ def _interruptible(force: bool = False) -> Iterator[None]:
 
 
 def _open(
-    spec: "RunSpec", data_root: Path | None, device: str, report: Any
+    spec: "RunSpec", data_root: Path | None, device: str, report: Any, on_bad_tile: "OnBadTile"
 ) -> "tuple[Opened, Path, Path]":
     """Open a run's tiles, packing them first where needed; returns data root and cache too."""
     from rscl_bench.engine.run import open_run
 
     edition, root, cache = _data(spec.scenario, data_root, report)
-    opened = open_run(spec, edition, root, cache, device, report.progress)
-    for store in opened.blank_stores():
-        report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+    opened = open_run(spec, edition, root, cache, device, report.progress, on_bad_tile)
+    for name, store in opened.named_stores().items():
+        if store.blank:
+            report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+        if store.skipped:
+            report.message(
+                f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "
+                f"{', '.join(store.skipped)}"
+            )
     return opened, root, cache
 
 
@@ -461,7 +492,9 @@ def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[An
     return "sketch", data_root, cache
 
 
-def _open_stores(scenario_name: str, data_root: Path | None) -> list[tuple[str, Any]]:
+def _open_stores(
+    scenario_name: str, data_root: Path | None, on_bad_tile: "OnBadTile"
+) -> list[tuple[str, Any]]:
     from rscl_bench.console import reporter
     from rscl_bench.data.tile_store import open_or_pack
     from rscl_bench.declarations import load_scenario
@@ -472,11 +505,12 @@ def _open_stores(scenario_name: str, data_root: Path | None) -> list[tuple[str, 
     with reporter() as report:
         _, root, cache = _data(scenario, data_root, report)
         for task in scenario.tasks:
-            store = open_or_pack(root, task, cache, False, report.progress)
+            store = open_or_pack(root, task, cache, False, report.progress, on_bad_tile)
             opened.append((f"task {task.name}", store))
         for probe in scenario.probes:
             for role, split in probe.splits().items():
-                store = open_or_pack(root, probe.source(split), cache, True, report.progress)
+                source = probe.source(split)
+                store = open_or_pack(root, source, cache, True, report.progress, on_bad_tile)
                 opened.append((f"probe {probe.name} {role}", store))
     return opened
 

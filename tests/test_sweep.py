@@ -413,7 +413,7 @@ def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_
         ("cosmae", 1),
     ]
     first = opened(planned[0].spec, toy_data, toy_cache)
-    runs = plan(planned, first, toy_data, toy_cache, 1, tmp_path, False)
+    runs = plan(planned, first, toy_data, toy_cache, 1, tmp_path, False, "stop")
     folders = [run.job.folder for run in runs]
     each = [opened(item.spec, toy_data, toy_cache) for item in planned]
     assert folders == [run_folder(tmp_path, one) for one in each]

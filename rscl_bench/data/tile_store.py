@@ -27,7 +27,7 @@ from PIL import Image
 from rscl_bench import registry
 from rscl_bench.data.adapter import DatasetAdapter, Scene
 from rscl_bench.errors import ArchiveError, ArtefactError
-from rscl_bench.spec import Source
+from rscl_bench.spec import OnBadTile, Source
 
 FORMAT = 1
 Progress = Callable[[str, int, int], None]
@@ -52,6 +52,7 @@ class TileStore:
         blank: Number of tiles that are zero everywhere.
         digest: SHA-256 of tiles, shares and what they are; part of a run's identity.
         path: The folder.
+        skipped: Images that could not be used and were left out, as the user asked.
     """
 
     tiles: NDArray[Any]
@@ -63,6 +64,7 @@ class TileStore:
     blank: int
     digest: str
     path: Path
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -85,6 +87,7 @@ def open_or_pack(
     cache: Path,
     with_labels: bool = False,
     progress: Progress = silent,
+    on_bad_tile: OnBadTile = "stop",
 ) -> TileStore:
     """Return a split's tiles, packing them first if they are not there or their archive changed.
 
@@ -94,6 +97,8 @@ def open_or_pack(
         cache: Folder of all tile stores.
         with_labels: Whether labels are wanted too.
         progress: Called with (what, done, total) while packing.
+        on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted and
+            listed.
 
     Returns:
         The opened store, its digests checked.
@@ -120,10 +125,17 @@ def open_or_pack(
     # A changed archive gets another folder, so that a store is never replaced while it is read.
     folder = cache / "tiles" / f"{name}-{_key(inputs)}"
     if _read_manifest(folder) is None:
-        _pack(adapter, source, with_labels, description, inputs, folder, progress)
+        _pack(adapter, source, with_labels, description, inputs, folder, progress, on_bad_tile)
         for outdated in set(folder.parent.glob(f"{name}-*")) - {folder}:
             shutil.rmtree(outdated, ignore_errors=True)
-    return _open(folder, adapter)
+    store = _open(folder, adapter)
+    if store.skipped and on_bad_tile == "stop":
+        raise ArchiveError(
+            f"{len(store.skipped)} images of {adapter.name} {source.split} were left out when it "
+            f"was packed, {store.skipped[0]} the first; mend the archive, or leave them out again "
+            "with --on-bad-tile=skip."
+        )
+    return store
 
 
 def verify(folder: Path) -> None:
@@ -164,6 +176,7 @@ def _pack(
     inputs: list[list[Any]],
     folder: Path,
     progress: Progress,
+    on_bad_tile: OnBadTile,
 ) -> None:
     bands = adapter.sensor.indices(source.bands)
     try:
@@ -178,8 +191,15 @@ def _pack(
     try:
         with (work / "tiles.raw").open("wb") as raw:
             writer = _Writer(raw, source.tile_size, len(bands), adapter.sensor.dtype)
+            skipped = []
             for index in range(len(adapter)):
-                scene = adapter.scene(index, with_labels)
+                try:
+                    scene = adapter.scene(index, with_labels)
+                except ArchiveError:
+                    if on_bad_tile == "stop":
+                        raise
+                    skipped.append(adapter.files[index].relative_to(adapter.root).as_posix())
+                    continue
                 if not with_labels:
                     scene = Scene(scene.image)  # tasks show no labels, whatever an adapter returns
                 path = adapter.files[index]
@@ -197,6 +217,7 @@ def _pack(
             "scale": adapter.sensor.scale,
             "unit": adapter.sensor.unit,
             "blank": writer.blank,
+            "skipped": skipped,
             "inputs": inputs,
             "dtype": adapter.sensor.dtype,
             "digests": {p.name: _file_digest(p) for p in sorted(work.iterdir())},
@@ -314,7 +335,8 @@ def _open(folder: Path, adapter: DatasetAdapter) -> TileStore:
     if manifest["count"] == 0:
         raise ArchiveError(f"{adapter.root} gave no tile for split '{adapter.split}'.")
     shares = folder / "shares.npy"
-    identity = {k: v for k, v in manifest.items() if k not in ("inputs", "mean", "std", "blank")}
+    derived = ("inputs", "mean", "std", "blank", "skipped")
+    identity = {k: v for k, v in manifest.items() if k not in derived}
     return TileStore(
         tiles=np.memmap(folder / "tiles.raw", manifest["dtype"], "r", shape=_shape(manifest)),
         shares=np.load(shares, allow_pickle=False) if shares.is_file() else None,
@@ -325,6 +347,7 @@ def _open(folder: Path, adapter: DatasetAdapter) -> TileStore:
         blank=manifest["blank"],
         digest=sha256(_canonical(identity)).hexdigest(),
         path=folder,
+        skipped=tuple(manifest.get("skipped", ())),
     )
 
 

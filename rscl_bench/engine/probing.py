@@ -22,8 +22,8 @@ from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.probes.spread import Spread, spread
 from rscl_bench.probes.transfer import TransferProbe
 from rscl_bench.randomness import numpy_generator
+from rscl_bench.spec import OnBadTile, Protocol, Source, validated
 from rscl_bench.spec import Probe as ProbeSpec
-from rscl_bench.spec import Protocol, Source, validated
 
 ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
 
@@ -94,7 +94,12 @@ class OpenProbe:
 
 
 def open_probe(
-    spec: ProbeSpec, protocol: Protocol, data_root: Path, cache: Path, progress: Progress
+    spec: ProbeSpec,
+    protocol: Protocol,
+    data_root: Path,
+    cache: Path,
+    progress: Progress,
+    on_bad_tile: OnBadTile,
 ) -> OpenProbe:
     """Open or pack a probe's tiles.
 
@@ -104,6 +109,7 @@ def open_probe(
         data_root: Folder that holds the archives.
         cache: Folder of the tile stores.
         progress: Told of packing.
+        on_bad_tile: As `open_or_pack` takes it.
 
     Raises:
         RsclError: If archive, bands or the probe's parameters are not usable.
@@ -112,7 +118,7 @@ def open_probe(
     parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
     probe = probe_class(validated(probe_class.Params, parameters, f"probe '{spec.name}'"))
     stores = {
-        role: open_or_pack(data_root, spec.source(split), cache, True, progress)
+        role: open_or_pack(data_root, spec.source(split), cache, True, progress, on_bad_tile)
         for role, split in spec.splits().items()
     }
     indices = {role: _chosen(spec, role, len(store)) for role, store in stores.items()}
@@ -127,10 +133,15 @@ def open_probe(
 
 
 def open_task(
-    source: Source, protocol: Protocol, data_root: Path, cache: Path, progress: Progress
+    source: Source,
+    protocol: Protocol,
+    data_root: Path,
+    cache: Path,
+    progress: Progress,
+    on_bad_tile: OnBadTile,
 ) -> tuple[TileStore, Archive]:
     """Open or pack a task's tiles; they come without labels."""
-    store = open_or_pack(data_root, source, cache, False, progress)
+    store = open_or_pack(data_root, source, cache, False, progress, on_bad_tile)
     return store, archive_of(store, source.bands, protocol)
 
 

@@ -33,7 +33,7 @@ from rscl_bench.randomness import seeded
 from rscl_bench.results import record as records
 from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
-from rscl_bench.spec import Component, RunSpec, identity
+from rscl_bench.spec import Component, OnBadTile, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
 
 Edition = Literal["real", "sketch"]
@@ -73,10 +73,13 @@ class Opened:
     identity: records.Identity
     packing_seconds: float
 
-    def blank_stores(self) -> list[TileStore]:
-        """Return the stores that hold tiles of zeros only."""
-        probes = [store for probe in self.probes for store in probe.stores.values()]
-        return [store for store in (*self.stores, *probes) if store.blank]
+    def named_stores(self) -> dict[str, TileStore]:
+        """Return all stores by their key in ``identity.data``."""
+        tasks = self.spec.scenario.tasks
+        named = {task_key(t.name): s for t, s in zip(tasks, self.stores, strict=True)}
+        for probe in self.probes:
+            named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
+        return named
 
     def with_spec(self, spec: RunSpec) -> "Opened":
         """Return the same, for another method or seed of the same scenario and protocol."""
@@ -90,6 +93,7 @@ def open_run(
     cache: Path,
     device: str,
     progress: Progress,
+    on_bad_tile: OnBadTile = "stop",
 ) -> Opened:
     """Open tiles and device, and check that they fit the protocol.
 
@@ -100,6 +104,7 @@ def open_run(
         cache: Folder of the tile stores.
         device: As `open_device` takes it.
         progress: Told of packing.
+        on_bad_tile: As `open_or_pack` takes it.
 
     Raises:
         RsclError: If anything is missing or does not fit.
@@ -108,8 +113,9 @@ def open_run(
     opened_device = open_device(device, protocol.precision)
     _check_sizes(spec)
     started = time.perf_counter()
-    tasks = [open_task(task, protocol, data_root, cache, progress) for task in scenario.tasks]
-    probes = [open_probe(probe, protocol, data_root, cache, progress) for probe in scenario.probes]
+    where = (protocol, data_root, cache, progress, on_bad_tile)
+    tasks = [open_task(task, *where) for task in scenario.tasks]
+    probes = [open_probe(probe, *where) for probe in scenario.probes]
     stores = [store for store, _ in tasks]
     for task, store in zip(scenario.tasks, stores, strict=True):
         if len(store) < protocol.training.batch_size:
@@ -313,6 +319,7 @@ class _Running:
             ),
             flops=records.FlopsRecord(**self.flops._asdict()),
             spread=prober.spreads,
+            skipped={n: s.skipped for n, s in opened.named_stores().items() if s.skipped},
         )
 
 

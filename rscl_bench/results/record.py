@@ -248,6 +248,7 @@ class RunRecord(Spec):
         seconds: Totals.
         flops: Of the objective; None where they were not counted.
         spread: By probe, in the rows of ``scores``; None where it was not measured.
+        skipped: Images that could not be used and were left out, by the keys of ``identity.data``.
     """
 
     format: Literal[2]
@@ -264,6 +265,7 @@ class RunRecord(Spec):
     seconds: Seconds
     flops: FlopsRecord | None = None
     spread: tuple[dict[str, SpreadRecord], ...] | None = None
+    skipped: dict[str, tuple[str, ...]] = Field(default={})
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "RunRecord":
@@ -291,6 +293,7 @@ def make_record(
     seconds: Seconds,
     flops: FlopsRecord | None = None,
     spread: Sequence[Mapping[str, SpreadRecord]] | None = None,
+    skipped: Mapping[str, tuple[str, ...]] | None = None,
 ) -> RunRecord:
     """Return a checked record with its id and continual metrics filled in.
 
@@ -306,6 +309,7 @@ def make_record(
         seconds: Totals.
         flops: Of the objective.
         spread: By probe, in the rows of ``scores``.
+        skipped: Images that were left out, by the keys of ``identity.data``.
 
     Returns:
         The record.
@@ -329,6 +333,7 @@ def make_record(
             seconds=seconds,
             flops=flops,
             spread=None if spread is None else tuple(dict(row) for row in spread),
+            skipped=dict(skipped or {}),
         )
     except ValidationError as error:
         raise ArtefactError(f"The run's results contradict each other: {_first(error)}.") from error

@@ -7,6 +7,7 @@ import torch
 
 from rscl_bench.engine.run import Opened, build_objective, build_strategies, run_folder
 from rscl_bench.results.record import read_record
+from rscl_bench.spec import OnBadTile
 from rscl_bench.sweep.pool import Run
 from rscl_bench.sweep.selection import Planned
 from rscl_bench.sweep.worker import Job
@@ -20,6 +21,7 @@ def plan(
     threads: int,
     out: Path,
     force: bool,
+    on_bad_tile: OnBadTile,
 ) -> list[Run]:
     """Return the runs, those with a record as recorded; everything that will run was built once.
 
@@ -31,6 +33,7 @@ def plan(
         threads: As in `Job`.
         out: Folder for records.
         force: Run again what is recorded.
+        on_bad_tile: As in `Job`.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
@@ -47,6 +50,7 @@ def plan(
             threads=threads,
             folder=run_folder(out, this),
             force=force,
+            on_bad_tile=on_bad_tile,
         )
         run = Run(label, job)
         if run.record_path.is_file() and not force:

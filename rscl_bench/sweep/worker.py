@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TextIO
 from pydantic import Field
 
 from rscl_bench.errors import ArtefactError, RsclError
-from rscl_bench.spec import Positive, RunSpec, Spec
+from rscl_bench.spec import OnBadTile, Positive, RunSpec, Spec
 
 _SECONDS = 0.5
 
@@ -33,6 +33,7 @@ class Job(Spec):
         threads: CPU threads that the run may use.
         folder: Where the artefacts go; its name ends with the run's id.
         force: Whether to start over instead of going on from a checkpoint.
+        on_bad_tile: As `rscl_bench.data.tile_store.open_or_pack` takes it.
     """
 
     spec: RunSpec
@@ -43,6 +44,7 @@ class Job(Spec):
     threads: Positive
     folder: Path
     force: bool = False
+    on_bad_tile: OnBadTile = "stop"
 
 
 class PipeReporter:
@@ -104,7 +106,8 @@ def run(job: Job, reporter: PipeReporter) -> None:
     from rscl_bench.engine.run import execute, open_run
 
     torch.set_num_threads(job.threads)
-    opened = open_run(job.spec, job.edition, job.data_root, job.cache, job.device, silent)
+    where = (job.edition, job.data_root, job.cache, job.device, silent, job.on_bad_tile)
+    opened = open_run(job.spec, *where)
     if not job.folder.name.endswith(opened.identity.run_id()):
         raise ArtefactError(
             "The archives or their tiles changed after the sweep began; start it again."
