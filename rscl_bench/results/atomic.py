@@ -21,12 +21,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         ArtefactError: If the file cannot be written; an old file is then unchanged.
     """
+    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -35,8 +36,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise ArtefactError(
-            f"{path} cannot be written ({error.strerror or error}); free space or mend the "
-            "folder's permissions and write again."
+            f"{path} of {len(data)} bytes cannot be written ({error.strerror or error}); free "
+            "space or mend the folder's permissions and write again."
         ) from error
 
 

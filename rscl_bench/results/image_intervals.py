@@ -62,7 +62,8 @@ def image_intervals(
         asked = [c for c in contrasts if c.probe == probe and files.keys() >= {*c.of, *c.minus}]
         if asked:
             known.update(zip(asked, _computed(probe, asked, files), strict=True))
-    return known
+    # In the order of asking, whichever were stored: the same records give the same bytes.
+    return {contrast: known[contrast] for contrast in contrasts if contrast in known}
 
 
 def _files(loaded: Sequence[Loaded]) -> dict[str, ImageScores]:
