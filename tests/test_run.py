@@ -18,6 +18,8 @@ from rscl_bench.engine.device import open_device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.run import Opened, build_objective, execute, open_run, run_folder
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
+from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.mae import MAE
 from rscl_bench.probes.base import Probe
 from rscl_bench.probes.images import Images, Setting
 from rscl_bench.probes.metrics import multilabel_map
@@ -352,3 +354,65 @@ def test_bf16_run_is_another_run(runs: Runner) -> None:
         assert torch.isfinite(value).all()
     loss, exact = (r.record.tasks[0].final_loss for r in (run, runs("cosmae")))
     assert loss == pytest.approx(exact, rel=0.02)
+
+
+# What stops a run leaves a checkpoint that is good.
+
+
+LAST = 8  # forward passes: seven steps, and the one in which operations are counted
+
+
+def stopped_once(
+    runs: Runner, out: Path, monkeypatch: pytest.MonkeyPatch, stop: Any, message: str
+) -> Run:
+    """Run cosmae with something that goes wrong in its seventh step, then run it again."""
+    forward, calls = MAE.forward, [0]
+
+    def faulty(self: MAE, views: Any, generator: Any) -> Any:
+        output = forward(self, views, generator)
+        calls[0] += self.training
+        return stop(output) if calls[0] == LAST else output
+
+    spec = runs.spec("cosmae", 0, "training.epochs=4")
+    opened = runs.open(spec)
+    folder = run_folder(out, opened)
+    with monkeypatch.context() as patch:
+        patch.setattr(MAE, "forward", faulty)
+        with pytest.raises(TrainingError, match=message):
+            execute(opened, folder, Quiet(), interval=0)
+    assert calls[0] == LAST  # it stopped within the step
+    assert not (folder / "record.json").exists()
+    reporter = Quiet()
+    return Run(opened, folder, execute(opened, folder, reporter), reporter)
+
+
+def not_finite(output: Output) -> Output:
+    return Output(output.loss / 0, output.encoded, output.projected)
+
+
+def out_of_memory(_: Output) -> Output:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def no_memory(_: Output) -> Output:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        (not_finite, "The loss became NaN or infinite at step 6 of task 1"),
+        (out_of_memory, "Memory ran out in task 1 after step 6; lower training.batch_size"),
+        (no_memory, "Memory ran out in task 1 after step 6; lower training.batch_size"),
+    ],
+)
+def test_a_run_that_was_stopped_goes_on(
+    runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any, message: str
+) -> None:
+    again = stopped_once(runs, tmp_path, monkeypatch, stop, message)
+    assert again.reporter.lines[0] == "going on after step 6 of task 1"
+    whole = runs("cosmae", 0, "training.epochs=4")
+    assert not differing(whole.encoder, again.encoder)
+    assert scores(whole) == scores(again)
+    (resumed,) = again.record.provenance.resumed
+    assert (resumed.task, resumed.step, resumed.changed) == (0, 6, ())

@@ -26,7 +26,7 @@ from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.engine.resume import INTERVAL, Checkpoints
 from rscl_bench.engine.snapshot import Snapshot
 from rscl_bench.engine.template import SelfSupervisedTemplate, StepListener
-from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.errors import ArtefactError, SpecError, TrainingError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
@@ -265,7 +265,16 @@ class _Running:
         device = self.opened.device.torch
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self.template.train(experience, eval_streams=[])
+        try:
+            self.template.train(experience, eval_streams=[])
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"Memory ran out in task {self.template.task + 1} after step {self.template.step}; "
+                "lower training.batch_size or run fewer things beside it. The same command goes on "
+                "from the last checkpoint."
+            ) from error
         self.peaks.append(_peak_memory(device))
         self.checkpoints.write()
 
@@ -453,6 +462,11 @@ def _provenance(device: Device, started: datetime) -> records.Provenance:
         platform=f"{platform.system()} {platform.machine()}",
         versions=records.package_versions(),
     )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or "can't allocate memory" in str(error)  # torch on a CPU
 
 
 def _count(modules: Sequence[torch.nn.Module], trained_only: bool = False) -> int:

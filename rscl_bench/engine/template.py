@@ -225,6 +225,9 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         """Return all that the rest of the stream depends on, after a step or between tasks.
 
         Tensors are those that are trained, not copies.
+
+        Raises:
+            TrainingError: If the loss of an earlier step was not finite.
         """
         within = len(self.steps_taken) == self.task
         tensors = prefixed("objective", self.model.state_dict())
@@ -240,6 +243,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
             "final_loss": self.final_loss,
         }
         if within:
+            self._refuse_non_finite()  # what is kept is to be good
             self._synchronise()
             facts["seconds"] = time.perf_counter() - self._started
             tensors |= prefixed("task", self.model.task_state())
