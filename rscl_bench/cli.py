@@ -328,6 +328,18 @@ def verify(
 
 
 @data_app.command()
+def unpack(
+    archive: Annotated[Path, typer.Argument(help="A ZIP or TAR file.", exists=True)],
+    into: Annotated[Path, typer.Option(help="Folder to make; it must not exist, or be empty.")],
+) -> None:
+    """Unpack a downloaded archive; one that would write elsewhere or grow too far is refused."""
+    from rscl_bench.data.unpack import unpack as unpacked
+
+    count = unpacked(archive, into)
+    print(f"{count} files in {into}")
+
+
+@data_app.command()
 def sketch(
     scenario: ScenarioOption,
     out: Annotated[
