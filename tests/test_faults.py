@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_cli import call
@@ -238,6 +240,28 @@ def test_a_checkpoint_of_another_run_and_another_machine(
     changed = "threads: 7 before, 1 now"
     assert f"note: the last bits of results may differ, since {changed}" in out
     assert [one["changed"] for one in resumed(tmp_path)] == [[changed]]
+
+
+def test_a_run_whose_tiles_changed_does_not_begin_again_unasked(
+    cache: Path, tmp_path: Path, toy_data: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    given = ("--data-root", str(data))
+    process = spawn(cache, tmp_path / "runs", "cosmae", *given)
+    wait_for_checkpoint(process, tmp_path / "runs", 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    (interrupted,) = (tmp_path / "runs").rglob("checkpoints")
+    path = data / "toy" / "train" / "000.png"
+    Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path)
+    process = spawn(cache, tmp_path / "runs", "cosmae", *given)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert f"is in {interrupted.parent}, but cannot go on: 'identity.data." in err
+    process = spawn(cache, tmp_path / "runs", "cosmae", *given, "--force")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
 
 
 def test_force_starts_over(cache: Path, whole: Any, tmp_path: Path) -> None:

@@ -65,10 +65,22 @@ def read_checkpoint(folder: Path, message: Callable[[str], None]) -> Snapshot | 
         if _is_whole(path):
             try:
                 return _read(path)
-            except (SafetensorError, KeyError, ValueError) as error:  # written by other code
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:  # of other code
                 message(f"{path} is no checkpoint of this version ({error}); passed over")
                 continue
         message(f"{path} is damaged: its SHA-256 is not that of its name; passed over")
+    return None
+
+
+def latest_facts(folder: Path) -> dict[str, Any] | None:
+    """Return the facts of the latest checkpoint whose header can be read, None if there is none."""
+    for path in reversed(_files(folder)):
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts: dict[str, Any] = json.loads(file.metadata()[_KEY])
+                return facts
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue
     return None
 
 

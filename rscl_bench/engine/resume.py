@@ -7,6 +7,7 @@ from typing import Any
 
 from rscl_bench.engine.checkpoint import (
     FOLDER,
+    latest_facts,
     read_checkpoint,
     remove_checkpoints,
     write_checkpoint,
@@ -65,6 +66,7 @@ class Checkpoints:
         """
         found = read_checkpoint(self.folder, self._message)
         if found is None:
+            self._refuse_a_changed_run()
             return None
         field = first_difference("identity", found.facts["identity"], self._identity)
         if field:
@@ -84,6 +86,18 @@ class Checkpoints:
         for line in changed:
             self._message(f"note: the last bits of results may differ, since {line}")
         return found
+
+    def _refuse_a_changed_run(self) -> None:
+        """Refuse to begin where the same run was interrupted on other tiles or by other code."""
+        for folder in sorted(self.folder.parent.parent.glob(f"*/{FOLDER}")):
+            facts = latest_facts(folder)
+            if facts is None or _asked(facts["identity"]) != _asked(self._identity):
+                continue
+            field = first_difference("identity", facts["identity"], self._identity)
+            raise ArtefactError(
+                f"This run was interrupted and is in {folder.parent}, but cannot go on: '{field}' "
+                "differs since. Bring back what it was, or start over with --force."
+            )
 
     def write(self) -> None:
         """Write a checkpoint now."""
@@ -130,6 +144,13 @@ def first_difference(field: str, found: Any, expected: Any) -> str | None:
                 return inner
         return None
     return None if found == expected else field
+
+
+def _asked(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what a user asks for, without what that turned out to be."""
+    turned_out = ("data", "code", "precision")
+    asked = {name: value for name, value in identity.items() if name not in turned_out}
+    return {**asked, "scenario": identity["scenario"]["name"]}
 
 
 def _environment(provenance: Provenance) -> dict[str, str]:

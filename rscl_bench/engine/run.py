@@ -213,9 +213,7 @@ def execute(
     check_writable(folder)
     running = _Running(opened, folder, reporter, interval)
     with running.checkpoints.interruption.watched():
-        if force:
-            running.checkpoints.remove()
-        running.go()
+        running.go(force)
     record = running.record()
     _save_encoder(running.objective.encoder, opened, folder / "encoder.safetensors")
     # The record last: where it is, the run is complete.
@@ -247,10 +245,11 @@ class _Running:
             reporter.message,
         )
 
-    def go(self) -> None:
-        """Train and probe what is not done yet."""
-        snapshot = self.checkpoints.latest()
-        if snapshot is not None:
+    def go(self, force: bool) -> None:
+        """Train and probe what is not done yet, or everything again."""
+        if force:
+            self.checkpoints.remove()
+        elif (snapshot := self.checkpoints.latest()) is not None:
             self._restore(snapshot)
         if not self.prober.rows:
             self.prober.probe()
