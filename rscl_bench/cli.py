@@ -138,6 +138,7 @@ def run(
         load_scenario(scenario), load_method(method), protocol, seed, tuple(assignments or ())
     )
     print(_edition_line(spec.scenario, data_root), flush=True)
+    from rscl_bench.engine.checkpoint import FOLDER, remove_checkpoints
     from rscl_bench.engine.run import check_writable, execute, run_folder
     from rscl_bench.results.record import read_record
 
@@ -148,11 +149,11 @@ def run(
         path = folder / "record.json"
         known = path.is_file() and not force
         minutes = checkpoint_minutes
-        record = (
-            read_record(path)
-            if known
-            else execute(opened, folder, report, interval=60 * minutes, force=force)
-        )
+        if known:
+            record = read_record(path)
+            remove_checkpoints(folder / FOLDER)  # of a run that ended just after its record
+        else:
+            record = execute(opened, folder, report, interval=60 * minutes, force=force)
     print_run(record)
     print(f"{'already recorded (--force runs it again)' if known else 'record'}: {path}")
 

@@ -273,3 +273,106 @@ def test_force_starts_over(cache: Path, whole: Any, tmp_path: Path) -> None:
     assert "going on" not in out
     assert resumed(tmp_path) == []
     assert outcome(tmp_path) == expected
+
+
+#: Runs the command line, and dies at the n-th call of a function, before or after it did its work.
+DIE = """
+import functools, importlib, os, signal, sys
+module, _, path = sys.argv[1].partition(":")
+call, when = int(sys.argv[2]), sys.argv[3]
+*owners, name = path.split(".")
+owner = functools.reduce(getattr, owners, importlib.import_module(module))
+function, calls = getattr(owner, name), [0]
+
+def dies(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == call and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = function(*args, **kwargs)
+    if calls[0] == call:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(owner, name, dies)
+sys.argv[1:] = sys.argv[4:]
+from rscl_bench.cli import main
+main()
+"""
+PLACES = {
+    "in a step": ("torch.optim:AdamW.step", 20, "before"),
+    "between update and teacher": ("torch.optim:AdamW.step", 21, "after"),
+    "while the buffer is updated": ("rscl_bench.strategies.buffer:TileBuffer.add", 2, "after"),
+    "while a task is concluded": (
+        "rscl_bench.strategies.distillation:Distillation.after_training_exp",
+        2,
+        "before",
+    ),
+    "while probing": ("rscl_bench.engine.probing:OpenProbe.score_encoder", 3, "before"),
+    "in a checkpoint write, before its name": ("pathlib:Path.replace", 15, "before"),
+    "in a checkpoint write, before the old one goes": ("pathlib:Path.unlink", 20, "before"),
+    "while the record is written": ("rscl_bench.results.record:write_record", 1, "before"),
+    "after the record is written": ("rscl_bench.results.record:write_record", 1, "after"),
+}
+
+
+def check_death(cache: Path, whole: Any, out: Path, place: str) -> None:
+    expected, _ = whole("cosmae")
+    target, call_number, when = PLACES[place]
+    process = subprocess.run(
+        [sys.executable, "-c", DIE, target, str(call_number), when, *arguments(out, "cosmae")],
+        capture_output=True,
+        env={**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    again = spawn(cache, out, "cosmae")
+    _, err = again.communicate()
+    assert again.returncode == 0, err
+    assert outcome(out) == expected
+    assert not list(out.rglob("checkpoints"))
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_death_in_a_checkpoint_write(cache: Path, whole: Any, tmp_path: Path) -> None:
+    check_death(cache, whole, tmp_path, "in a checkpoint write, before its name")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("place", PLACES)
+def test_death_at_every_kind_of_place(cache: Path, whole: Any, tmp_path: Path, place: str) -> None:
+    check_death(cache, whole, tmp_path, place)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_interrupted_leaves_checkpoints(
+    cache: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    given = ["sweep", "--scenario", str(TOY), "--methods", "finetune,cosmae", "--seeds", "0"]
+    given += ["--device", "cpu", "--jobs", "2", "--set", "training.epochs=400", "--out"]
+    environment = {**os.environ, "RSCL_CACHE": str(cache)}
+    command = [sys.executable, "-m", "rscl_bench.cli", *given]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "runs")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    while len(list((tmp_path / "runs").rglob("checkpoints/*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 128 + number, err
+    assert "goes on with the rest, from checkpoints" in err
+    logs = [path.read_text() for path in (tmp_path / "runs").rglob("run.log")]
+    assert len([text for text in logs if "interrupted; it goes on from step" in text]) >= 1
+    for out in ("runs", "fresh"):
+        done = subprocess.run([*command, str(tmp_path / out)], env=environment, check=False)
+        assert done.returncode == 0
+    for method in ("finetune", "cosmae"):
+        pair = [
+            outcome(tmp_path / out / "toy-sketch" / "tiny" / method) for out in ("runs", "fresh")
+        ]
+        assert pair[0] == pair[1]

@@ -114,7 +114,9 @@ def test_lines_in_a_pipe(finished: tuple[Path, Result]) -> None:
 
 
 def without_times(record: RunRecord) -> Any:
-    raw = record.model_dump(mode="json", exclude={"seconds": True, "provenance": {"started", "resumed"}})
+    raw = record.model_dump(
+        mode="json", exclude={"seconds": True, "provenance": {"started", "resumed"}}
+    )
     for task in raw["tasks"]:
         del task["train_seconds"], task["images_per_second"]
     return raw
