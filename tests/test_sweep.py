@@ -311,7 +311,8 @@ def test_an_interruption_ends_all_processes(
         signal.signal(signal.SIGINT, before)
     assert result.exit_code == status, result.output
     assert result.stderr.splitlines() == [
-        "interrupted; what is recorded stays, and the same command goes on with the rest"
+        "interrupted; what is recorded stays, and the same command goes on with the rest, "
+        "from checkpoints"
     ]
     pids = [int(path.read_text()) for path in tmp_path.rglob("pid")]
     assert len(pids) == 2
