@@ -51,6 +51,15 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+def test_in_haste_nothing_older_goes(tmp_path: Path) -> None:
+    paths = write(tmp_path, 1, 2)
+    paths.append(write_checkpoint(tmp_path, snapshot(3), in_haste=True))
+    assert read(tmp_path) == (3, [])
+    assert sorted(tmp_path.iterdir()) == paths
+    paths.append(write_checkpoint(tmp_path, snapshot(4)))
+    assert sorted(tmp_path.iterdir()) == paths[2:]
+
+
 def test_equal_states_are_equal_files(tmp_path: Path) -> None:
     one, other = (write(tmp_path / name, 5)[0] for name in "ab")
     assert one.name == other.name

@@ -25,12 +25,14 @@ _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
 _KEY = "rscl_bench"
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
+def write_checkpoint(folder: Path, snapshot: Snapshot, in_haste: bool = False) -> Path:
     """Write the next checkpoint, read it again, and only then remove all but the last two.
 
     Args:
         folder: Of this run's checkpoints.
         snapshot: What to write.
+        in_haste: Whether to leave it unread, and the older ones where they are: reading it later
+            shows damage too.
 
     Raises:
         ArtefactError: If it cannot be written, or is not on the disk as it was written; the
@@ -44,6 +46,8 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
     number = 1 + (int(known[-1].name[:6]) if known else 0)
     path = folder / f"{number:06}-{digest}.safetensors"
     write_whole(path, content)
+    if in_haste:
+        return path
     if not _is_whole(path):
         raise ArtefactError(
             f"{path} of {len(content)} bytes is not on the disk as it was written; check the disk. "

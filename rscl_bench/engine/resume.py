@@ -99,8 +99,8 @@ class Checkpoints:
                 "differs since. Bring back what it was, or start over with --force."
             )
 
-    def write(self) -> None:
-        """Write a checkpoint now."""
+    def write(self, in_haste: bool = False) -> None:
+        """Write a checkpoint now; see `write_checkpoint`."""
         started = time.monotonic()
         tensors, facts = self._state()
         facts |= {
@@ -108,7 +108,7 @@ class Checkpoints:
             "environment": self._environment,
             "resumed": [one.model_dump_json() for one in self.resumed],
         }
-        write_checkpoint(self.folder, Snapshot(tensors, facts))
+        write_checkpoint(self.folder, Snapshot(tensors, facts), in_haste)
         self._written = time.monotonic()
         self._cost = self._written - started
 
@@ -120,7 +120,7 @@ class Checkpoints:
         """
         asked = self.interruption.asked
         if self._due() or asked is not None:
-            self.write()
+            self.write(in_haste=asked is not None)
         if asked is not None:
             raise Interrupted(asked, f"step {step} of task {task + 1}")
         self.interruption.stepping = step < steps
