@@ -90,8 +90,6 @@ JobsOption = Annotated[
         "threads changes the last bits of results.",
     ),
 ]
-
-
 OnBadOption = Annotated[
     Literal["stop", "skip"],
     typer.Option(
@@ -148,12 +146,12 @@ def run(
         folder = run_folder(out, opened)
         path = folder / "record.json"
         known = path.is_file() and not force
-        minutes = checkpoint_minutes
         if known:
             record = read_record(path)
             remove_checkpoints(folder / FOLDER)  # of a run that ended just after its record
         else:
-            record = execute(opened, folder, report, interval=60 * minutes, force=force)
+            seconds = 60 * checkpoint_minutes
+            record = execute(opened, folder, report, interval=seconds, force=force)
     print_run(record)
     print(f"{'already recorded (--force runs it again)' if known else 'record'}: {path}")
 

@@ -169,6 +169,13 @@ def test_a_bad_image_is_left_out_counted_and_listed(
         open_or_pack(damaged, source(), cache, with_labels=True)
 
 
+def test_no_image_that_can_be_used(damaged: Path, tmp_path: Path) -> None:
+    for path in (damaged / "toy" / "train").glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(ArchiveError, match="None of the 20 images of toy train"):
+        open_or_pack(damaged, source(), tmp_path / "cache", on_bad_tile="skip")
+
+
 def test_nothing_to_leave_out_changes_nothing(toy_data: Path, tmp_path: Path) -> None:
     one = open_or_pack(toy_data, source(), tmp_path / "one")
     other = open_or_pack(toy_data, source(), tmp_path / "other", on_bad_tile="skip")

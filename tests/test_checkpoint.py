@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from rscl_bench.engine.checkpoint import read_checkpoint, remove_checkpoints, write_checkpoint
-from rscl_bench.engine.resume import first_difference
 from rscl_bench.engine.snapshot import Snapshot
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.consistency import first_difference
 
 
 def snapshot(number: int) -> Snapshot:
@@ -158,3 +158,7 @@ def test_first_difference() -> None:
     assert first_difference("id", one, {**one, "data": {"a": "1", "b": "3"}}) == "id.data.b"
     assert first_difference("id", one, {**one, "data": {"a": "1"}}) == "id.data.b"
     assert first_difference("id", one, {**one, "list": [1, 3]}) == "id.list"
+    assert first_difference("x", {"rate": 1e-10}, {"rate": 2e-10}) == "x.rate"
+    assert first_difference("x", {"score": 0.5}, {"score": 0.5 + 1e-12}, 1e-9) is None
+    assert first_difference("x", {"score": 0.5}, {"score": 0.501}, 1e-9) == "x.score"
+    assert first_difference("x", {"score": None}, {"score": 0.0}, 1e-9) == "x.score"

@@ -210,7 +210,7 @@ def test_wrong_results_are_refused(result: np.ndarray) -> None:
 
 
 def test_the_public_method_is_sealed() -> None:
-    with pytest.raises(TypeError, match="score is sealed"):
+    with pytest.raises(TypeError, match="replaces score, which is sealed"):
         type("Open", (Probe,), {"score": lambda self: None})
     with pytest.raises(TypeError, match="takes its own Params"):
         MLkNNProbe(Spec())

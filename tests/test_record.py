@@ -285,7 +285,7 @@ TEST = ("scores", 1, "outer", "test")
             place("continual", "micro", "forgetting", value=0.0),
             "field 'continual.micro.forgetting'",
         ),
-        (place("continual", "macro", "outside", value={}), "field 'continual.macro.outside'"),
+        (place("continual", "macro", "outside", value={}), "field 'continual.macro.outside.outer'"),
         (drop("scores", 2), "field 'scores' has 2 rows, expected 3"),
         (place("scores", 1, value={}), "field 'scores.1' is of probes"),
         (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -416,3 +417,19 @@ def test_a_run_that_was_stopped_goes_on(
     assert scores(whole) == scores(again)
     (resumed,) = again.record.provenance.resumed
     assert (resumed.task, resumed.step, resumed.changed) == (0, 6, ())
+
+
+def test_training_time_has_no_checkpoints(
+    runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any) -> Path:
+        time.sleep(0.3)
+        return tmp_path
+
+    monkeypatch.setattr("rscl_bench.engine.resume.write_checkpoint", slow)
+    opened = runs.open(runs.spec("finetune"))
+    record = execute(opened, run_folder(tmp_path, opened), Quiet(), interval=0)
+    steps = sum(task.steps for task in record.tasks)
+    assert steps >= 10
+    assert record.seconds.total > 0.3 * steps
+    assert record.seconds.training < 0.3 * steps / 2

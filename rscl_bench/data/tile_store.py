@@ -199,6 +199,7 @@ def _pack(
                     if on_bad_tile == "stop":
                         raise
                     skipped.append(adapter.files[index].relative_to(adapter.root).as_posix())
+                    progress(f"packing {adapter.name} {source.split}", index + 1, len(adapter))
                     continue
                 if not with_labels:
                     scene = Scene(scene.image)  # tasks show no labels, whatever an adapter returns
@@ -206,6 +207,11 @@ def _pack(
                 for tile, shares in _tiles(scene, source, len(adapter.classes), path):
                     writer.add(tile[:, :, bands], shares)
                 progress(f"packing {adapter.name} {source.split}", index + 1, len(adapter))
+        if not writer.count:
+            raise ArchiveError(
+                f"None of the {len(adapter)} images of {adapter.name} {source.split} in "
+                f"{adapter.root} can be used; fetch them again from {adapter.source}."
+            )
         if writer.shares:
             np.save(work / "shares.npy", np.stack(writer.shares).astype(np.float32))
         manifest = {

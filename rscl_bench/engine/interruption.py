@@ -2,12 +2,15 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 #: Ctrl-C, a polite kill, and what batch systems can be asked to send before they take a node away.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -39,7 +42,13 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Take signals for a block; whoever had them takes them back."""
+        """Take signals for a block; whoever had them takes them back.
+
+        Only a process's main thread gets signals: in another, a run has no say in its end.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._take) for number in SIGNALS}
         try:
             yield

@@ -28,12 +28,8 @@ class Prober:
     def __init__(
         self, probes: Sequence[OpenProbe], encoder: Encoder, protocol: Protocol, device: Device
     ):
-        self._probes, self._encoder, self._protocol, self._device = (
-            probes,
-            encoder,
-            protocol,
-            device,
-        )
+        self._probes, self._encoder = probes, encoder
+        self._protocol, self._device = protocol, device
         self._labels = {probe.spec.name: probe.scored_labels() for probe in probes}
         pixels = {probe.spec.name: probe.score_pixel_statistics() for probe in probes}
         self._pixels = {name: scores for name, scores in pixels.items() if scores is not None}

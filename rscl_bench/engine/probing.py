@@ -70,13 +70,12 @@ class OpenProbe:
             protocol.image_size, protocol.views, archive, device.torch, device.autocast
         )
         images = self.images()
-        encoded = {r: encode_tiles(encoder, tiles, setting) for r, tiles in images.items()}
         if isinstance(self.probe, TransferProbe):
-            train = images.pop("train")
+            test, train = encode_tiles(encoder, images["test"], setting), images.pop("train")
             scores = self.probe.score(encoder, train, self.labels["train"], images, setting)
-        else:
-            scores = self._score(self.probe, encoded)
-        return Probed(scores, spread(encoded["test"]))
+            return Probed(scores, spread(test))
+        encoded = {r: encode_tiles(encoder, tiles, setting) for r, tiles in images.items()}
+        return Probed(self._score(self.probe, encoded), spread(encoded["test"]))
 
     def score_pixel_statistics(self) -> ImagesByRole | None:
         """Score per-band means and deviations in place of an encoder; None if that trains it."""

@@ -15,6 +15,7 @@ from rscl_bench.engine.checkpoint import (
 from rscl_bench.engine.interruption import Interrupted, Interruption
 from rscl_bench.engine.snapshot import Snapshot
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.consistency import first_difference
 from rscl_bench.results.record import Identity, Provenance, Resumption
 
 #: Seconds between checkpoints within a task.
@@ -57,6 +58,7 @@ class Checkpoints:
         self._interval, self._state, self._message = interval, state, message
         self._written, self._cost = time.monotonic(), 0.0
         self.interruption = Interruption()
+        self._ending: int | None = None
 
     def latest(self) -> Snapshot | None:
         """Return what the run goes on from, None if it begins.
@@ -99,8 +101,8 @@ class Checkpoints:
                 "differs since. Bring back what it was, or start over with --force."
             )
 
-    def write(self, in_haste: bool = False) -> None:
-        """Write a checkpoint now; see `write_checkpoint`."""
+    def write(self) -> None:
+        """Write a checkpoint now, in haste if the run is about to end."""
         started = time.monotonic()
         tensors, facts = self._state()
         facts |= {
@@ -108,22 +110,26 @@ class Checkpoints:
             "environment": self._environment,
             "resumed": [one.model_dump_json() for one in self.resumed],
         }
-        write_checkpoint(self.folder, Snapshot(tensors, facts), in_haste)
+        write_checkpoint(self.folder, Snapshot(tensors, facts), self._ending is not None)
         self._written = time.monotonic()
         self._cost = self._written - started
 
+    def wanted(self) -> bool:
+        """Return whether to write one now: it is time, or the run was asked to end."""
+        self._ending = self.interruption.asked
+        return self._due() or self._ending is not None
+
     def after_step(self, task: int, step: int, steps: int) -> None:
-        """Write a checkpoint if it is time, or if the run was asked to end.
+        """End the run if it was asked to and the checkpoint that was `wanted` is written.
 
         Raises:
             Interrupted: If it was.
         """
-        asked = self.interruption.asked
-        if self._due() or asked is not None:
-            self.write(in_haste=asked is not None)
-        if asked is not None:
-            raise Interrupted(asked, f"step {step} of task {task + 1}")
+        if self._ending is not None:
+            raise Interrupted(self._ending, f"step {step} of task {task + 1}")
         self.interruption.stepping = step < steps
+        if not self.interruption.stepping and self.interruption.asked is not None:
+            raise Interrupted(self.interruption.asked, "the last checkpoint")
 
     def _due(self) -> bool:
         if not self._interval:
@@ -133,17 +139,6 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove all checkpoints: the run is recorded, or starts over."""
         remove_checkpoints(self.folder)
-
-
-def first_difference(field: str, found: Any, expected: Any) -> str | None:
-    """Return the name of the first field of two JSON values that differs, None if none does."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in sorted({*found, *expected}):
-            inner = first_difference(f"{field}.{name}", found.get(name), expected.get(name))
-            if inner:
-                return inner
-        return None
-    return None if found == expected else field
 
 
 def _asked(identity: dict[str, Any]) -> dict[str, Any]:

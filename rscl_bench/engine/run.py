@@ -280,6 +280,9 @@ class _Running:
     def _on_step(self, task: int, step: int, steps: int, _loss: Tensor) -> None:
         name = self.opened.spec.scenario.tasks[task].name
         self.reporter.progress(f"training task {task + 1} {name}", step, steps)
+        if self.checkpoints.wanted():
+            with self.template.paused():
+                self.checkpoints.write()
         self.checkpoints.after_step(task, step, steps)
 
     def _total(self) -> float:

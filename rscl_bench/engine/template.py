@@ -1,8 +1,8 @@
 """The training template: Avalanche's loop and hooks, for objectives without labels."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -220,6 +220,14 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
             self.on_step(self.task, self.step, self.steps, self.loss.detach())
 
     # Checkpoints.
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave a block out of the training time."""
+        self._synchronise()
+        since = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - since
 
     def snapshot(self) -> Snapshot:
         """Return all that the rest of the stream depends on, after a step or between tasks.

@@ -14,12 +14,8 @@ Labels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
 
 
-class Probe(ABC):
-    """Fits on labelled training features and scores test features.
-
-    A probe gets arrays, never the encoder, so it cannot change it. The arrays that reach the hook
-    are read-only. Subclasses set `Params` and write `_score`; `score` is sealed, so that every
-    probe, also another package's, is checked alike.
+class SealedProbe(ABC):
+    """What all probes share: parameters of their own, and a public method that none replaces.
 
     Attributes:
         Params: The probe's parameters, a frozen spec.
@@ -43,8 +39,19 @@ class Probe(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a subclass that replaces the checked public method."""
         super().__init_subclass__(**kwargs)
-        if "score" in cls.__dict__:
-            raise TypeError(f"{cls.__name__} must implement _score; score is sealed")
+        if "score" in cls.__dict__ and any(hasattr(base, "score") for base in cls.__bases__):
+            raise TypeError(
+                f"{cls.__name__} replaces score, which is sealed; write its hook instead"
+            )
+
+
+class Probe(SealedProbe):
+    """Fits on labelled training features and scores test features.
+
+    A probe gets arrays, never the encoder, so it cannot change it. The arrays that reach the hook
+    are read-only. Subclasses set `Params` and write `_score`; `score` is sealed, so that every
+    probe, also another package's, is checked alike.
+    """
 
     @final
     def score(

@@ -1,6 +1,6 @@
 """Probes that train on labelled images: what is tuned is in a copy of the encoder, or beside it."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Annotated, Any, ClassVar, final
@@ -16,7 +16,7 @@ from rscl_bench.data.views import View, make_view
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import Encoder, evaluating
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
-from rscl_bench.probes.base import Labels, Scores
+from rscl_bench.probes.base import Labels, Scores, SealedProbe
 from rscl_bench.probes.images import Images, Setting, whole_batches
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Positive, Spec
@@ -45,38 +45,17 @@ class TransferParams(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
 
 
-class TransferProbe(ABC):
+class TransferProbe(SealedProbe):
     """Trains a classifier on labelled images, through what `adapt` makes of a copy of the encoder.
 
     The classifier is a LayerNorm and one linear layer on pooled features, its loss binary
     cross-entropy averaged over labels. Training images are cropped and flipped as the protocol
     crops them, scored ones are whole. The encoder itself stays as it is, to the bit. Subclasses set
     `Params` and write `adapt`; `score` is sealed.
-
-    Attributes:
-        Params: The probe's parameters.
-        params: Their values.
     """
 
     Params: ClassVar[type[TransferParams]] = TransferParams
-
-    def __init__(self, params: TransferParams) -> None:
-        """Keep the parameters.
-
-        Raises:
-            TypeError: If they are not this probe's `Params`.
-        """
-        if not isinstance(params, self.Params):
-            raise TypeError(
-                f"{type(self).__name__} takes its own Params, got {type(params).__name__}"
-            )
-        self.params = params
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a subclass that replaces the public method."""
-        super().__init_subclass__(**kwargs)
-        if "score" in cls.__dict__:
-            raise TypeError(f"{cls.__name__} must implement adapt; score is sealed")
+    params: TransferParams
 
     @abstractmethod
     def adapt(self, encoder: Encoder) -> nn.Module:

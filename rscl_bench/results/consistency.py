@@ -21,6 +21,10 @@ def probe_key(probe: str, role: str) -> str:
     return f"probes.{probe}.{role}"
 
 
+#: What scores that are computed again may differ by.
+ROUNDING = 1e-9
+
+
 def continual_of(
     tasks: "Sequence[TaskRecord]",
     probes: "Sequence[ProbeRecord]",
@@ -126,8 +130,9 @@ def _score_problems(record: "RunRecord") -> Iterator[str]:
         for name, score in row.items():
             yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])
             yield from _map_problems(f"{field}.{name}.val", score.val, labels[name])
-    expected = continual_of(record.tasks, record.probes, record.scores)
-    different = first_difference("continual", record.continual.model_dump(), expected)
+    metrics = continual_of(record.tasks, record.probes, record.scores)
+    expected = {kind: value.model_dump() for kind, value in metrics.items()}
+    different = first_difference("continual", record.continual.model_dump(), expected, ROUNDING)
     if different:
         yield f"field '{different}' does not follow from the field 'scores'"
 
@@ -142,15 +147,23 @@ def _map_problems(field: str, values: "MultilabelMAP | None", labels: int) -> It
             yield f"field '{field}.{kind}' does not fit {values.macro_labels} labels with positives"
 
 
-def first_difference(field: str, found: Any, expected: Any) -> str | None:
-    """Return the first field that differs by more than rounding, None if there is none."""
-    if isinstance(expected, ContinualMetrics):
-        expected = expected.model_dump()
-    if isinstance(expected, dict):
-        if not isinstance(found, dict) or set(found) != set(expected):
-            return field
-        parts = (first_difference(f"{field}.{k}", found[k], v) for k, v in expected.items())
-        return next((part for part in parts if part), None)
-    if found is None or expected is None:
-        return None if found is expected else field
-    return None if math.isclose(found, expected, abs_tol=1e-9) else field
+def first_difference(field: str, found: Any, expected: Any, tolerance: float = 0.0) -> str | None:
+    """Return the name of the first field of two JSON values that differs, None if none does.
+
+    Args:
+        field: Name of the values.
+        found: One of them.
+        expected: The other.
+        tolerance: What numbers may differ by, for rounding.
+    """
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted({*found, *expected}):
+            if (name in found) != (name in expected):
+                return f"{field}.{name}"
+            inner = first_difference(f"{field}.{name}", found[name], expected[name], tolerance)
+            if inner:
+                return inner
+        return None
+    if tolerance and isinstance(found, float | int) and isinstance(expected, float | int):
+        return None if math.isclose(found, expected, abs_tol=tolerance) else field
+    return None if found == expected else field

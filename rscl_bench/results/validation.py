@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.consistency import first_difference
+from rscl_bench.results.consistency import ROUNDING, first_difference
 from rscl_bench.results.image_scores import ImageScores, probe_scores, read_image_scores
 from rscl_bench.results.record import RunRecord, read_record
 
@@ -39,7 +39,7 @@ def _different(record: RunRecord, images: ImageScores) -> str | None:
         found = {probe: score.model_dump() for probe, score in row.items()}
         computed = probe_scores(images.labels, scores)
         expected = {probe: score.model_dump() for probe, score in computed.items()}
-        different = first_difference(field, found, expected)
+        different = first_difference(field, found, expected, ROUNDING)
         if different:
             return different
     return None
