@@ -76,14 +76,14 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
             tiles = raw.to(device.torch)
             generator = torch_generator(device.torch, spec.seed, "views", 0, step)
             size = protocol.image_size
-            view, _ = make_view(tiles, View(), size, protocol.views, archive, generator)
-            views = [view]
+            views = protocol.views
+            view, _ = make_view(tiles, View(), size, views, archive, generator, generator)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, len(loader), 0, training.learning_rate)
             optimiser.zero_grad()
             with device.autocast():
                 generator = torch_generator(device.torch, spec.seed, "objective", 0, step)
-                loss = objective(views, generator).loss
+                loss = objective([view], generator).loss
             loss.backward()
             optimiser.step()
             synchronise(device)

@@ -1,3 +1,3 @@
 """rscl-bench: continual self-supervised learning in remote sensing, measured."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

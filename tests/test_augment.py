@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as TF  # type: ignore[import-un
 from rscl_bench.data.augment import (
     Crops,
     Normalisation,
+    crops_as_products,
     draw_crops,
     normalised,
     resize_weights,
@@ -40,7 +41,9 @@ def one_crop(top: int, left: int, height: int, width: int, flip: bool) -> Crops:
 def reference(
     tile: Tensor, top: int, left: int, height: int, width: int, flip: bool, size: int
 ) -> Tensor:
-    image: Tensor = tile.permute(2, 0, 1).float()
+    """Return torchvision's result in the dtype that ours has."""
+    image: Tensor = tile.permute(2, 0, 1)
+    image = image if tile.dtype == torch.uint8 and len(image) <= 4 else image.float()
     image = TF.resized_crop(image, top, left, height, width, [size, size], antialias=True)
     return image.flip(2) if flip else image
 
@@ -68,28 +71,50 @@ def test_equals_torchvision(
     result = resized_crops(tiles, crop, size)
     expected = reference(tiles[0], top, left, height, width, flip, size)
     assert result.shape == (1, bands, size, size)
-    assert result.dtype == torch.float32
-    assert normalised(result, plain(bands)).is_contiguous()
-    assert (result[0] - expected).abs().max() < 1e-5 * brightest  # 0.003 of a digital number
+    assert result.dtype == expected.dtype
+    assert torch.equal(result[0], expected)
+
+    products = crops_as_products(tiles, crop, size)
+    exact = reference(tiles[0].int(), top, left, height, width, flip, size)
+    assert products.shape == result.shape
+    assert products.dtype == torch.float32
+    assert (products[0] - exact).abs().max() < 1e-5 * brightest  # 0.003 of a digital number
+    for images in (result, products):
+        normal = normalised(images, plain(bands))
+        assert normal.dtype == torch.float32
+        assert normal.is_contiguous()
 
 
-def test_crops_of_a_batch_are_each_their_own() -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_crops_of_a_batch_are_each_their_own(threads: int) -> None:
     tiles = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), np.uint8))
     crops = draw_crops(9, 30, 30, (0.2, 1.0), 0.5, torch_generator("cpu", 3))
     assert 0 < crops.flip.sum() < 9
-    result = resized_crops(tiles, crops, 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        result = resized_crops(tiles, crops, 16)
+    finally:
+        torch.set_num_threads(before)
     for number in range(9):
         place = [int(value[number]) for value in (crops.top, crops.left, crops.height, crops.width)]
         top, left, height, width = place
         flip = bool(crops.flip[number])
         expected = reference(tiles[number], top, left, height, width, flip, 16)
-        assert (result[number] - expected).abs().max() < 1e-2
+        assert torch.equal(result[number], expected)
 
 
 def test_no_resizing_is_exact() -> None:
     tiles = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (2, 12, 12, 4), np.uint16))
     result = resized_crops(tiles, whole_tiles(2, 12, 12, CPU), 12)
     assert torch.equal(result, tiles.permute(0, 3, 1, 2).float())
+    assert result.dtype == torch.float32
+
+
+def test_normalisation_leaves_its_input_alone() -> None:
+    images = torch.ones(1, 2, 3, 3)
+    normalised(images, Normalisation(torch.ones(2), torch.ones(2)))
+    assert torch.equal(images, torch.ones(1, 2, 3, 3))
 
 
 def test_normalisation_is_per_band() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,14 @@ from rscl_bench import registry
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import open_device
 from rscl_bench.engine.encode import encode_tiles
-from rscl_bench.engine.run import Opened, build_objective, execute, open_run, run_folder
+from rscl_bench.engine.run import (
+    Opened,
+    build_objective,
+    check_writable,
+    execute,
+    open_run,
+    run_folder,
+)
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
 from rscl_bench.objectives.base import Output
 from rscl_bench.objectives.mae import MAE
@@ -159,7 +167,19 @@ def test_record_is_what_was_run(runs: Runner) -> None:
     for task in record.tasks:
         assert (task.tiles, task.epochs, task.steps) == (20, 2, 4)
         assert task.images_per_second == pytest.approx(4 * 8 / task.train_seconds)
-        assert task.peak_memory_bytes is None
+        assert task.peak_memory_bytes is not None
+        assert 1e8 < task.peak_memory_bytes < 1e11  # an interpreter with torch, in bytes
+        assert task.waited_seconds is not None
+        assert 0 < task.waited_seconds < task.train_seconds
+        assert record.flops is not None
+        assert record.provenance.matrix_flops is not None
+        assert task.images_per_second is not None
+        assert task.flop_utilisation is not None
+        done = (record.flops.with_gradient + record.flops.without_gradient) * (
+            task.images_per_second / record.provenance.matrix_flops
+        )
+        assert task.flop_utilisation == pytest.approx(done)
+        assert 0 < task.flop_utilisation < 1
     (probe,) = record.probes
     assert (probe.name, probe.task, probe.test_tiles, probe.labels) == ("toy", "first", 20, 2)
     (opened_probe,) = opened.probes
@@ -326,6 +346,20 @@ def test_output_folder_that_is_a_file(runs: Runner, tmp_path: Path) -> None:
     opened = runs.open(runs.spec())
     with pytest.raises(ArtefactError, match="is not writable"):
         execute(opened, occupied / "run", Quiet())
+
+
+def test_runs_that_begin_together_see_the_folder_writable(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: check_writable(tmp_path), range(400)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_utilisation_that_does_not_follow_is_refused(runs: Runner, tmp_path: Path) -> None:
+    raw = runs("cosmae").record.model_dump(mode="json")
+    raw["tasks"][1]["flop_utilisation"] *= 2
+    (tmp_path / "record.json").write_text(json.dumps(raw))
+    with pytest.raises(ArtefactError, match=r"'tasks\.1\.flop_utilisation' is not"):
+        read_record(tmp_path / "record.json")
 
 
 def test_diverging_run_leaves_no_record(runs: Runner, tmp_path: Path) -> None:

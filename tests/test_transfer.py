@@ -67,7 +67,7 @@ def training_views(epoch: int, step: int, rows: NDArray[np.int64]) -> Tensor:
 
 
 def whole() -> Tensor:
-    images = torch.from_numpy(STORE.tiles[:6]).permute(0, 3, 1, 2).float()
+    images = torch.from_numpy(STORE.tiles[:6]).permute(0, 3, 1, 2)
     small = F.interpolate(images, size=16, mode="bilinear", antialias=True)
     return normalised(small, SETTING.archive.normalisation)
 

@@ -49,6 +49,12 @@ PLAIN = View(min_scale=0.3)
 DEFAULTS = Views()
 
 
+def both(*key: Any) -> tuple[torch.Generator, torch.Generator]:
+    """Return what randomness is drawn from, on a CPU for device and host."""
+    generator = torch_generator("cpu", *key)
+    return generator, generator
+
+
 def images_of(count: int, bands: int = 3, size: int = 12, seed: int = 0) -> Tensor:
     return torch.rand(count, bands, size, size, generator=torch_generator("cpu", seed, "images"))
 
@@ -63,7 +69,7 @@ def tiles_of(count: int, bands: int = 3, size: int = 20) -> Tensor:
 
 
 def view_of(view: View, tiles: Tensor, archive: Archive, seed: int = 0, size: int = 12) -> Tensor:
-    images, _ = make_view(tiles, view, size, DEFAULTS, archive, torch_generator("cpu", seed))
+    images, _ = make_view(tiles, view, size, DEFAULTS, archive, *both(seed))
     return images
 
 
@@ -92,7 +98,7 @@ def test_jitter_is_torchvisions(rgb: tuple[int, int, int]) -> None:
         images = images_of(5, seed=seed)
         stored = torch.empty_like(images)
         stored[:, rgb] = images
-        result = jittered(stored, strength, rgb, torch_generator("cpu", seed, "jitter"))[:, rgb]
+        result = jittered(stored, strength, rgb, *both(seed, "jitter"))[:, rgb]
         order, draws = draws_of_jitter(5, seed)
         first_operations.add(order[0])
         for number, image in enumerate(images):
@@ -166,7 +172,7 @@ def test_jitter_of_other_bands(bands: int) -> None:
     strength = ColourJitter(0.5, 0.6, 0.7, 0.3)
     for seed in range(6):
         images = images_of(4, bands, seed=seed)
-        result = jittered(images, strength, None, torch_generator("cpu", seed, "jitter"))
+        result = jittered(images, strength, None, *both(seed, "jitter"))
         order, draws = draws_of_jitter(4, seed)
         replayed = torch_generator("cpu", seed, "jitter")
         torch.randperm(4, generator=replayed)
@@ -194,7 +200,7 @@ def test_jitter_of_other_bands(bands: int) -> None:
 def test_hue_of_other_bands_has_a_factor_for_every_band_of_every_image() -> None:
     images = torch.full((300, 4, 2, 2), 0.5)
     strength = ColourJitter(0, 0, 0, 0.4)
-    factors = jittered(images, strength, None, torch_generator("cpu", 0))[:, :, 0, 0] / 0.5
+    factors = jittered(images, strength, None, *both(0))[:, :, 0, 0] / 0.5
     assert len(set(factors.flatten().tolist())) == 1200
     spread = stats.kstest(factors.flatten().numpy(), stats.uniform(0.6, 0.8).cdf)
     assert spread.pvalue > 0.01
@@ -218,7 +224,7 @@ def test_factors_are_uniform_and_each_images_own(operation: int) -> None:
     images = torch.zeros(400, 3, 1, 2)
     images[:, 0, 0, 0], images[:, 1, 0, 0] = 0.4, 0.2
     strength = ColourJitter(*[0.3 if place == operation else 0.0 for place in range(4)])
-    result = jittered(images, strength, RGB, torch_generator("cpu", 3))
+    result = jittered(images, strength, RGB, *both(3))
     factors = ((result[:, 0] - result[:, 1]) / 0.2)[:, 0, 0]
     assert len(set(factors.tolist())) > 380
     assert stats.kstest(factors.numpy(), stats.uniform(0.7, 0.6).cdf).pvalue > 0.01
@@ -230,10 +236,10 @@ def test_factors_are_not_below_zero_nor_values_outside(bands: int) -> None:
     images = images_of(200, bands, size=4)
     for seed in range(6):
         strength = ColourJitter(3.0, 3.0, 3.0, 0.5)
-        result = jittered(images, strength, rgb, torch_generator("cpu", seed))
+        result = jittered(images, strength, rgb, *both(seed))
         assert result.min() >= 0
         assert result.max() <= 1
-    dark = jittered(images, ColourJitter(3.0, 0, 0, 0), rgb, torch_generator("cpu", 0))
+    dark = jittered(images, ColourJitter(3.0, 0, 0, 0), rgb, *both(0))
     assert (dark == 0).flatten(1).all(dim=1).float().mean() == pytest.approx(1 / 3, abs=0.1)
 
 
@@ -274,15 +280,15 @@ def test_operations_of_no_strength_change_nothing() -> None:
     tiles, kind = tiles_of(5), archive(3, rgb=RGB)
     neutral = View(min_scale=0.3, jitter=1.0)
     torch.testing.assert_close(view_of(neutral, tiles, kind), view_of(PLAIN, tiles, kind))
-    for generator in (torch_generator("cpu", 0), torch_generator("cpu", 1)):
+    for seed in range(2):
         images = images_of(4)
-        assert torch.equal(jittered(images, ColourJitter(0, 0, 0, 0), RGB, generator), images)
+        assert torch.equal(jittered(images, ColourJitter(0, 0, 0, 0), RGB, *both(seed)), images)
 
 
 def test_plain_view_is_the_crop() -> None:
     tiles = tiles_of(5)
     crops = draw_crops(5, 20, 20, (0.3, 1.0), 0.5, torch_generator("cpu", 0))
-    view, drawn = make_view(tiles, PLAIN, 12, DEFAULTS, archive(3), torch_generator("cpu", 0))
+    view, drawn = make_view(tiles, PLAIN, 12, DEFAULTS, archive(3), *both(0))
     assert torch.equal(view, resized_crops(tiles, crops, 12))
     for field in fields(Crops):
         assert torch.equal(getattr(drawn, field.name), getattr(crops, field.name))
@@ -337,10 +343,10 @@ def test_minimum_of_the_protocol_holds_where_a_view_has_none() -> None:
 
 
 def test_colours_are_of_the_full_scale_and_normalised_last() -> None:
-    tiles = tiles_of(6)
+    tiles = tiles_of(6).to(torch.uint16)  # uint8 would be rounded
     kind = archive(3, rgb=RGB)
     result = view_of(BUSY, tiles, kind)
-    wide = view_of(BUSY, tiles.to(torch.uint16) * 257, archive(3, 65535.0, RGB))
+    wide = view_of(BUSY, tiles * 257, archive(3, 65535.0, RGB))
     torch.testing.assert_close(wide, result * 257, atol=0.1, rtol=1e-4)
     mean, std = torch.tensor([10.0, 20.0, 30.0]), torch.tensor([2.0, 3.0, 4.0])
     standard = view_of(BUSY, tiles, Archive(Normalisation(mean, std), 255.0, RGB))
@@ -361,8 +367,8 @@ def test_same_generator_same_view(bands: int) -> None:
 
 
 def test_two_views_of_one_generator_differ() -> None:
-    tiles, generator = tiles_of(6), torch_generator("cpu", 0)
-    views = [make_view(tiles, BUSY, 12, DEFAULTS, archive(3), generator)[0] for _ in range(2)]
+    tiles, two = tiles_of(6), both(0)
+    views = [make_view(tiles, BUSY, 12, DEFAULTS, archive(3), *two)[0] for _ in range(2)]
     assert (views[0] != views[1]).flatten(1).any(dim=1).all()
 
 

@@ -1,18 +1,23 @@
 """Views of tiles, whole batches at a time, on the device of the encoder.
 
-A crop with antialiased bilinear resizing is linear and separable, so a batch of them is two batched
-matrix products: rows, then columns, each image with its own weights. This gives torchvision's
-``resized_crop(antialias=True)`` for any number of bands without one Python call per image.
+A crop with antialiased bilinear resizing is linear and separable, so on a GPU a batch of them is
+two batched matrix products: rows, then columns, each image with its own weights. This gives
+torchvision's ``resized_crop(antialias=True)`` for any number of bands without one call per image.
+On a CPU torch's own resizing is faster, image by image; see ``benchmarks/NOTES.md``.
 """
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop
+_PACKED_BANDS = 4  # up to which torch resizes uint8 in vector instructions
 _LOG_RATIO = math.log(4 / 3)
 
 
@@ -108,13 +113,48 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
     """Crop, flip and resize a batch with antialiasing.
 
     Args:
-        tiles: ``[B, H, W, C]``, ``uint8``, ``uint16`` or float, in the declared unit.
+        tiles: ``[B, H, W, C]``, ``uint8`` or ``uint16``, in the declared unit.
         crops: One crop per tile.
         size: Side of the result.
 
     Returns:
-        ``[B, C, size, size]``, float32 under autocast too, in the declared unit.
+        ``[B, C, size, size]`` in the declared unit: on a CPU ``uint8``, rounded after rows and
+        after columns as torchvision does, for ``uint8`` tiles of up to four bands; float32
+        otherwise, under autocast too.
     """
+    return (_one_by_one if tiles.device.type == "cpu" else crops_as_products)(tiles, crops, size)
+
+
+def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
+    batch, _, _, bands = tiles.shape
+    packed = tiles.dtype == torch.uint8 and bands <= _PACKED_BANDS
+    dtype = torch.uint8 if packed else torch.float32
+    result = torch.empty(batch, bands, size, size, dtype=dtype)
+    source, target = tiles.numpy(), result.numpy()
+    places = (crops.top, crops.left, crops.height, crops.width, crops.flip)
+    boxes = list(zip(*(values.tolist() for values in places), strict=True))
+
+    def fill(numbers: Sequence[int]) -> None:
+        for number in numbers:
+            top, left, height, width, flip = boxes[number]
+            # By NumPy, since torch would start threads of its own for every copy.
+            pixels = source[number, top : top + height, left : left + width]
+            crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
+            image = torch.from_numpy(crop).permute(2, 0, 1)[None]
+            resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)[0].numpy()
+            target[number] = resized[:, :, ::-1] if flip else resized
+
+    threads = torch.get_num_threads()
+    if threads == 1 or not packed:  # torch resizes floats with all threads, packed bytes with one
+        fill(range(batch))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, [range(first, batch, threads) for first in range(threads)]))
+    return result
+
+
+def crops_as_products(tiles: Tensor, crops: Crops, size: int) -> Tensor:
+    """Return what `resized_crops` does, float32, as two matrix products, for GPUs."""
     batch, height, width, bands = tiles.shape
     rows = resize_weights(crops.top, crops.height, height, size)
     columns = resize_weights(crops.left, crops.width, width, size)
@@ -128,9 +168,11 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
 
 
 def normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """Return images ``[B, C, H, W]`` less the mean, over the deviation, contiguous."""
+    """Return images ``[B, C, H, W]`` less the mean, over the deviation, float32, contiguous."""
     mean, std = normalisation.mean[:, None, None], normalisation.std[:, None, None]
-    return ((images - mean) / std).contiguous()
+    # In place on one copy: on a CPU new memory costs more than the arithmetic.
+    copy = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return copy.sub_(mean).div_(std)
 
 
 def resize_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

@@ -50,7 +50,11 @@ def greyed(images: Tensor, rgb: RGB | None) -> Tensor:
 
 
 def jittered(
-    images: Tensor, strength: ColourJitter, rgb: RGB | None, generator: torch.Generator
+    images: Tensor,
+    strength: ColourJitter,
+    rgb: RGB | None,
+    generator: torch.Generator,
+    host: torch.Generator,
 ) -> Tensor:
     """Return images with brightness, contrast, saturation and hue of their own.
 
@@ -60,13 +64,14 @@ def jittered(
         images: ``[B, C, H, W]``.
         strength: Of each operation; one of strength 0 is left out.
         rgb: Places of red, green and blue if these are all bands, else None.
-        generator: Source of randomness.
+        generator: Source of randomness, on the device of the images.
+        host: Source of the order, on the CPU; may be ``generator``.
 
     Returns:
         The same shape, within 0 and 1.
     """
     device, count = generator.device, len(images)
-    order = torch.randperm(4, generator=generator, device=device).tolist()
+    order = torch.randperm(4, generator=host).tolist()
     draws = 2 * torch.rand(4, count, 1, 1, 1, generator=generator, device=device) - 1
     factors = [(1 + width * draw).clamp(min=0) for width, draw in zip(strength, draws, strict=True)]
     for operation in order:

@@ -116,6 +116,7 @@ def make_view(
     defaults: Views,
     archive: Archive,
     generator: torch.Generator,
+    host: torch.Generator,
 ) -> tuple[Tensor, Crops]:
     """Return one view of each tile, and which part of it that is.
 
@@ -126,6 +127,7 @@ def make_view(
         defaults: The protocol's smallest scale and chance of a flip.
         archive: Of the tiles.
         generator: Source of randomness, on the device of the tiles.
+        host: The same on the CPU, for the order of operations; on a CPU it is ``generator``.
 
     Returns:
         ``[B, C, size, size]`` float32, normalised, and the crops.
@@ -136,7 +138,8 @@ def make_view(
     crops = draw_crops(count, height, width, (least, view.max_scale), flip, generator)
     images = resized_crops(tiles, crops, size)
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
-        images = _recoloured(images / archive.scale, view, archive, generator) * archive.scale
+        images = _recoloured(images / archive.scale, view, archive, generator, host)
+        images = images * archive.scale
     return normalised(images, archive.normalisation), crops
 
 
@@ -156,12 +159,18 @@ def whole_view(tiles: Tensor, size: int, archive: Archive) -> Tensor:
     return normalised(resized_crops(tiles, crops, size), archive.normalisation)
 
 
-def _recoloured(images: Tensor, view: View, archive: Archive, generator: torch.Generator) -> Tensor:
+def _recoloured(
+    images: Tensor,
+    view: View,
+    archive: Archive,
+    generator: torch.Generator,
+    host: torch.Generator,
+) -> Tensor:
     """Return images ``[B, C, H, W]``, as shares of the full scale, after photometric operations."""
     count, size = len(images), images.shape[-1]
     if view.jitter:
         strength = ColourJitter(view.brightness, view.contrast, view.saturation, view.hue)
-        changed = jittered(images, strength, archive.rgb, generator)
+        changed = jittered(images, strength, archive.rgb, generator, host)
         images = torch.where(coin(count, view.jitter, generator), changed, images)
     if view.grey:
         changed = greyed(images, archive.rgb)

@@ -1,6 +1,7 @@
-"""Floating-point operations of a training step, counted by running one."""
+"""Floating-point operations of a training step, counted by running one, and a device's rate."""
 
 import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ from torch.utils.flop_counter import flop_registry
 
 from rscl_bench.data.augment import whole_tiles
 from rscl_bench.data.views import view_size
+from rscl_bench.engine.device import Device
 from rscl_bench.objectives.base import Moment, Objective
 
 _BATCH = 2  # the least with which batch normalisation trains
+_PRODUCTS = 5  # of which the fastest counts
 _SHOWN = 16  # images that an objective may look at before it starts; not part of a step
 
 
@@ -88,3 +91,28 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
             counter.backward = True
             loss.backward()
     return Flops(counter.with_gradient // _BATCH, counter.without_gradient // _BATCH)
+
+
+def matrix_flops(device: Device) -> float:
+    """Return the operations per second of the fastest of some large matrix products.
+
+    Data sheets of GPUs do not say what a device reaches, and say nothing of CPUs; published tables
+    of theirs mix rates of tensor cores with others. So the rate is measured, in the precision and
+    with the threads of the run; what else runs beside it lowers it.
+
+    Args:
+        device: Where to compute.
+    """
+    cuda = device.torch.type == "cuda"
+    side = 8192 if cuda else 1024
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    # Not all ones: a GPU runs faster where few bits change.
+    matrix = torch.rand(side, side, device=device.torch).to(dtype)
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        if cuda:
+            torch.cuda.synchronize(device.torch)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)

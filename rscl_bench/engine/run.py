@@ -2,11 +2,14 @@
 
 import json
 import platform
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, Protocol
 
 import torch
@@ -20,7 +23,7 @@ from rscl_bench.data.stream import make_stream
 from rscl_bench.data.tile_store import Progress, TileStore
 from rscl_bench.data.views import Archive
 from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.flops import count_flops
+from rscl_bench.engine.flops import count_flops, matrix_flops
 from rscl_bench.engine.prober import Prober
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.engine.resume import INTERVAL, Checkpoints
@@ -235,7 +238,8 @@ class _Running:
         self.flops = count_flops(self.objective, spec.protocol.image_size)
         self.prober = Prober(opened.probes, self.objective.encoder, spec.protocol, device)
         self.template = _template(opened, self.objective, strategies, self._on_step)
-        self.peaks: list[int | None] = []
+        self.peaks: list[int] = []
+        self.matrix_flops = matrix_flops(device)
         self.checkpoints = Checkpoints(
             folder,
             opened.identity,
@@ -312,8 +316,10 @@ class _Running:
         provenance = _provenance(opened.device, self.started)
         return records.make_record(
             identity=opened.identity,
-            provenance=provenance.model_copy(update={"resumed": self.checkpoints.resumed}),
-            tasks=_task_records(opened, template, self.peaks),
+            provenance=provenance.model_copy(
+                update={"resumed": self.checkpoints.resumed, "matrix_flops": self.matrix_flops}
+            ),
+            tasks=self._task_records(),
             parameters=records.Parameters(
                 encoder=_count([self.objective.encoder]),
                 trainable=_count(template.trained_modules(), trained_only=True),
@@ -332,6 +338,28 @@ class _Running:
             spread=prober.spreads,
             skipped={n: s.skipped for n, s in opened.named_stores().items() if s.skipped},
         )
+
+    def _task_records(self) -> list[records.TaskRecord]:
+        spec, template = self.opened.spec, self.template
+        training, rows = spec.protocol.training, []
+        for number, task in enumerate(spec.scenario.tasks):
+            steps, seconds = template.steps_taken[number], template.train_seconds[number]
+            rate = steps * training.batch_size / seconds if steps else None
+            rows.append(
+                records.TaskRecord(
+                    name=task.name,
+                    tiles=len(self.opened.stores[number]),
+                    epochs=training.epochs,
+                    steps=steps,
+                    train_seconds=seconds,
+                    images_per_second=rate,
+                    final_loss=template.final_loss[number],
+                    peak_memory_bytes=self.peaks[number],
+                    waited_seconds=template.waited_seconds[number],
+                    flop_utilisation=rate and rate * sum(self.flops) / self.matrix_flops,
+                )
+            )
+        return rows
 
 
 def _template(
@@ -395,36 +423,13 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):  # its name is its own, since runs may begin together
+            pass
     except OSError as error:
         raise ArtefactError(
             f"The output folder {folder} is not writable ({error.strerror or error}); choose "
             "another with --out."
         ) from error
-
-
-def _task_records(
-    opened: Opened, template: SelfSupervisedTemplate, peaks: Sequence[int | None]
-) -> list[records.TaskRecord]:
-    training = opened.spec.protocol.training
-    rows = []
-    for number, task in enumerate(opened.spec.scenario.tasks):
-        steps, seconds = template.steps_taken[number], template.train_seconds[number]
-        rows.append(
-            records.TaskRecord(
-                name=task.name,
-                tiles=len(opened.stores[number]),
-                epochs=training.epochs,
-                steps=steps,
-                train_seconds=seconds,
-                images_per_second=steps * training.batch_size / seconds if steps else None,
-                final_loss=template.final_loss[number],
-                peak_memory_bytes=peaks[number],
-            )
-        )
-    return rows
 
 
 def _task_line(opened: Opened, template: SelfSupervisedTemplate, prober: Prober) -> str:
@@ -480,8 +485,11 @@ def _count(modules: Sequence[torch.nn.Module], trained_only: bool = False) -> in
     )
 
 
-def _peak_memory(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:

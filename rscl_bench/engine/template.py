@@ -17,6 +17,7 @@ from rscl_bench.avalanche_api import (
     no_evaluation,
 )
 from rscl_bench.data.augment import Crops, joined
+from rscl_bench.data.feed import Feed
 from rscl_bench.data.stream import TaskTiles, TileLoader, read_tiles
 from rscl_bench.data.tile_store import TileStore
 from rscl_bench.data.views import Archive, make_view, view_size, whole_view
@@ -48,6 +49,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         steps_taken: Updates of every ended task.
         train_seconds: Time of every ended task's steps and of what strategies did before and after
             them, with the device synchronised.
+        waited_seconds: Time of every ended task's training in which it waited for tiles.
         final_loss: Mean loss of every ended task's last epoch, strategies' terms included; None
             for a task without steps.
     """
@@ -95,6 +97,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self._crops: list[Crops] = []
         self.steps_taken: list[int] = []
         self.train_seconds: list[float] = []
+        self.waited_seconds: list[float] = []
         self.final_loss: list[float | None] = []
         super().__init__(
             model=objective,
@@ -145,6 +148,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         super()._train_exp(experience, *args, **kwargs)
         self._refuse_non_finite()
         self.steps_taken.append(self.step)
+        self.waited_seconds.append(self.dataloader.waited)
         batches = len(self.dataloader)
         self.final_loss.append(float(self._epoch_loss) / batches if batches else None)
 
@@ -166,9 +170,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def _unpack_minibatch(self) -> None:
         parts = []
-        for task, _, raw in self.mbatch:
+        for task, _, tiles in self.mbatch:
             purpose = "views" if task == self.task else f"views of task {task}"
-            tiles = raw.to(self.device, non_blocking=True)
             parts.append(self._augment(tiles, task, purpose))
         self.views = _joined([[view for view, _ in part] for part in parts])
         groups = zip(*parts, strict=True)
@@ -248,12 +251,14 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
             "step": self.step if within else 0,
             "steps_taken": self.steps_taken,
             "train_seconds": self.train_seconds,
+            "waited_seconds": self.waited_seconds,
             "final_loss": self.final_loss,
         }
         if within:
             self._refuse_non_finite()  # what is kept is to be good
             self._synchronise()
             facts["seconds"] = time.perf_counter() - self._started
+            facts["waited"] = self.dataloader.waited
             tensors |= prefixed("task", self.model.task_state())
             tensors |= prefixed("optimiser", optimiser_tensors(self.optimizer))
             tensors["epoch_loss"] = self._epoch_loss
@@ -265,6 +270,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self.task = facts["task"] - 1
         self.steps_taken = list(facts["steps_taken"])
         self.train_seconds = list(facts["train_seconds"])
+        self.waited_seconds = list(facts["waited_seconds"])
         self.final_loss = list(facts["final_loss"])
         self._load(snapshot.tensors)
         self._interrupted = snapshot if facts["step"] else None
@@ -286,6 +292,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         self._epoch_loss.copy_(tensors["epoch_loss"])
         self.step = facts["step"]
         self.dataloader.skip(self.step)
+        self.dataloader.waited = facts["waited"]
         self._started = time.perf_counter() - facts["seconds"]
 
     # What strategies call; see `rscl_bench.strategies.base.Trainer`.
@@ -299,7 +306,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
     def train_on(self, tiles: Sequence[TaskTiles]) -> None:
         """Train the current task on these tiles and no others."""
         batch_size = self.protocol.training.batch_size
-        self.dataloader = TileLoader(self.stores, tiles, batch_size, self.seed, self.task)
+        loader = TileLoader(self.stores, tiles, batch_size, self.seed, self.task)
+        self.dataloader = Feed(loader, self.device)
 
     def views_of(self, tiles: Sequence[TaskTiles], purpose: str) -> list[Tensor]:
         """Return fresh views of stored tiles."""
@@ -321,6 +329,8 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
 
     def _augment(self, tiles: Tensor, task: int, purpose: str) -> list[tuple[Tensor, Crops]]:
         generator = self._generator(purpose)
+        # What decides on operations is drawn where that needs no waiting for the device.
+        host = generator if self.device.type == "cpu" else self._generator(purpose, "cpu")
         image_size, multiple = self.protocol.image_size, self.model.encoder.multiple
         return [
             make_view(
@@ -330,6 +340,7 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
                 self.protocol.views,
                 self.archives[task],
                 generator,
+                host,
             )
             for view in self.model.views
         ]
@@ -341,11 +352,11 @@ class SelfSupervisedTemplate(BatchObservation, SGDUpdate, BaseSGDTemplate):  # t
         return self.views_of([(self.task, chosen)], "sample")
 
     def _moment(self) -> Moment:
-        tiles = [(task, indices) for task, indices, _ in self.mbatch]
+        tiles = [(part.task, part.indices) for part in self.mbatch]
         return Moment(self.task, self.step, self.steps, self.train_epochs, tiles, self._crops)
 
-    def _generator(self, purpose: str) -> torch.Generator:
-        return torch_generator(self.device, self.seed, purpose, self.task, self.step)
+    def _generator(self, purpose: str, device: str | None = None) -> torch.Generator:
+        return torch_generator(device or self.device, self.seed, purpose, self.task, self.step)
 
     def _refuse_non_finite(self) -> None:
         step = int(self._non_finite)

@@ -146,7 +146,8 @@ def _batches(loader: TileLoader, epochs: int, setting: Setting) -> Iterator[tupl
     for epoch in range(epochs):
         for step, ((_, indices, raw),) in enumerate(loader):
             generator = torch_generator(device, _SEED, "probe views", epoch, step)
-            images, _ = make_view(raw.to(device), View(), size, setting.views, archive, generator)
+            tiles, views = raw.to(device), setting.views
+            images, _ = make_view(tiles, View(), size, views, archive, generator, generator)
             yield indices, images
 
 

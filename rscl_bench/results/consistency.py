@@ -96,6 +96,9 @@ def _training_problems(record: "RunRecord") -> Iterator[str]:
             if (getattr(task, name) is None) != (task.steps == 0):
                 yield f"{field}.{name}' does not fit {task.steps} steps"
                 return
+        if (task.waited_seconds or 0.0) > task.train_seconds:
+            yield f"{field}.waited_seconds' is more than its 'train_seconds'"
+        yield from _utilisation_problems(record, field, task)
         # At least, or none: a strategy may train on other tasks' tiles as well, or on all tasks'
         # in the first.
         least = task.epochs * (task.tiles // batch)
@@ -111,6 +114,18 @@ def _training_problems(record: "RunRecord") -> Iterator[str]:
                 f"{field}.images_per_second' times {task.train_seconds:.6g} s is {images:.6g} "
                 f"images, but {task.steps} steps of {batch} are {task.steps * batch}"
             )
+
+
+def _utilisation_problems(record: "RunRecord", field: str, task: "TaskRecord") -> Iterator[str]:
+    if task.flop_utilisation is None:
+        return
+    flops, available = record.flops, record.provenance.matrix_flops
+    if flops is None or available is None or task.images_per_second is None:
+        yield f"{field}.flop_utilisation' is there without what it follows from"
+        return
+    done = (flops.with_gradient + flops.without_gradient) * task.images_per_second
+    if not math.isclose(task.flop_utilisation, done / available, rel_tol=0.01):
+        yield f"{field}.flop_utilisation' is not {done:.4g} over {available:.4g} a second"
 
 
 def _score_problems(record: "RunRecord") -> Iterator[str]:

@@ -129,6 +129,8 @@ class Provenance(Spec):
         platform: Operating system and architecture.
         versions: Of the packages in `package_versions`.
         resumed: Where the run went on after interruptions.
+        matrix_flops: Operations per second of matrix products in the run's precision, measured on
+            the device when the run began.
     """
 
     rscl_bench: str
@@ -140,6 +142,7 @@ class Provenance(Spec):
     platform: str
     versions: dict[str, str | None]
     resumed: tuple[Resumption, ...] = ()
+    matrix_flops: PositiveFloat | None = None
 
     @field_validator("started")
     @classmethod
@@ -162,7 +165,11 @@ class TaskRecord(Spec):
         images_per_second: ``steps × batch size / train_seconds``, of the protocol's batch size;
             None without a step.
         final_loss: Mean over the last epoch; None without a step.
-        peak_memory_bytes: Of the device; None where it is not known.
+        peak_memory_bytes: The most memory so far: allocated on a GPU in this task, or resident of
+            the process since it started, on a CPU; None where it is not known.
+        waited_seconds: Part of ``train_seconds`` in which the next tiles were waited for.
+        flop_utilisation: The objective's operations per second of training, over the rate of plain
+            matrix products, ``provenance.matrix_flops``; None without a step.
     """
 
     name: Name
@@ -173,6 +180,8 @@ class TaskRecord(Spec):
     images_per_second: PositiveFloat | None
     final_loss: float | None
     peak_memory_bytes: NonNegativeInt | None
+    waited_seconds: NonNegativeFloat | None = None
+    flop_utilisation: PositiveFloat | None = None
 
 
 class Parameters(Spec):
