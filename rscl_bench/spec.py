@@ -153,6 +153,8 @@ class Protocol(Spec):
         buffer_size: Images of past tasks that a strategy may keep, in all.
         seeds: How many seeds a published row has.
         precision: ``auto`` is bf16 autocast where the device is faster with it, else fp32.
+        compile: Whether blocks of the networks are compiled; see `rscl_bench.models.compiled`.
+            No part of a run's identity where it is off, as before there was a choice.
         backbone: Registered backbone (``name``) and its parameters.
         training: Epochs, batch, optimiser.
         views: Crop, flip and normalisation.
@@ -164,6 +166,7 @@ class Protocol(Spec):
     buffer_size: Positive = 1000
     seeds: Positive = 3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
     backbone: dict[str, Any]
     training: Training
     views: Views = Views()

@@ -30,6 +30,7 @@ from rscl_bench.engine.resume import INTERVAL, Checkpoints
 from rscl_bench.engine.snapshot import Snapshot
 from rscl_bench.engine.template import SelfSupervisedTemplate, StepListener
 from rscl_bench.errors import ArtefactError, SpecError, TrainingError
+from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
@@ -236,6 +237,8 @@ class _Running:
         self.objective = build_objective(spec, device.torch)
         strategies = build_strategies(spec, self.objective, device.torch)
         self.flops = count_flops(self.objective, spec.protocol.image_size)
+        if spec.protocol.compile:
+            compile_blocks(self.objective)
         self.prober = Prober(opened.probes, self.objective.encoder, spec.protocol, device)
         self.template = _template(opened, self.objective, strategies, self._on_step)
         self.peaks: list[int] = []

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rscl_bench.models.compiled import compile_blocks, is_compiled
 from rscl_bench.models.encoder import Encoder, Pool, keep_in_autocast_dtype
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
@@ -81,4 +82,7 @@ class Distillation(Strategy):
 
 def frozen_copy(encoder: Encoder) -> Encoder:
     """Return a copy of an encoder that takes no gradient and stays in evaluation mode."""
-    return copy.deepcopy(encoder).requires_grad_(False).eval()
+    frozen = copy.deepcopy(encoder).requires_grad_(False).eval()
+    if is_compiled(encoder):
+        compile_blocks(frozen)
+    return frozen
