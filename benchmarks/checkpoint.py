@@ -1,72 +1,47 @@
-"""What a checkpoint within a task costs, of ViT-B/16: writing and reading it, over a step.
+"""What a checkpoint within a task costs, of ViT-B/16 with CoSMAE in its third task."""
 
-python -m benchmarks.checkpoint                  # cosmae in its third task
-python -m benchmarks.checkpoint --method ewc
-"""
-
-import argparse
-import json
-import time
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.step import TemplateLoop, synthetic_store
-from rscl_bench.declarations import load_method, load_scenario
+from benchmarks.ratio import Ratio, seconds_of
+from benchmarks.workload import TemplateLoop, short_run, synthetic_store
 from rscl_bench.engine.checkpoint import read_checkpoint, write_checkpoint
 from rscl_bench.engine.device import open_device
 from rscl_bench.engine.resume import INTERVAL
-from rscl_bench.resolve import resolve_run
 
-BATCH, STEPS, ROUNDS = 8, 3, 5
-
-
-def seconds_of(work: Any) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+BATCH, STEPS = 8, 3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--method", default="cosmae")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--folder", type=Path, help="Where to write; by default a temporary one.")
-    options = parser.parse_args()
-    device = open_device(options.device, "auto")
-    sizes = ("epochs=1", "warmup_epochs=0", f"batch_size={BATCH}")
-    assignments = (*(f"training.{size}" for size in sizes), f"buffer_size={BATCH}")
-    scenario, recipe = load_scenario("rs4"), load_method(options.method)
-    spec = resolve_run(scenario, recipe, "paper", 0, assignments)
+def measure(device_name: str, rounds: int) -> list[Ratio]:
+    """Return the times of writing and reading, over a step and over the interval between them."""
+    device = open_device(device_name, "auto")
     write: list[float] = []
     read: list[float] = []
-    with TemporaryDirectory(dir=options.folder) as name:
-        loop = TemplateLoop(spec, synthetic_store(Path(name), BATCH * STEPS, 256), device)
+    with TemporaryDirectory() as name:
+        store = synthetic_store(Path(name), BATCH * STEPS, 256)
+        loop = TemplateLoop(short_run("vit-b", "cosmae", BATCH), store, device)
         loop()
         step = loop()
         folder = Path(name) / "checkpoints"
+        on_step = loop.template.on_step
 
-        def look(_task: int, number: int, *_rest: Any) -> None:
-            for _round in range(ROUNDS if number == 1 else 0):
-                write.append(seconds_of(lambda: write_checkpoint(folder, loop.template.snapshot())))
+        def look(task: int, number: int, *rest: Any) -> None:
+            for _ in range(rounds if number == 1 else 0):
+                state = loop.template.snapshot()
+                write.append(seconds_of(lambda state=state: write_checkpoint(folder, state)))  # type: ignore[misc]
                 read.append(seconds_of(lambda: read_checkpoint(folder, print)))
-            loop.ends.append(time.perf_counter())
+            if on_step is not None:
+                on_step(task, number, *rest)
 
         loop.template.on_step = look
         loop()
         size = max(path.stat().st_size for path in folder.iterdir())
-    result = {
-        "method": options.method,
-        "device": device.name,
-        "megabytes": round(size / 1e6),
-        "write over step": round(median(write) / step, 2),
-        "read over step": round(median(read) / step, 2),
-        "write, seconds": [round(value, 2) for value in sorted(write)],
-        "share of time at the interval of a run": round(median(write) / INTERVAL, 5),
-    }
-    print(json.dumps(result, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    note = f"{size / 1e6:.0f} MB in {median(write):.2f} s, step of {BATCH} images {step:.2f} s"
+    share = [seconds / INTERVAL for seconds in write]
+    return [
+        Ratio("checkpoint", "write over step", [seconds / step for seconds in write], note=note),
+        Ratio("checkpoint", "read over step", [seconds / step for seconds in read]),
+        Ratio("checkpoint", "write over interval", share, most=0.02),
+    ]

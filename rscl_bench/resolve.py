@@ -35,7 +35,8 @@ def resolve_run(
     chosen = protocol_name or scenario.default_protocol
     if chosen not in scenario.protocols:
         raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)
-    protocol_raw = scenario.protocols[chosen].model_dump()
+    named = scenario.protocols[chosen]
+    protocol_raw = {"compile": named.compile, **named.model_dump()}  # left out where it is off
     components = ["objective", *(f"strategies.{s.name}" for s in method.strategies)]
     changes: dict[str, dict[str, Any]] = {component: {} for component in components}
     overrides = {}

@@ -27,6 +27,11 @@ def test_is_part_of_the_identity_only_where_it_is_on() -> None:
     assert identity(on.model_dump(mode="json")) != identity(off.model_dump(mode="json"))
 
 
+def test_is_set_on_the_command_line() -> None:
+    assert not tiny_spec().protocol.compile
+    assert tiny_spec(assignments=["compile=true"]).protocol.compile
+
+
 @pytest.mark.parametrize(
     ("method", "backbone"), [("cosmae", None), ("simclr", SWIN), ("simclr", RESNET)]
 )

@@ -1,0 +1,64 @@
+"""All measurements, or some: python -m benchmarks [--only step feed] [--out benchmarks.json].
+
+Ratios of things measured in turn on this machine, with the figure each is to meet. Nothing else
+should run beside it; figures are for two cores. See NOTES.md for what was predicted and found.
+"""
+
+import argparse
+import json
+import platform
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.ratio import Ratio, show
+from rscl_bench.engine.device import open_device
+
+PARTS = (
+    "augmentation",
+    "feed",
+    "step",
+    "packing",
+    "probing",
+    "checkpoint",
+    "startup",
+    "growth",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="Where to write the measurements as JSON.")
+    options = parser.parse_args()
+    console = Console()
+    found: list[Ratio] = []
+    for name in options.only:
+        console.print(f"measuring {name} …")
+        part = import_module(f"benchmarks.{name}").measure(options.device, options.rounds)
+        show(part)
+        found += part
+        if options.out:  # after every part, since all take a while
+            _write(options.out, options.device, found)
+    missed = [ratio.name for ratio in found if ratio.met is False]
+    console.print(f"{len(missed)} figures missed: {', '.join(missed)}" if missed else "all met")
+
+
+def _write(path: Path, device_name: str, found: list[Ratio]) -> None:
+    device = open_device(device_name, "auto")
+    result = {
+        "device": device.name,
+        "precision": device.precision,
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "ratios": [ratio.as_json() for ratio in found],
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What grows with the stream: memory with its tiles, time of a step with its past tasks."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from benchmarks.ratio import Ratio
+from benchmarks.workload import TemplateLoop, short_run, synthetic_store
+from rscl_bench.engine.device import open_device
+
+#: Methods whose state is about past tasks, and what `ewc` is set to.
+METHODS = {
+    "er": (),
+    "ewc": ("strategies.ewc.images=1",),
+    "ewc online": ("strategies.ewc.images=1", "strategies.ewc.mode=online"),
+    "si": (),
+    "der": (),
+    "lump": (),
+    "pfr": (),
+    "cassle-mae": (),
+    "cosmae": (),
+}
+FEW, MANY = 2, 20  # past tasks
+SMALL, LARGE = 10_000, 1_000_000  # tiles
+BATCH, STEPS = 16, 13
+
+
+def measure(device_name: str, rounds: int) -> list[Ratio]:
+    """Return memory of 10⁶ over 10⁴ tiles, and a step after 20 tasks over one after 2."""
+    device = open_device(device_name, "auto")
+    memory = [_memory(LARGE) / _memory(SMALL)]
+    found = [Ratio("growth", "memory, 10⁶ over 10⁴ tiles", memory, most=1.1)]
+    with TemporaryDirectory() as folder:
+        store = synthetic_store(Path(folder), BATCH * STEPS, 100)
+        for name, more in METHODS.items():
+            few: list[float] = []
+            many: list[float] = []
+            for _ in range(rounds):
+                loop = TemplateLoop(short_run("cpu", name.split()[0], BATCH, *more), store, device)
+                times = [loop() for _ in range(MANY + 3)]
+                few.append(median(times[FEW : FEW + 3]))
+                many.append(median(times[MANY:]))
+            values = [b / a for a, b in zip(few, many, strict=True)]
+            found.append(Ratio("growth", f"{name}: a step after 20 over after 2", values, most=1.1))
+    return found
+
+
+def _memory(tiles: int) -> int:
+    """Return the memory of a process, in kB, after it trained on so many tiles and as many more.
+
+    Counted is what the process itself holds (RssAnon). Pages of the mapped file, which the kernel
+    takes back whenever it needs them, are not.
+    """
+    command = [sys.executable, "-m", "benchmarks.growth", str(tiles)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _train(tiles: int) -> int:
+    batch = SMALL // 4
+    spec = short_run(
+        "cpu",
+        "er",
+        batch,
+        "image_size=8",
+        "backbone.embed_dim=32",
+        "backbone.depth=1",
+        "backbone.num_heads=2",
+        "backbone.patch_size=4",
+        "objective.decoder_dim=32",
+        "objective.decoder_heads=2",
+    )
+    with TemporaryDirectory() as folder:
+        loop = TemplateLoop(
+            spec, synthetic_store(Path(folder), tiles, 8), open_device("cpu", "auto")
+        )
+        loop()
+        loop()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    assert found, "this part needs Linux"
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    print(_train(int(sys.argv[1])))
