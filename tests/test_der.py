@@ -23,7 +23,7 @@ Tile = tuple[int, int]
 def whole(stores: Sequence[TileStore], tile: Tile, size: int = 16) -> Tensor:
     """Read one tile, resize it by torch's own antialiased interpolation, and normalise it."""
     store = stores[tile[0]]
-    pixels = torch.from_numpy(store.tiles[tile[1]]).double().permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(store.tiles[tile[1]]).permute(2, 0, 1)[None]
     image = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     mean, std = (torch.from_numpy(v)[:, None, None] for v in (store.mean, store.std))
     return ((image - mean) / std).float()

@@ -46,7 +46,7 @@ def views(method: str, *assignments: str, **changes: Any) -> Views:
 def whole(tile: tuple[int, int]) -> Tensor:
     """Return a tile, resized by torch's own antialiased interpolation, in its archive's units."""
     store = tiny_stores(3)[tile[0]]
-    pixels = torch.from_numpy(store.tiles[tile[1]]).double().permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(store.tiles[tile[1]]).permute(2, 0, 1)[None]
     image = F.interpolate(pixels, (16, 16), mode="bilinear", antialias=True)[0]
     mean, std = (torch.from_numpy(v)[:, None, None] for v in (store.mean, store.std))
     return ((image - mean) / std).float()
