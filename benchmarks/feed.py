@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import webdataset
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.peers import ImageFiles, LightlyLoop, endless, mae_files
@@ -32,24 +34,26 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
         tiles = [(0, torch.arange(IMAGES))]
         feed = Feed(TileLoader([store], tiles, BATCH, 0, 0), torch.device("cpu"))
         loader = DataLoader(
-            ImageFiles(paths, np.asarray),
+            ImageFiles(paths, _pixels),
             BATCH,
             shuffle=True,
             num_workers=_workers(),
             persistent_workers=True,
-            collate_fn=np.stack,
         )
         ours, files = in_turn(_through(feed), _through(loader), rounds)
         note = f"{milliseconds(ours, IMAGES)} an image, files {milliseconds(files, IMAGES)}"
         found = [
             Ratio("feed", "loader over TIFF files over tiles", over(files, ours), 15, note=note)
         ]
-        webdataset = _webdataset(folder, paths)
-        if webdataset is not None:
-            ours, shards = in_turn(_through(feed), _through(webdataset), rounds)
-            found.append(Ratio("feed", "WebDataset over tiles", over(shards, ours)))
+        ours, shards = in_turn(_through(feed), _through(_webdataset(folder, paths)), rounds)
+        found.append(Ratio("feed", "WebDataset over tiles", over(shards, ours)))
         found.append(_end_to_end(device_name, rounds, folder, paths))
     return found
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """Return an image as ``[H, W, C]`` uint8."""
+    return torch.from_numpy(np.array(image))
 
 
 def _workers() -> int:
@@ -65,11 +69,7 @@ def _through(batches: Any) -> Callable[[], object]:
 
 
 def _webdataset(folder: Path, paths: list[Path]) -> Any:
-    """Return WebDataset's loader over shards of the same files, None where it is not installed."""
-    try:
-        import webdataset  # type: ignore[import-not-found]
-    except ImportError:
-        return None
+    """Return WebDataset's loader over shards of the same files."""
     shards = _workers()
     for number in range(shards):
         with tarfile.open(folder / f"shard{number}.tar", "w") as shard:
@@ -77,13 +77,11 @@ def _webdataset(folder: Path, paths: list[Path]) -> Any:
                 shard.add(path, path.name)
     urls = str(folder / f"shard{{0..{shards - 1}}}.tar")
 
-    def pixels(sample: dict[str, Any]) -> Any:
-        from PIL import Image
-
-        return np.asarray(Image.open(io.BytesIO(sample["tif"])))
+    def pixels(sample: dict[str, Any]) -> torch.Tensor:
+        return _pixels(Image.open(io.BytesIO(sample["tif"])))
 
     dataset = webdataset.WebDataset(urls, shardshuffle=False).shuffle(BATCH).map(pixels)
-    batched = dataset.batched(BATCH, collation_fn=np.stack)
+    batched = dataset.batched(BATCH, collation_fn=torch.stack)
     return webdataset.WebLoader(batched, batch_size=None, num_workers=shards)
 
 
