@@ -507,7 +507,7 @@ def _open_stores(
     scenario_name: str, data_root: Path | None, on_bad_tile: "OnBadTile"
 ) -> list[tuple[str, Any]]:
     from rscl_bench.console import reporter
-    from rscl_bench.data.tile_store import open_or_pack
+    from rscl_bench.data.packing import open_or_pack
     from rscl_bench.declarations import load_scenario
 
     scenario = load_scenario(scenario_name)

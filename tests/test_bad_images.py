@@ -12,7 +12,7 @@ import pytest
 from test_cli import call
 
 from rscl_bench import registry
-from rscl_bench.data.tile_store import open_or_pack
+from rscl_bench.data.packing import open_or_pack
 from rscl_bench.errors import ArchiveError
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.results.record import RunRecord, read_record

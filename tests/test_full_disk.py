@@ -11,7 +11,8 @@ from test_checkpoint import file_size_limit
 from test_comparisons import FOLDER, save
 from test_record import record_of
 
-from rscl_bench.data.tile_store import open_or_pack, verify
+from rscl_bench.data.packing import open_or_pack
+from rscl_bench.data.tile_store import verify
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.leaderboard import build_leaderboard
 from rscl_bench.results.record import read_record, write_record

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rscl_bench import registry
-from rscl_bench.data import tile_store
-from rscl_bench.data.tile_store import TileStore, open_or_pack, verify
+from rscl_bench.data import cutting, packing
+from rscl_bench.data.packing import open_or_pack
+from rscl_bench.data.tile_store import TileStore, verify
 from rscl_bench.errors import ArchiveError, ArtefactError, SpecError
 from rscl_bench.spec import Source
 
@@ -163,7 +164,7 @@ def test_full_disk_leaves_nothing_behind(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(tile_store._Writer, "add", full)
+    monkeypatch.setattr(packing._Writer, "add", full)
     with pytest.raises(ArtefactError, match=r"cannot be written.*No space left.*make room"):
         open_or_pack(data, source(), cache)
     assert list((cache / "tiles").iterdir()) == []
@@ -418,7 +419,7 @@ def test_open_store_outlives_its_folder(data: Path, cache: Path) -> None:
 def test_resizing_equals_pillow(seed: int, shape: tuple[int, int, int], size: int) -> None:
     rng = np.random.default_rng(seed)
     bytes_image = rng.integers(0, 256, shape, dtype=np.uint8)
-    resized = tile_store._resized(bytes_image, size)
+    resized = cutting._resized(bytes_image, size)
     assert resized.shape == (size, size, shape[2])
     assert resized.dtype == np.uint8
     for band in range(shape[2]):
@@ -427,7 +428,7 @@ def test_resizing_equals_pillow(seed: int, shape: tuple[int, int, int], size: in
         assert np.array_equal(resized[:, :, band], expected)
     # 16 bits: the same filter, to half a count.
     words = bytes_image.astype(np.uint16) * 257
-    fine = tile_store._resized(words, size)
+    fine = cutting._resized(words, size)
     assert fine.dtype == np.uint16
     assert np.abs(fine / 257 - resized).max() <= 1.01
 

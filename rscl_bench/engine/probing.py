@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rscl_bench import registry
 from rscl_bench.data.augment import Normalisation
-from rscl_bench.data.tile_store import Progress, TileStore, open_or_pack
+from rscl_bench.data.packing import open_or_pack
+from rscl_bench.data.tile_store import Progress, TileStore
 from rscl_bench.data.views import Archive, places_of_rgb
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.encode import encode_tiles

@@ -33,7 +33,7 @@ class Job(Spec):
         threads: CPU threads that the run may use.
         folder: Where the artefacts go; its name ends with the run's id.
         force: Whether to start over instead of going on from a checkpoint.
-        on_bad_tile: As `rscl_bench.data.tile_store.open_or_pack` takes it.
+        on_bad_tile: As `rscl_bench.data.packing.open_or_pack` takes it.
     """
 
     spec: RunSpec

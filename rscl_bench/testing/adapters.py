@@ -9,7 +9,7 @@ import numpy as np
 
 from rscl_bench import registry
 from rscl_bench.data.adapter import SKETCH_MARKER, DatasetAdapter
-from rscl_bench.data.tile_store import open_or_pack
+from rscl_bench.data.packing import open_or_pack
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Source

@@ -45,6 +45,17 @@ class Toy(DatasetAdapter):
         (root / SKETCH_MARKER).touch()
 
 
+class Watched(Toy):
+    """The same, with a file beside the archive that tells which images were read."""
+
+    name = "watched"
+
+    def _read(self, index: int, with_labels: bool) -> Scene:
+        with (self.root.parent / "read").open("a") as file:  # appended whole, by any process
+            file.write(f"{index}\n")
+        return super()._read(index, with_labels)
+
+
 class Masked(DatasetAdapter):
     """uint16 arrays of four bands with masks of three classes, in ``.npy`` files."""
 
