@@ -322,7 +322,10 @@ def verify(
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
     """Check that a scenario's archives are complete and its packed tiles are what was packed."""
+    from rscl_bench.data.tile_store import verify as verify_bytes
+
     for name, store in _open_stores(scenario, data_root, on_bad_tile):
+        verify_bytes(store.path)
         print(f"{name}: {len(store)} tiles, SHA-256 {store.digest}")
 
 

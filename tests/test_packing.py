@@ -79,7 +79,8 @@ def source(name: str = "Watched", **changes: Any) -> Source:
 
 
 def content(store: TileStore) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in store.path.iterdir()}
+    files = (path for path in store.path.iterdir() if path.name != "verified.json")
+    return {path.name: path.read_bytes() for path in files}
 
 
 def left(cache: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 import errno
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from rscl_bench import registry
 from rscl_bench.data import cutting, packing
 from rscl_bench.data.packing import open_or_pack
-from rscl_bench.data.tile_store import TileStore, verify
+from rscl_bench.data.tile_store import TileStore, file_digest, verify
 from rscl_bench.errors import ArchiveError, ArtefactError, SpecError
 from rscl_bench.spec import Source
 
@@ -438,3 +439,63 @@ def test_cache_is_not_the_archive(data: Path, cache: Path) -> None:
     open_or_pack(data, source(), cache, with_labels=True)
     after = sorted((path, path.stat().st_mtime_ns) for path in (data / "masked").iterdir())
     assert before == after
+
+
+def count_hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    hashed: list[Path] = []
+
+    def digest(path: Path) -> str:
+        hashed.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr("rscl_bench.data.tile_store.file_digest", digest)
+    return hashed
+
+
+def test_bytes_are_read_only_where_a_file_may_have_changed(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = count_hashed(monkeypatch)
+    path = open_or_pack(data, source(), cache).path / "tiles.raw"
+    open_or_pack(data, source(), cache)
+    assert hashed == []
+    path.write_bytes(path.read_bytes())
+    for _ in range(2):
+        open_or_pack(data, source(), cache)
+    assert hashed == [path]
+    (path.parent / "verified.json").write_text("damaged")
+    open_or_pack(data, source(), cache)
+    assert hashed == [path] * 2
+    verify(path.parent)
+    assert hashed == [path] * 3
+
+
+def test_a_write_that_sets_the_time_back_is_seen(data: Path, cache: Path) -> None:
+    path = open_or_pack(data, source(), cache).path / "tiles.raw"
+    before = path.stat()
+    with path.open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_size == before.st_size
+    for _ in range(2):  # and again: a failed check is not remembered
+        with pytest.raises(ArtefactError, match="is not what was packed"):
+            open_or_pack(data, source(), cache)
+
+
+def test_a_cache_that_is_only_read_is_checked_every_time(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = open_or_pack(data, source(), cache).path
+    (path / "verified.json").unlink()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("read-only file system")
+
+    hashed = count_hashed(monkeypatch)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    for number in range(1, 3):
+        open_or_pack(data, source(), cache)
+        assert len(hashed) == number

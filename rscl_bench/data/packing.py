@@ -32,7 +32,9 @@ from rscl_bench.data.tile_store import (
     file_digest,
     open_store,
     read_manifest,
+    remember_verified,
     silent,
+    stamp_of,
 )
 from rscl_bench.errors import ArchiveError, ArtefactError, RsclError
 from rscl_bench.spec import OnBadTile, Source, Spec
@@ -63,7 +65,7 @@ def open_or_pack(
             listed.
 
     Returns:
-        The opened store, its digests checked.
+        The opened store, its digests checked as `open_store` does.
 
     Raises:
         ArchiveError: If the archive is missing, partial or holds an unusable file.
@@ -202,6 +204,8 @@ def _finish(work: Path, manifest: dict[str, Any]) -> None:
             _fsync(path)
         else:
             path.unlink()
+    # The digests are of what was written, so that nothing needs to be read again.
+    remember_verified(work, stamp_of(work, manifest["digests"]))
     _fsync(work)
 
 

@@ -5,13 +5,16 @@ On disk, one folder per split and choice of bands, tile size and cut::
     tiles.raw       [N, H, W, C] uint8 or uint16, C order, memory-mapped
     shares.npy      [N, L] float32, only with labels: share of the tile's pixels of each class
     manifest.json   what the tiles are, their statistics, their source files and digests
+    verified.json   what the system said of the files when their digests were last checked
 
 Shares instead of labels, so that one packing serves every ``min_share``; an archive that gives
 labels instead of masks has shares of 0 and 1.
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +27,9 @@ from rscl_bench.data.adapter import DatasetAdapter
 from rscl_bench.errors import ArchiveError, ArtefactError
 
 FORMAT = 1
+VERIFIED = "verified.json"
 Progress = Callable[[str, int, int], None]
+Stamp = dict[str, list[int]]
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
@@ -94,15 +99,18 @@ def verify(folder: Path) -> None:
 
 
 def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
-    """Open packed tiles, and check every byte of them.
+    """Open packed tiles; every byte is checked unless the files are as when that was last done.
 
     Raises:
         ArtefactError: If a file is missing, or differs from what was packed.
     """
-    verify(folder)
     manifest = read_manifest(folder)
     if manifest is None:
         raise ArtefactError(f"{folder} has no readable manifest; delete the folder to pack again.")
+    stamp = stamp_of(folder, manifest["digests"])
+    if stamp is None or stamp != _verified(folder):
+        verify(folder)
+        remember_verified(folder, stamp)
     if manifest["count"] == 0:
         raise ArchiveError(f"{adapter.root} gave no tile for split '{adapter.split}'.")
     shares = folder / "shares.npy"
@@ -120,6 +128,33 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
         path=folder,
         skipped=tuple(manifest.get("skipped", ())),
     )
+
+
+def stamp_of(folder: Path, names: Iterable[str]) -> Stamp | None:
+    """Return size, times and number of files, which any write changes; None if one is missing.
+
+    The time of the last change of status cannot be set back, unlike that of the content.
+    """
+    try:
+        stats = {name: (folder / name).stat() for name in names}
+    except FileNotFoundError:
+        return None
+    return {n: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for n, s in stats.items()}
+
+
+def remember_verified(folder: Path, stamp: Stamp | None) -> None:
+    """Keep the stamp that files had before they were found to be what was packed."""
+    with suppress(OSError):  # a cache that is only read is checked every time
+        temporary = folder / f".{VERIFIED}-{os.getpid()}"
+        temporary.write_text(json.dumps(stamp), encoding="utf-8")
+        temporary.replace(folder / VERIFIED)
+
+
+def _verified(folder: Path) -> Any:
+    try:
+        return json.loads((folder / VERIFIED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _shape(manifest: dict[str, Any]) -> tuple[int, int, int, int]:
