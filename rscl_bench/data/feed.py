@@ -75,7 +75,7 @@ class Feed:
                     Part(task, indices, raw.pin_memory().to(self._device, non_blocking=True))
                     for task, indices, raw in batch
                 ]
-                yield moved, self._copies.record_event()
+            yield moved, self._copies.record_event()
 
     def _take_over(self, batch: list[Part], copied: torch.cuda.Event) -> None:
         """Let the stream that computes wait for a batch's copy, and own its memory from then on."""
