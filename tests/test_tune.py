@@ -112,7 +112,9 @@ def fill(
 ) -> Fill:
     """Write records of all settings and seeds into a folder of runs."""
     tasks = [
-        task.model_copy(update={"images_per_second": 32 / task.train_seconds})
+        task.model_copy(
+            update={"images_per_second": 32 / task.train_seconds, "flop_utilisation": None}
+        )
         for task in record.tasks
     ]
     doubled = record.model_copy(update={"tasks": tuple(tasks)})
