@@ -1,7 +1,8 @@
 """What packing costs over decoding the files once, and what using packed tiles again costs.
 
 Archives are made here: uncompressed TIFFs in the layout of UC Merced, which hardly take decoding,
-and JPEGs in that of AID, which do. Files are in the page cache.
+and JPEGs in that of AID, which do. All lies in memory where there is a file system in it, since the
+disk's speed is another matter.
 """
 
 import multiprocessing
@@ -24,6 +25,7 @@ from rscl_bench.data.packing import open_or_pack
 from rscl_bench.spec import Source
 
 FILES = 400
+MEMORY = Path("/dev/shm")
 TIFF = Source(dataset="ucmerced", split="train", tile_size=256, cut="whole")
 JPEG = Source(
     dataset="aid", split="train", tile_size=200, cut="grid", options={"classes": ["Airport"]}
@@ -34,7 +36,7 @@ def measure(_device_name: str, rounds: int) -> list[Ratio]:
     """Return packing over decoding, both by as many processes, and second use over packing."""
     found = []
     for source, write in ((TIFF, write_tiffs), (JPEG, write_jpegs)):
-        with TemporaryDirectory() as name:
+        with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
             root, cache = Path(name) / "data", Path(name) / "cache"
             write(root)
             found += _compare(source, root, cache, rounds)

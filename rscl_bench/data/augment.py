@@ -128,8 +128,7 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
 def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
     batch, _, _, bands = tiles.shape
     packed = tiles.dtype == torch.uint8 and bands <= _PACKED_BANDS
-    dtype = torch.uint8 if packed else torch.float32
-    result = torch.empty(batch, bands, size, size, dtype=dtype)
+    result = torch.empty(batch, bands, size, size, dtype=torch.uint8 if packed else torch.float32)
     source, target = tiles.numpy(), result.numpy()
     places = (crops.top, crops.left, crops.height, crops.width, crops.flip)
     boxes = list(zip(*(values.tolist() for values in places), strict=True))
@@ -141,8 +140,8 @@ def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
             pixels = source[number, top : top + height, left : left + width]
             crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
             image = torch.from_numpy(crop).permute(2, 0, 1)[None]
-            resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)[0].numpy()
-            target[number] = resized[:, :, ::-1] if flip else resized
+            resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
+            target[number] = (resized.flip(3) if flip else resized)[0].numpy()
 
     threads = torch.get_num_threads()
     if threads == 1 or not packed:  # torch resizes floats with all threads, packed bytes with one

@@ -2,8 +2,6 @@
 
 import json
 import platform
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from rscl_bench.data.tile_store import Progress, TileStore
 from rscl_bench.data.views import Archive
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.flops import count_flops, matrix_flops
+from rscl_bench.engine.memory import resident_peak
 from rscl_bench.engine.prober import Prober
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.engine.resume import INTERVAL, Checkpoints
@@ -241,7 +240,7 @@ class _Running:
             compile_blocks(self.objective)
         self.prober = Prober(opened.probes, self.objective.encoder, spec.protocol, device)
         self.template = _template(opened, self.objective, strategies, self._on_step)
-        self.peaks: list[int] = []
+        self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         self.checkpoints = Checkpoints(
             folder,
@@ -488,11 +487,10 @@ def _count(modules: Sequence[torch.nn.Module], trained_only: bool = False) -> in
     )
 
 
-def _peak_memory(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident_peak()
 
 
 def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-_BLOCK_VALUES = 2**23  # float64 values of one intermediate array: 64 MiB
+_BLOCK_VALUES = 2**17  # float64 values of one intermediate array: 1 MiB stays in a core's cache
 
 Rows = npt.NDArray[np.float64]
 
@@ -41,8 +41,9 @@ def nearest_rows(
     step = max(1, _BLOCK_VALUES // (wanted * known.shape[1]))
     for start in range(0, len(asked), step):
         block = slice(start, start + step)
-        gaps = known[candidates[block]] - asked[block, None, :]
-        distances = np.square(gaps).sum(axis=2)
+        gaps = known[candidates[block]]
+        gaps -= asked[block, None, :]
+        distances = np.square(gaps, out=gaps).sum(axis=2)
         order = np.argsort(distances, axis=1, kind="stable")
         nearest[block] = np.take_along_axis(candidates[block], order[:, :k], axis=1)
         ranked = np.take_along_axis(distances, order, axis=1)
