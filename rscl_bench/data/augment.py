@@ -118,9 +118,9 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
         size: Side of the result.
 
     Returns:
-        ``[B, C, size, size]`` in the declared unit: on a CPU ``uint8``, rounded after rows and
-        after columns as torchvision does, for ``uint8`` tiles of up to four bands; float32
-        otherwise, under autocast too.
+        ``[B, C, size, size]`` in the declared unit: on a CPU ``uint8``, bands last in memory,
+        rounded after rows and after columns as torchvision does, for ``uint8`` tiles of up to four
+        bands; float32 otherwise, under autocast too.
     """
     return (_one_by_one if tiles.device.type == "cpu" else crops_as_products)(tiles, crops, size)
 
@@ -128,7 +128,10 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
 def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
     batch, _, _, bands = tiles.shape
     packed = tiles.dtype == torch.uint8 and bands <= _PACKED_BANDS
-    result = torch.empty(batch, bands, size, size, dtype=torch.uint8 if packed else torch.float32)
+    if packed:  # bands last, as they come: torch's vector instructions take a pixel at a time
+        result = torch.empty(batch, size, size, bands, dtype=torch.uint8).permute(0, 3, 1, 2)
+    else:
+        result = torch.empty(batch, bands, size, size)
     source, target = tiles.numpy(), result.numpy()
     places = (crops.top, crops.left, crops.height, crops.width, crops.flip)
     boxes = list(zip(*(values.tolist() for values in places), strict=True))
@@ -137,9 +140,11 @@ def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
         for number in numbers:
             top, left, height, width, flip = boxes[number]
             # By NumPy, since torch would start threads of its own for every copy.
-            pixels = source[number, top : top + height, left : left + width]
+            pixels = source[number : number + 1, top : top + height, left : left + width]
             crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
-            image = torch.from_numpy(crop).permute(2, 0, 1)[None]
+            image = torch.from_numpy(crop).permute(0, 3, 1, 2)
+            if not packed:  # floats are faster band by band, which this stride of a batch tells
+                image = image[0][None]
             resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
             target[number] = (resized.flip(3) if flip else resized)[0].numpy()
 

@@ -138,8 +138,8 @@ def make_view(
     crops = draw_crops(count, height, width, (least, view.max_scale), flip, generator)
     images = resized_crops(tiles, crops, size)
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
-        images = _recoloured(images / archive.scale, view, archive, generator, host)
-        images = images * archive.scale
+        shares = images.contiguous() / archive.scale
+        images = _recoloured(shares, view, archive, generator, host) * archive.scale
     return normalised(images, archive.normalisation), crops
 
 

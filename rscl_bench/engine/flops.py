@@ -106,8 +106,9 @@ def matrix_flops(device: Device) -> float:
     cuda = device.torch.type == "cuda"
     side = 8192 if cuda else 1024
     dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    # Not all ones: a GPU runs faster where few bits change.
-    matrix = torch.rand(side, side, device=device.torch).to(dtype)
+    # Not all ones: a GPU runs faster where few bits change. Torch's own generator stays as it is.
+    generator = torch.Generator(device.torch).manual_seed(0)
+    matrix = torch.rand(side, side, generator=generator, device=device.torch).to(dtype)
     seconds = []
     for _ in range(_PRODUCTS):
         started = time.perf_counter()
