@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,10 @@ def test_the_same_bytes_whatever_the_number_of_processes(
     monkeypatch.setattr(cutting, "usable_cores", lambda: WORKERS)
     processes: set[int] = set()
 
-    def look(*_: Any) -> None:
+    def look(_what: str, done: int, _total: int) -> None:
         processes.update(child.pid or 0 for child in multiprocessing.active_children())
+        if done == 1:
+            time.sleep(0.3)  # so that workers run ahead of a group that is still being taken
 
     together = open_or_pack(data, asked, cache.with_name("other"), True, look)
     assert content(together) == content(alone)
@@ -166,6 +169,37 @@ def test_no_process_to_be_had(data: Path, cache: Path, monkeypatch: pytest.Monke
     assert len(open_or_pack(data, source(), cache)) == 9 * IMAGES
 
 
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize("room", [0, 1000])
+def test_no_room_for_tiles_on_their_way(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    alone = open_or_pack(data, source(), cache.with_name("alone"), True)
+    write = os.pwrite
+
+    def full(handle: int, part: memoryview, start: int) -> int:
+        if start >= room:
+            raise OSError("No space left on device")
+        return write(handle, part[: room - start], start)
+
+    monkeypatch.setattr(os, "pwrite", full)  # forked workers take it along
+    assert content(open_or_pack(data, source(), cache, True)) == content(alone)
+
+
+@pytest.mark.usefixtures("workers")
+def test_tiles_on_their_way_in_small_parts(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = open_or_pack(data, source(), cache.with_name("alone"), True)
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda to, part, at: write(to, part[:100], at))
+    monkeypatch.setattr(os, "preadv", lambda of, parts, at: read(of, [parts[0][:70]], at))
+    assert content(open_or_pack(data, source(), cache, True)) == content(alone)
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(ArtefactError, match="cut short"):
+        open_or_pack(data, source(), cache.with_name("short"), True)
+
+
 def test_what_a_spawned_worker_gets(data: Path) -> None:
     """Its adapter's class is of a file and cannot be pickled by name."""
     scenes = cutting.CutScenes(data, source(), True, "stop")
@@ -174,6 +208,10 @@ def test_what_a_spawned_worker_gets(data: Path) -> None:
     assert isinstance(here, cutting.Cut)
     for name, value in vars(here).items():
         assert np.array_equal(getattr(there, name), value), name
+    with TemporaryFile() as file:
+        handed_over = pickle.loads(pickle.dumps(cutting._HandedOver(scenes, [file])))  # noqa: S301
+        (piped,) = handed_over[0, range(3, 4)]
+    assert np.array_equal(piped.tiles, here.tiles)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

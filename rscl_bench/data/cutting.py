@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ MOST_WORKERS = 8
 #: What a worker decodes at a time: one file, or small ones up to this many bytes and files. Sent
 #: one by one, tiles of 256 x 256 pixels take a fifth more processor time.
 GROUP_BYTES, GROUP_FILES = 1 << 20, 16
+PREFETCHED = 2  # groups that a worker is given at a time
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,89 @@ def _band_sums(tile: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint6
     return sums, squares
 
 
-def cut_in_order(scenes: CutScenes, start: int, lock: int | None) -> Generator[Result, None, None]:
+class _HandedOver(Dataset[list[Result]]):
+    """Scenes cut by forked workers, whose tiles come through files that are used again and again.
+
+    Through a pipe they would be copied four times more: pickled, written, read, unpickled. The
+    files have no name, so that a worker that outlives its parent writes into nobody else's.
+
+    Args:
+        scenes: What to cut.
+        files: One for each group of scenes that may be on its way; none where nothing is forked.
+    """
+
+    def __init__(self, scenes: CutScenes, files: Sequence[BinaryIO]):
+        self.scenes, self.files = scenes, files
+
+    def __reduce__(self) -> Any:
+        """Leave the files: a worker that is not forked has not inherited them."""
+        return type(self), (self.scenes, ())
+
+    def __getitem__(self, numbered: tuple[int, range]) -> list[Result]:
+        """Return a group's results, their tiles left in its file; as they are if that is full."""
+        number, group = numbered
+        results = self.scenes[group]
+        if not self.files:
+            return results
+        handle, end = self._handle(number), 0
+        emptied = list(results)
+        try:
+            for place, result in enumerate(results):
+                if isinstance(result, Cut):
+                    end = _write(handle, result.tiles, end)
+                    emptied[place] = replace(result, tiles=result.tiles[:0])
+        except OSError:  # no room; then there is none for the store either, and that is said
+            return results
+        return emptied
+
+    def taken(self, number: int, results: list[Result]) -> Iterator[Result]:
+        """Yield a group's results with their tiles."""
+        end = 0
+        for result in results:
+            if isinstance(result, Cut) and len(result.tiles) < len(result.sums):
+                tiles = np.empty((len(result.sums), *result.tiles.shape[1:]), result.tiles.dtype)
+                end = _read(self._handle(number), tiles, end)
+                yield replace(result, tiles=tiles)
+            else:
+                yield result
+
+    def _handle(self, number: int) -> int:
+        return self.files[number % len(self.files)].fileno()
+
+
+# At a place of their own, since parent and workers share a file's position; in parts, since the
+# system takes at most two gigabytes at a time.
+
+
+def _write(handle: int, array: NDArray[Any], start: int) -> int:
+    left = array.data.cast("B")
+    while left:
+        written = os.pwrite(handle, left, start)
+        left, start = left[written:], start + written
+    return start
+
+
+def _read(handle: int, array: NDArray[Any], start: int) -> int:
+    left = array.data.cast("B")
+    while left:
+        found = os.preadv(handle, [left], start)
+        if not found:
+            raise OSError("tiles on their way were cut short")
+        left, start = left[found:], start + found
+    return start
+
+
+def cut_in_order(
+    scenes: CutScenes, start: int, folder: Path, lock: int | None
+) -> Generator[Result, None, None]:
     """Decode and cut scenes in worker processes where that is worth it.
 
-    Not more than a few groups of scenes for each worker are in memory at a time.
+    Not more than a few groups of scenes for each worker are on their way at a time.
 
     Args:
         scenes: What to cut.
         start: First scene.
+        folder: Of the file system where tiles on their way may lie.
         lock: Handle that a forked worker must close.
 
     Yields:
@@ -194,8 +272,15 @@ def cut_in_order(scenes: CutScenes, start: int, lock: int | None) -> Generator[R
     # A process that is itself a daemon may start none.
     if sum(sizes) < WORTH_WORKERS or workers < 2 or multiprocessing.current_process().daemon:
         workers = 0
-    for group in _loading(scenes, groups, workers, lock):
-        yield from group
+    # A worker that is forked has modules and adapter already. macOS cannot fork safely.
+    forked = sys.platform == "linux"
+    with ExitStack() as stack:
+        # A loader asks for the next group before it gives one, which is still being read then.
+        many = PREFETCHED * workers + 1 if workers and forked else 0
+        files = [stack.enter_context(TemporaryFile(dir=folder)) for _ in range(many)]
+        handed_over = _HandedOver(scenes, files)
+        for number, results in enumerate(_loading(handed_over, groups, workers, forked, lock)):
+            yield from handed_over.taken(number, results)
 
 
 def _groups(sizes: list[int], start: int) -> list[range]:
@@ -226,17 +311,15 @@ def usable_cores() -> int:
 
 
 def _loading(
-    scenes: CutScenes, groups: list[range], workers: int, lock: int | None
+    scenes: _HandedOver, groups: list[range], workers: int, forked: bool, lock: int | None
 ) -> Iterator[list[Result]]:
-    # A worker that is forked has modules and adapter already. macOS cannot fork safely.
-    forked = sys.platform == "linux"
     loader = DataLoader(
         scenes,
         batch_size=None,
-        sampler=groups,
+        sampler=list(enumerate(groups)),
         num_workers=workers,
         collate_fn=_as_it_is,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         multiprocessing_context=("fork" if forked else "spawn") if workers else None,
         worker_init_fn=partial(_start_worker, lock if forked else None),
         generator=torch.Generator(),  # a loader draws a seed, and none may come from torch's own
@@ -249,12 +332,12 @@ def _loading(
         try:
             iterator: Iterator[list[Result]] = iter(loader)
         except OSError:  # the system starts no more processes, or has no semaphores
-            iterator = map(scenes.__getitem__, groups)
+            iterator = map(scenes.scenes.__getitem__, groups)
     yield from iterator
 
 
 def _as_it_is(group: list[Result]) -> list[Result]:
-    """Keep arrays: they come through a pipe, where tensors need room in /dev/shm."""
+    """Keep arrays: tensors need room in /dev/shm."""
     return group
 
 

@@ -164,7 +164,7 @@ def _write_scenes(
 ) -> None:
     adapter = scenes.adapter
     # Closing ends the workers at once, whatever happens here.
-    with closing(cut_in_order(scenes, writer.scenes, lock)) as results:
+    with closing(cut_in_order(scenes, writer.scenes, writer.work, lock)) as results:
         for result in results:
             if isinstance(result, RsclError):
                 raise result
