@@ -35,19 +35,13 @@ def nearest_rows(
     index = NearestNeighbors(n_neighbors=wanted, algorithm="brute").fit(known)
     candidates = index.kneighbors(None if queries is None else asked, return_distance=False)
     candidates.sort(axis=1)  # so that a stable sort by distance settles ties by row number
-    nearest = np.empty((len(asked), k), dtype=np.intp)
-    complete = np.full(len(asked), wanted == available)
-    noise = _product_noise(known, asked)
-    step = max(1, _BLOCK_VALUES // (wanted * known.shape[1]))
-    for start in range(0, len(asked), step):
-        block = slice(start, start + step)
-        gaps = known[candidates[block]]
-        gaps -= asked[block, None, :]
-        distances = np.square(gaps, out=gaps).sum(axis=2)
-        order = np.argsort(distances, axis=1, kind="stable")
-        nearest[block] = np.take_along_axis(candidates[block], order[:, :k], axis=1)
-        ranked = np.take_along_axis(distances, order, axis=1)
-        complete[block] |= ranked[:, -1] - ranked[:, k - 1] > noise[block]
+    distances = _distances(known, asked, candidates)
+    order = np.argsort(distances, axis=1, kind="stable")
+    nearest = np.take_along_axis(candidates, order[:, :k], axis=1)
+    ranked = np.take_along_axis(distances, order, axis=1)
+    complete = ranked[:, -1] - ranked[:, k - 1] > _product_noise(known, asked)
+    if wanted == available:
+        complete[:] = True
     unsure = np.flatnonzero(~complete)
     step = max(1, _BLOCK_VALUES // len(known))
     for start in range(0, len(unsure), step):
@@ -57,6 +51,19 @@ def nearest_rows(
             distances[np.arange(len(rows)), rows] = np.inf
         nearest[rows] = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return nearest
+
+
+def _distances(known: Rows, asked: Rows, candidates: npt.NDArray[np.intp]) -> Rows:
+    """Return the squared distances of each asked row to its candidates, by plain differences."""
+    wanted, width = candidates.shape[1], known.shape[1]
+    step = max(1, _BLOCK_VALUES // (wanted * width))
+    distances = np.empty(candidates.shape)
+    for start in range(0, len(asked), step):
+        block = slice(start, start + step)
+        gaps = known[candidates[block]]
+        gaps -= asked[block, None, :]
+        np.square(gaps, out=gaps).sum(axis=2, out=distances[block])
+    return distances
 
 
 def _product_noise(known: Rows, asked: Rows) -> npt.NDArray[np.float64]:
