@@ -1,7 +1,7 @@
 """Counted operations against torch's own counter and against formulas on paper."""
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.flops import count_flops
+from rscl_bench.engine.device import open_device
+from rscl_bench.engine.flops import count_flops, matrix_flops
 from rscl_bench.engine.run import build_objective
 from rscl_bench.objectives.base import Objective
 from rscl_bench.resolve import resolve_run
@@ -74,6 +75,13 @@ def test_model_stays_as_it_is() -> None:
     assert not differing(before, state_of(model))
     assert not model.training
     assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(drawn, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_measuring_the_rate_draws_no_global_number(precision: Literal["bf16", "fp32"]) -> None:
+    drawn = torch.random.get_rng_state()
+    assert matrix_flops(open_device("cpu", precision)) > 0
     assert torch.equal(drawn, torch.random.get_rng_state())
 
 

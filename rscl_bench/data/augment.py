@@ -143,13 +143,13 @@ def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
             pixels = source[number : number + 1, top : top + height, left : left + width]
             crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
             image = torch.from_numpy(crop).permute(0, 3, 1, 2)
-            if not packed:  # floats are faster band by band, which this stride of a batch tells
+            if not packed:  # floats are faster band by band; torch goes by the batch's stride
                 image = image[0][None]
             resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
             target[number] = (resized.flip(3) if flip else resized)[0].numpy()
 
-    threads = torch.get_num_threads()
-    if threads == 1 or not packed:  # torch resizes floats with all threads, packed bytes with one
+    threads = min(torch.get_num_threads(), batch)
+    if threads <= 1 or not packed:  # torch resizes floats with all threads, packed bytes with one
         fill(range(batch))
     else:
         with ThreadPoolExecutor(threads) as pool:
