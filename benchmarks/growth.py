@@ -26,6 +26,7 @@ METHODS = {
 FEW, MANY = 2, 20  # past tasks
 SMALL, LARGE = 10_000, 1_000_000  # tiles
 BATCH, STEPS = 16, 13
+TASKS = 5  # of a round
 
 
 def measure(device_name: str, rounds: int) -> list[Ratio]:
@@ -36,14 +37,17 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
     with TemporaryDirectory() as folder:
         store = synthetic_store(Path(folder), BATCH * STEPS, 100)
         for name, more in METHODS.items():
-            few: list[float] = []
-            many: list[float] = []
+            spec = short_run("cpu", name.split()[0], BATCH, *more)
+            late = TemplateLoop(spec, store, device)
+            for _ in range(MANY):
+                late()
+            values = []
             for _ in range(rounds):
-                loop = TemplateLoop(short_run("cpu", name.split()[0], BATCH, *more), store, device)
-                times = [loop() for _ in range(MANY + 3)]
-                few.append(median(times[FEW : FEW + 3]))
-                many.append(median(times[MANY:]))
-            values = [b / a for a, b in zip(few, many, strict=True)]
+                early = TemplateLoop(spec, store, device)
+                for _ in range(FEW):
+                    early()
+                # In turn, since the machine's speed drifts by more than what is looked for.
+                values.append(median(late() / early() for _ in range(TASKS)))
             found.append(Ratio("growth", f"{name}: a step after 20 over after 2", values, most=1.1))
     return found
 
