@@ -8,7 +8,6 @@ On a CPU torch's own resizing is faster, image by image; see ``benchmarks/NOTES.
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -134,26 +133,17 @@ def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
         result = torch.empty(batch, bands, size, size)
     source, target = tiles.numpy(), result.numpy()
     places = (crops.top, crops.left, crops.height, crops.width, crops.flip)
-    boxes = list(zip(*(values.tolist() for values in places), strict=True))
-
-    def fill(numbers: Sequence[int]) -> None:
-        for number in numbers:
-            top, left, height, width, flip = boxes[number]
-            # By NumPy, since torch would start threads of its own for every copy.
-            pixels = source[number : number + 1, top : top + height, left : left + width]
-            crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
-            image = torch.from_numpy(crop).permute(0, 3, 1, 2)
-            if not packed:  # floats are faster band by band; torch goes by the batch's stride
-                image = image[0][None]
-            resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
-            target[number] = (resized.flip(3) if flip else resized)[0].numpy()
-
-    threads = min(torch.get_num_threads(), batch)
-    if threads <= 1 or not packed:  # torch resizes floats with all threads, packed bytes with one
-        fill(range(batch))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, [range(first, batch, threads) for first in range(threads)]))
+    boxes = zip(*(values.tolist() for values in places), strict=True)
+    # By one thread: those of torch's last operation still hold their cores, waiting for the next.
+    for number, (top, left, height, width, flip) in enumerate(boxes):
+        # By NumPy, since torch would start threads of its own for every copy.
+        pixels = source[number : number + 1, top : top + height, left : left + width]
+        crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
+        image = torch.from_numpy(crop).permute(0, 3, 1, 2)
+        if not packed:  # floats are faster band by band; torch goes by the batch's stride
+            image = image[0][None]
+        resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
+        target[number] = (resized.flip(3) if flip else resized)[0].numpy()
     return result
 
 
