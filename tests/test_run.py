@@ -5,6 +5,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace as Fake
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from rscl_bench.engine.device import open_device
 from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.run import (
     Opened,
+    _task_line,
     build_objective,
     check_writable,
     execute,
@@ -219,6 +221,28 @@ def test_reports(runs: Runner) -> None:
     assert len(reporter.parts) == 12
     assert len(reporter.lines) == 3
     assert reporter.lines[1].startswith("task 2 second: trained in ")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "found"),
+    [
+        ((5.0, 5.0), "a micro-mAP 90.00, b micro-mAP undefined (spread 0.50, effective rank 5.0)"),
+        (
+            (5.0, 6.0),
+            "a micro-mAP 90.00 (spread 0.50, effective rank 5.0), "
+            "b micro-mAP undefined (spread 0.50, effective rank 6.0)",
+        ),
+    ],
+    ids=["of the same tiles", "of others"],
+)
+def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
+    scores = {"a": Fake(test=Fake(micro=0.9)), "b": Fake(test=Fake(micro=None))}
+    spreads = {n: Fake(std=0.5, effective_rank=r) for n, r in zip("ab", ranks, strict=True)}
+    opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
+    template: Any = Fake(final_loss=[0.25], train_seconds=[1.0])
+    prober: Any = Fake(rows=[0, 1], scores=lambda: [scores], spreads=[spreads])
+    line = _task_line(opened, template, prober)
+    assert line == f"task 1 first: trained in 1.0 s, loss 0.2500, {found}"
 
 
 def micro(run: Run, features: Any, role: str) -> Any:

@@ -436,17 +436,20 @@ def check_writable(folder: Path) -> None:
 
 def _task_line(opened: Opened, template: SelfSupervisedTemplate, prober: Prober) -> str:
     number = len(prober.rows) - 2
-    parts = []
+    scores, ranks = [], []
     for probe, score in prober.scores()[-1].items():
         micro = score.test.micro
-        shown = "undefined" if micro is None else f"{100 * micro:.2f}"
+        scores.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
         spread = prober.spreads[-1][probe]
-        rank = f"spread {spread.std:.2f}, effective rank {spread.effective_rank:.1f}"
-        parts.append(f"{probe} micro-mAP {shown} ({rank})")
+        ranks.append(f"(spread {spread.std:.2f}, effective rank {spread.effective_rank:.1f})")
+    if len(set(ranks)) == 1:  # probes of the same tiles
+        found = f"{', '.join(scores)} {ranks[0]}"
+    else:
+        found = ", ".join(map(" ".join, zip(scores, ranks, strict=True)))
     task = opened.spec.scenario.tasks[number].name
     loss, seconds = template.final_loss[number], template.train_seconds[number]
     done = "no step" if loss is None else f"trained in {seconds:.1f} s, loss {loss:.4f}"
-    return f"task {number + 1} {task}: {done}, {', '.join(parts)}"
+    return f"task {number + 1} {task}: {done}, {found}"
 
 
 def _probe_record(probe: OpenProbe) -> records.ProbeRecord:
