@@ -29,6 +29,8 @@ from rscl_bench.spec import Source
 
 ADAPTERS = Path(__file__).parent / "toy" / "adapters.py"
 IMAGES, WORKERS = 20, 2
+# Two workers are forced on a machine of one core, too.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 # Stands still after so many scenes until it is killed, each of them in the journal.
 PACKER = """
