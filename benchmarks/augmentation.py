@@ -11,14 +11,14 @@ from PIL import Image
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from benchmarks.ratio import Ratio, in_turn, milliseconds, over
-from rscl_bench.data.augment import (
+from rscl_bench.randomness import torch_generator
+from rscl_bench.views.crops import (
     Normalisation,
     crops_as_products,
     draw_crops,
     normalised,
     resized_crops,
 )
-from rscl_bench.randomness import torch_generator
 
 BATCH, SIDE, SIZE, SCALE = 128, 256, 224, (0.2, 1.0)
 

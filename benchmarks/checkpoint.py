@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.ratio import Ratio, seconds_of
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
-from rscl_bench.engine.checkpoint import read_checkpoint, write_checkpoint
+from rscl_bench.engine.checkpointing.files import read_checkpoint, write_checkpoint
+from rscl_bench.engine.checkpointing.manager import INTERVAL
 from rscl_bench.engine.device import open_device
-from rscl_bench.engine.resume import INTERVAL
 
 BATCH, STEPS = 8, 3
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from benchmarks.peers import ImageFiles, LightlyLoop, endless, mae_files
 from benchmarks.ratio import Ratio, in_turn, milliseconds, over, seconds_of
 from benchmarks.workload import TemplateLoop, image_files, short_run, synthetic_store
-from rscl_bench.data.feed import Feed
-from rscl_bench.data.stream import TileLoader
 from rscl_bench.engine.device import open_device
+from rscl_bench.tiles.loader import TileLoader
+from rscl_bench.tiles.prefetch import Prefetcher
 
 IMAGES, SIDE, BATCH = 1024, 256, 128
 FEW = 8  # images of a step that is trained end to end
@@ -32,7 +32,7 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
         paths = image_files(folder, IMAGES, SIDE)
         store = synthetic_store(folder, IMAGES, SIDE)
         tiles = [(0, torch.arange(IMAGES))]
-        feed = Feed(TileLoader([store], tiles, BATCH, 0, 0), torch.device("cpu"))
+        feed = Prefetcher(TileLoader([store], tiles, BATCH, 0, 0), torch.device("cpu"))
         loader = DataLoader(
             ImageFiles(paths, _pixels),
             BATCH,

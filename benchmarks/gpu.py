@@ -17,15 +17,15 @@ import torch
 
 from benchmarks.peers import LightlyLoop
 from benchmarks.workload import TemplateLoop, short_run, synchronise, synthetic_store
-from rscl_bench.data.augment import crops_as_products, draw_crops
-from rscl_bench.data.tile_store import TileStore
 from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.flops import count_flops, matrix_flops
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.probes.images import Images, Setting
+from rscl_bench.probes.encoding import encode_tiles
+from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import RunSpec
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.crops import crops_as_products, draw_crops
 
 PAPER_BATCH = 128
 PAST_TASKS = 3
@@ -80,7 +80,7 @@ class GPU:
         encoder = TemplateLoop(spec, self.store, self.device).objective.encoder
         archive = archive_of(self.store, (), spec.protocol).to(self.device.torch)
         size, views = spec.protocol.image_size, spec.protocol.views
-        setting = Setting(size, views, archive, self.device.torch, self.device.autocast)
+        setting = EvalContext(size, views, archive, self.device.torch, self.device.autocast)
         images = Images(self.store, np.arange(len(self.store)))
 
         def work() -> object:

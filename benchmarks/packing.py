@@ -18,11 +18,11 @@ from PIL import Image
 
 from benchmarks.ratio import Ratio, seconds_of
 from rscl_bench import registry
-from rscl_bench.data.cutting import MOST_WORKERS, usable_cores
-from rscl_bench.data.datasets.archive import sketch_folder, write_tiff
-from rscl_bench.data.datasets.ucmerced import UCMercedAdapter, UCMercedMultiLabel, stored_split
-from rscl_bench.data.packing import open_or_pack
+from rscl_bench.archives.files import sketch_folder, write_tiff
+from rscl_bench.archives.ucmerced import UCMercedAdapter, UCMercedMultiLabel, stored_split
 from rscl_bench.spec import Source
+from rscl_bench.tiles.cutting import MOST_WORKERS, usable_cores
+from rscl_bench.tiles.packing import open_or_pack
 
 FILES = 400
 MEMORY = Path("/dev/shm")

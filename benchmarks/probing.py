@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.ratio import Ratio, seconds_of
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
 from rscl_bench.engine.device import open_device
-from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.engine.memory import resident_peak
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.probes.images import Images, Setting
+from rscl_bench.probes.encoding import encode_tiles
+from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.ml_knn import MLkNNParams, MLkNNProbe
 
 BATCH, STEPS, WIDTH = 8, 4, 768
@@ -31,7 +31,7 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
         loop = TemplateLoop(spec, store, device)
         archive = archive_of(store, (), spec.protocol).to(device.torch)
         protocol = spec.protocol
-        setting = Setting(
+        setting = EvalContext(
             protocol.image_size, protocol.views, archive, device.torch, device.autocast
         )
         images = Images(store, np.arange(len(store)))

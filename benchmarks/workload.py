@@ -9,19 +9,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rscl_bench.data.stream import TileLoader, make_stream
-from rscl_bench.data.tile_store import TileStore
-from rscl_bench.data.views import View, make_view
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective, build_strategies
-from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.engine.stream import make_stream
+from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.randomness import torch_generator
 from rscl_bench.resolve import resolve_run
 from rscl_bench.spec import RunSpec
+from rscl_bench.tiles.loader import TileLoader
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.view import View, make_view
 
 #: The paper's ViT-B/16 at 224 px, and the model of scene4's cpu protocol.
 MODELS = {"vit-b": ("rs4", "paper"), "cpu": ("scene4", "cpu")}
@@ -123,7 +124,7 @@ class TemplateLoop:
         if spec.protocol.compile:
             compile_blocks(self.objective)
         stores: Sequence[TileStore] = [store] * MANY
-        self.template = SelfSupervisedTemplate(
+        self.template = SelfSupervisedTrainer(
             objective=self.objective,
             stores=stores,
             archives=[archive_of(store, (), spec.protocol)] * MANY,

@@ -15,10 +15,10 @@ from rscl_bench.errors import ArchiveError, RsclError
 
 if TYPE_CHECKING:
     from rscl_bench.console import Split
-    from rscl_bench.engine.run import Opened
+    from rscl_bench.engine.run import PreparedRun
     from rscl_bench.spec import OnBadTile, RunSpec, Scenario
     from rscl_bench.sweep.pool import Run
-    from rscl_bench.sweep.selection import Planned
+    from rscl_bench.sweep.selection import PlannedRun
 
 
 class Commands(TyperGroup):
@@ -136,7 +136,7 @@ def run(
         load_scenario(scenario), load_method(method), protocol, seed, tuple(assignments or ())
     )
     print(_edition_line(spec.scenario, data_root), flush=True)
-    from rscl_bench.engine.checkpoint import FOLDER, remove_checkpoints
+    from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
     from rscl_bench.engine.run import check_writable, execute, run_folder
     from rscl_bench.results.record import read_record
 
@@ -191,7 +191,7 @@ def sweep(
         where = (data_root, out, device, jobs, on_bad_tile)
         runs = _run_all(planned, *where, force, "method", "test")
         print_failures(runs)
-        from rscl_bench.results.leaderboard import build_leaderboard
+        from rscl_bench.leaderboard.build import build_leaderboard
 
         recorded = [run.record_path for run in runs if run.record is not None]
         for path in build_leaderboard(recorded, out / "leaderboards") if recorded else ():
@@ -322,7 +322,7 @@ def verify(
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
     """Check that a scenario's archives are complete and its packed tiles are what was packed."""
-    from rscl_bench.data.tile_store import verify as verify_bytes
+    from rscl_bench.tiles.store import verify as verify_bytes
 
     for name, store in _open_stores(scenario, data_root, on_bad_tile):
         verify_bytes(store.path)
@@ -335,7 +335,7 @@ def unpack(
     into: Annotated[Path, typer.Option(help="Folder to make; it must not exist, or be empty.")],
 ) -> None:
     """Unpack a downloaded archive; one that would write elsewhere or grow too far is refused."""
-    from rscl_bench.data.unpack import unpack as unpacked
+    from rscl_bench.archives.unpack import unpack as unpacked
 
     count = unpacked(archive, into)
     print(f"{count} files in {into}")
@@ -349,8 +349,8 @@ def sketch(
     ],
 ) -> None:
     """Render a scenario's synthetic archives, in the true layouts, into a folder."""
+    from rscl_bench.archives.sketch import datasets_of, render
     from rscl_bench.console import reporter
-    from rscl_bench.data.sketch import datasets_of, render
     from rscl_bench.declarations import load_scenario
 
     with reporter() as report:
@@ -366,7 +366,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboards"),
 ) -> None:
     """Turn run records into one CSV and one Markdown table per scenario and protocol."""
-    from rscl_bench.results.leaderboard import build_leaderboard
+    from rscl_bench.leaderboard.build import build_leaderboard
 
     for path in build_leaderboard(records, out):
         print(path)
@@ -379,7 +379,7 @@ def validate(
     ],
 ) -> None:
     """Recompute every score of run records from the scores of their images."""
-    from rscl_bench.results.collect import record_files
+    from rscl_bench.leaderboard.collect import record_files
     from rscl_bench.results.validation import refusals
 
     found = refusals(record_files(records))
@@ -401,7 +401,7 @@ def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
 
 
 def _run_all(
-    planned: "list[Planned]",
+    planned: "list[PlannedRun]",
     data_root: Path | None,
     out: Path,
     device: str,
@@ -462,7 +462,7 @@ def _interruptible(force: bool = False) -> Iterator[None]:
 
 def _open(
     spec: "RunSpec", data_root: Path | None, device: str, report: Any, on_bad_tile: "OnBadTile"
-) -> "tuple[Opened, Path, Path]":
+) -> "tuple[PreparedRun, Path, Path]":
     """Open a run's tiles, packing them first where needed; returns data root and cache too."""
     from rscl_bench.engine.run import open_run
 
@@ -486,9 +486,9 @@ def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[An
         ArchiveError: If the data root mixes real archives and sketches.
     """
     from rscl_bench import registry
-    from rscl_bench.data.adapter import SKETCH_MARKER
-    from rscl_bench.data.cache import cache_folder
-    from rscl_bench.data.sketch import datasets_of, render
+    from rscl_bench.archives.adapter import SKETCH_MARKER
+    from rscl_bench.archives.sketch import datasets_of, render
+    from rscl_bench.tiles.cache import cache_folder
 
     cache = cache_folder()
     datasets = datasets_of(scenario)
@@ -510,8 +510,8 @@ def _open_stores(
     scenario_name: str, data_root: Path | None, on_bad_tile: "OnBadTile"
 ) -> list[tuple[str, Any]]:
     from rscl_bench.console import reporter
-    from rscl_bench.data.packing import open_or_pack
     from rscl_bench.declarations import load_scenario
+    from rscl_bench.tiles.packing import open_or_pack
 
     scenario = load_scenario(scenario_name)
     print(_edition_line(scenario, data_root), flush=True)

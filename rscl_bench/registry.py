@@ -194,28 +194,28 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
     },
     "datasets": {
-        "aid": Entry("rscl_bench.data.datasets.aid:AIDAdapter", "aerial scenes, 30 classes, RGB"),
+        "aid": Entry("rscl_bench.archives.aid:AIDAdapter", "aerial scenes, 30 classes, RGB"),
         "potsdam": Entry(
-            "rscl_bench.data.datasets.potsdam:PotsdamAdapter",
+            "rscl_bench.archives.potsdam:PotsdamAdapter",
             "aerial orthophotos of Potsdam, 5 cm, 4 bands, 6-class masks",
         ),
         "rsscn7": Entry(
-            "rscl_bench.data.datasets.rsscn7:RSSCN7Adapter", "aerial scenes, 7 classes, RGB"
+            "rscl_bench.archives.rsscn7:RSSCN7Adapter", "aerial scenes, 7 classes, RGB"
         ),
         "treesatai": Entry(
-            "rscl_bench.data.datasets.treesatai:TreeSatAIAdapter",
+            "rscl_bench.archives.treesatai:TreeSatAIAdapter",
             "aerial forest tiles, 20 cm, 4 bands, 15 genus labels",
         ),
         "uavid": Entry(
-            "rscl_bench.data.datasets.uavid:UAVidAdapter",
+            "rscl_bench.archives.uavid:UAVidAdapter",
             "oblique drone video frames, RGB, 8-class masks",
         ),
         "ucmerced": Entry(
-            "rscl_bench.data.datasets.ucmerced:UCMercedAdapter",
+            "rscl_bench.archives.ucmerced:UCMercedAdapter",
             "aerial land-use tiles, 0.3 m, RGB, 17 multi-labels",
         ),
         "us3d": Entry(
-            "rscl_bench.data.datasets.us3d:US3DAdapter",
+            "rscl_bench.archives.us3d:US3DAdapter",
             "WorldView-3 images of Jacksonville and Omaha, 8 bands, 5-class masks",
         ),
     },

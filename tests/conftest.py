@@ -2,12 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ADAPTERS
 from hypothesis import settings
 
 from rscl_bench import registry
 from rscl_bench.randomness import numpy_generator
-
-TOY = Path(__file__).parent / "toy"
 
 # Times of a shared machine say nothing about the code, and a failure must come back.
 settings.register_profile("rscl", deadline=None, derandomize=True)
@@ -19,7 +18,7 @@ torch.set_num_threads(1)
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the toy archive."""
     root = tmp_path_factory.mktemp("toy-data")
-    toy = registry.load("datasets", f"{TOY / 'adapters.py'}:Toy")
+    toy = registry.load("datasets", f"{ADAPTERS}:Toy")
     toy.write_sketch(root, numpy_generator(0, "toy"))
     return root
 

@@ -3,12 +3,13 @@ from typing import Any
 
 import pytest
 import torch
-from joint_embeddings import SMALL as JOINT_EMBEDDINGS
+from helpers.paths import ADAPTERS, BROKEN
+from helpers.small import COMPOSED, SMALL
 from torch import Tensor
 
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.declarations import declarations, load_method
+from rscl_bench.declarations import load_method
 from rscl_bench.errors import SpecError
 from rscl_bench.spec import Views
 from rscl_bench.strategies.base import Trainer
@@ -22,21 +23,6 @@ from rscl_bench.testing import (
     train,
 )
 from rscl_bench.testing.tiny import recipe
-
-SMALL: dict[str, dict[str, Any]] = {
-    **JOINT_EMBEDDINGS,
-    "beit": {"vocabulary": 16},
-    "cmid": {
-        "hidden_dim": 16,
-        "output_dim": 8,
-        "bottleneck_dim": 8,
-        "prototypes": 12,
-        "queue": 20,
-    },
-    "i-jepa": {"predictor_dim": 24, "predictor_depth": 2, "predictor_heads": 2},
-    "mae": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2},
-    "tec": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2, "target_depth": 1},
-}
 
 
 @pytest.mark.parametrize("name", registry.entries("objectives"))
@@ -68,13 +54,6 @@ def test_strategy_within_cosmae(name: str) -> None:
 )
 def test_strategy_in_its_other_mode(strategy: dict[str, str]) -> None:
     check_strategy(strategy["name"], recipe({"name": "mae"}, [strategy]))
-
-
-COMPOSED = [
-    name
-    for name in declarations("methods")
-    if (method := load_method(name)).strategies and method.objective.name != "mae"
-]
 
 
 @pytest.mark.parametrize("name", COMPOSED)
@@ -109,7 +88,7 @@ def test_adapter(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Toy", "Masked"])
 def test_adapter_by_path(name: str, tmp_path: Path) -> None:
-    check_adapter(f"{Path(__file__).parent / 'toy' / 'adapters.py'}:{name}", tmp_path)
+    check_adapter(f"{ADAPTERS}:{name}", tmp_path)
 
 
 # Views: an option that changes nothing is an option that is not there.
@@ -124,8 +103,8 @@ class Watch(BaseSGDPlugin):  # type: ignore[misc]
         super().__init__()
         self.seen: list[Tensor] = []
 
-    def before_forward(self, strategy: Trainer, **_: Any) -> None:
-        self.seen.append(strategy.views[0].clone())
+    def before_forward(self, trainer: Trainer, **_: Any) -> None:
+        self.seen.append(trainer.views[0].clone())
 
 
 def seen_by_encoder(*assignments: str) -> Tensor:
@@ -157,9 +136,6 @@ def test_image_size_changes_the_input() -> None:
 
 
 # The checks catch what they are for.
-
-
-BROKEN = f"{Path(__file__).parent / 'toy' / 'broken.py'}:"
 
 
 def test_sound_objective_passes() -> None:

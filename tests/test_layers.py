@@ -19,16 +19,18 @@ LAYERS = (
     ("console", "testing"),
     ("sweep",),
     ("engine",),
+    ("leaderboard",),
     ("results",),
     ("strategies",),
     ("objectives", "probes"),
-    ("models", "data"),
-    ("randomness", "avalanche_api"),
+    ("models", "tiles", "views"),
+    ("archives",),
+    ("atomic", "randomness", "avalanche_api"),
     ("declarations",),
     ("resolve",),
     ("spec",),
     ("registry", "sensors"),
-    ("errors",),
+    ("errors", "progress"),
 )
 LEVEL = {part: level for level, parts in enumerate(reversed(LAYERS)) for part in parts}
 
@@ -91,7 +93,7 @@ def test_avalanche_is_imported_in_one_place() -> None:
 def test_results_and_probes_need_no_training_library() -> None:
     """Tables are built, and probes are fitted, without torch."""
     script = (
-        "import sys, rscl_bench.results.leaderboard, rscl_bench.probes.ml_knn\n"
+        "import sys, rscl_bench.leaderboard.build, rscl_bench.probes.ml_knn\n"
         "print([n for n in ('torch', 'avalanche', 'lightning', 'timm') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

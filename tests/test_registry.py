@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rscl_bench import registry
-from rscl_bench.data.adapter import DatasetAdapter
+from rscl_bench.archives.adapter import DatasetAdapter
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective

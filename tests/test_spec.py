@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.paths import TOY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import Identity, ScenarioName
 from rscl_bench.spec import Method, RunSpec, Scenario, Spec, identity, validated
 
-TOY = Path(__file__).parent / "toy" / "toy.toml"
 Raw = dict[str, Any]
 
 

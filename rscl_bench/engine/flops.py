@@ -11,10 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from rscl_bench.data.augment import whole_tiles
-from rscl_bench.data.views import view_size
 from rscl_bench.engine.device import Device
-from rscl_bench.objectives.base import Moment, Objective
+from rscl_bench.objectives.base import Objective, StepInfo
+from rscl_bench.views.crops import whole_tiles
+from rscl_bench.views.view import view_size
 
 _BATCH = 2  # the least with which batch normalisation trains
 _PRODUCTS = 5  # of which the fastest counts
@@ -85,7 +85,7 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
         for task in range(2):
             model.before_task(task, lambda count: views(min(count, _SHOWN)))
-        model.before_step(Moment(1, 0, 1, 1, [(1, torch.arange(_BATCH))], crops))
+        model.before_step(StepInfo(1, 0, 1, 1, [(1, torch.arange(_BATCH))], crops))
         with counter:
             loss = model(views(_BATCH), generator).loss
             counter.backward = True

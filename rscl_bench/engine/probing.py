@@ -10,21 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from rscl_bench import registry
-from rscl_bench.data.augment import Normalisation
-from rscl_bench.data.packing import open_or_pack
-from rscl_bench.data.tile_store import Progress, TileStore
-from rscl_bench.data.views import Archive, places_of_rgb
 from rscl_bench.engine.device import Device
-from rscl_bench.engine.encode import encode_tiles
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import Probe
-from rscl_bench.probes.images import Images, Setting
+from rscl_bench.probes.encoding import encode_tiles
+from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.probes.spread import Spread, spread
 from rscl_bench.probes.transfer import TransferProbe
+from rscl_bench.progress import Progress
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import OnBadTile, Protocol, Source, validated
 from rscl_bench.spec import Probe as ProbeSpec
+from rscl_bench.tiles.packing import open_or_pack
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.crops import Normalisation
+from rscl_bench.views.view import PixelScaling, places_of_rgb
 
 ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
 
@@ -54,7 +55,7 @@ class OpenProbe:
     stores: dict[str, TileStore]
     indices: dict[str, NDArray[np.int64]]
     labels: dict[str, NDArray[np.uint8]]
-    archive: Archive
+    archive: PixelScaling
 
     def scored_labels(self) -> dict[str, NDArray[np.uint8]]:
         """Return the labels of the roles that are scored, ``val`` and ``test``."""
@@ -67,7 +68,7 @@ class OpenProbe:
     def score_encoder(self, encoder: Encoder, protocol: Protocol, device: Device) -> Probed:
         """Score an encoder, which stays as it is."""
         archive = self.archive.to(device.torch)
-        setting = Setting(
+        setting = EvalContext(
             protocol.image_size, protocol.views, archive, device.torch, device.autocast
         )
         images = self.images()
@@ -139,15 +140,15 @@ def open_task(
     cache: Path,
     progress: Progress,
     on_bad_tile: OnBadTile,
-) -> tuple[TileStore, Archive]:
+) -> tuple[TileStore, PixelScaling]:
     """Open or pack a task's tiles; they come without labels."""
     store = open_or_pack(data_root, source, cache, False, progress, on_bad_tile)
     return store, archive_of(store, source.bands, protocol)
 
 
-def archive_of(store: TileStore, bands: Sequence[str], protocol: Protocol) -> Archive:
+def archive_of(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
     """Return what views of a store's tiles depend on besides the tiles."""
-    return Archive(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
+    return PixelScaling(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
 
 
 def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:

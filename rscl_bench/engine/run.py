@@ -17,27 +17,28 @@ from torch import Tensor
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import DatasetExperience
-from rscl_bench.data.stream import make_stream
-from rscl_bench.data.tile_store import Progress, TileStore
-from rscl_bench.data.views import Archive
+from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
+from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.flops import count_flops, matrix_flops
 from rscl_bench.engine.memory import resident_peak
 from rscl_bench.engine.prober import Prober
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
-from rscl_bench.engine.resume import INTERVAL, Checkpoints
-from rscl_bench.engine.snapshot import Snapshot
-from rscl_bench.engine.template import SelfSupervisedTemplate, StepListener
+from rscl_bench.engine.stream import make_stream
+from rscl_bench.engine.trainer import SelfSupervisedTrainer, StepListener
 from rscl_bench.errors import ArtefactError, SpecError, TrainingError
 from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
+from rscl_bench.progress import Progress
 from rscl_bench.randomness import seeded
 from rscl_bench.results import record as records
 from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
 from rscl_bench.spec import Component, OnBadTile, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.view import PixelScaling
 
 Edition = Literal["real", "sketch"]
 
@@ -53,7 +54,7 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class Opened:
+class PreparedRun:
     """Everything a run needs, checked before its first step.
 
     Attributes:
@@ -71,7 +72,7 @@ class Opened:
     edition: Edition
     device: Device
     stores: Sequence[TileStore]
-    archives: Sequence[Archive]
+    archives: Sequence[PixelScaling]
     probes: Sequence[OpenProbe]
     identity: records.Identity
     packing_seconds: float
@@ -84,7 +85,7 @@ class Opened:
             named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
         return named
 
-    def with_spec(self, spec: RunSpec) -> "Opened":
+    def with_spec(self, spec: RunSpec) -> "PreparedRun":
         """Return the same, for another method or seed of the same scenario and protocol."""
         return replace(self, spec=spec, identity=self.identity.model_copy(update=_own(spec)))
 
@@ -97,7 +98,7 @@ def open_run(
     device: str,
     progress: Progress,
     on_bad_tile: OnBadTile = "stop",
-) -> Opened:
+) -> PreparedRun:
     """Open tiles and device, and check that they fit the protocol.
 
     Args:
@@ -134,7 +135,7 @@ def open_run(
         for role, store in probe.stores.items():
             data[probe_key(probe.spec.name, role)] = store.digest
     content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
-    return Opened(
+    return PreparedRun(
         spec=spec,
         edition=edition,
         device=opened_device,
@@ -179,7 +180,7 @@ def _check_sizes(spec: RunSpec) -> None:
             )
 
 
-def run_folder(out: Path, opened: Opened) -> Path:
+def run_folder(out: Path, opened: PreparedRun) -> Path:
     """Return the folder of a run's artefacts; two identities never share one."""
     spec = opened.spec
     scenario = spec.scenario.name + ("-sketch" if opened.edition == "sketch" else "")
@@ -188,7 +189,7 @@ def run_folder(out: Path, opened: Opened) -> Path:
 
 
 def execute(
-    opened: Opened,
+    opened: PreparedRun,
     folder: Path,
     reporter: Reporter,
     *,
@@ -229,7 +230,7 @@ def execute(
 class _Running:
     """A run that is under way, from its beginning or from a checkpoint."""
 
-    def __init__(self, opened: Opened, folder: Path, reporter: Reporter, interval: float):
+    def __init__(self, opened: PreparedRun, folder: Path, reporter: Reporter, interval: float):
         self.opened, self.reporter = opened, reporter
         self.begun, self.started, self.earlier = time.perf_counter(), datetime.now(UTC), 0.0
         spec, device = opened.spec, opened.device
@@ -365,9 +366,9 @@ class _Running:
 
 
 def _template(
-    opened: Opened, objective: Objective, strategies: Sequence[Strategy], on_step: StepListener
-) -> SelfSupervisedTemplate:
-    return SelfSupervisedTemplate(
+    opened: PreparedRun, objective: Objective, strategies: Sequence[Strategy], on_step: StepListener
+) -> SelfSupervisedTrainer:
+    return SelfSupervisedTrainer(
         objective=objective,
         stores=opened.stores,
         archives=opened.archives,
@@ -434,7 +435,7 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def _task_line(opened: Opened, template: SelfSupervisedTemplate, prober: Prober) -> str:
+def _task_line(opened: PreparedRun, template: SelfSupervisedTrainer, prober: Prober) -> str:
     number = len(prober.rows) - 2
     scores, ranks = [], []
     for probe, score in prober.scores()[-1].items():
@@ -496,7 +497,7 @@ def _peak_memory(device: torch.device) -> int | None:
     return resident_peak()
 
 
-def _save_encoder(encoder: Encoder, opened: Opened, path: Path) -> None:
+def _save_encoder(encoder: Encoder, opened: PreparedRun, path: Path) -> None:
     """Write the final encoder whole or not at all, with what is needed to build it again."""
     spec = opened.spec
     description = {

@@ -54,7 +54,9 @@ class Encoder(nn.Module, ABC):
         return self.grid(encoded).flatten(2).transpose(1, 2)
 
     @abstractmethod
-    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    def forward_with_mask_token_added(
+        self, images: Tensor, hidden: Tensor, token: Tensor
+    ) -> Tensor:
         """Encode images, a token added to what the first stage sees of some cells.
 
         Args:

@@ -58,7 +58,9 @@ class ResNet(Encoder):
         encoded: Tensor = self.network(images)
         return encoded
 
-    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    def forward_with_mask_token_added(
+        self, images: Tensor, hidden: Tensor, token: Tensor
+    ) -> Tensor:
         """Encode images, a token added to what the stem makes of hidden cells."""
         net = self.network
         stem = net.maxpool(net.act1(net.bn1(net.conv1(images))))

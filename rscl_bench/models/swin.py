@@ -100,7 +100,9 @@ class Swin(MaskableEncoder):
         patches = self.network.patch_embed(images)
         return self._encode(torch.where(hidden[..., None], token.to(patches.dtype), patches))
 
-    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    def forward_with_mask_token_added(
+        self, images: Tensor, hidden: Tensor, token: Tensor
+    ) -> Tensor:
         """Encode images, a token added to the embeddings of hidden patches."""
         return self._encode(self.network.patch_embed(images) + hidden[..., None] * token)
 

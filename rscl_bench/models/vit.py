@@ -118,7 +118,9 @@ class ViT(MaskableEncoder):
         token = token.to(patches.dtype)
         return self._encode(torch.where(hidden.flatten(1)[..., None], token, patches))
 
-    def forward_hinted(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    def forward_with_mask_token_added(
+        self, images: Tensor, hidden: Tensor, token: Tensor
+    ) -> Tensor:
         """Encode all patches, a token added to hidden ones before positions are."""
         patches = self.masked_vit.images_to_tokens(images)
         return self._encode(patches + hidden.flatten(1)[..., None] * token)

@@ -7,7 +7,6 @@ from lightly.loss import BarlowTwinsLoss
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
@@ -17,6 +16,7 @@ from rscl_bench.objectives.embedding import (
     over_views,
 )
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.views.view import View
 
 
 class BarlowTwinsParams(Spec):

@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rscl_bench.data.augment import Crops
-from rscl_bench.data.stream import TaskTiles
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.spec import Spec
+from rscl_bench.tiles.loader import TaskTiles
+from rscl_bench.views.crops import Crops
+from rscl_bench.views.view import View
 
 #: Gives views of so many tiles of a task, or of all if there are fewer: one ``[n, C, H, W]`` for
 #: each of the objective's views. Tiles and views are the same in every call.
-Sample = Callable[[int], Sequence[Tensor]]
+TileSampler = Callable[[int], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class Output:
+class ObjectiveOutput:
     """What one step of an objective gives.
 
     Attributes:
@@ -37,7 +37,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepInfo:
     """Where in the stream a step is, for schedules and memories of an objective.
 
     Attributes:
@@ -115,7 +115,7 @@ class Objective(nn.Module, ABC):
         self.projected_dim = encoder.feature_dim
 
     @abstractmethod
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return loss and encoded views.
 
         Args:
@@ -148,7 +148,7 @@ class Objective(nn.Module, ABC):
     def load_task_state(self, state: dict[str, Tensor]) -> None:
         """Take back what ``task_state`` returned, after ``before_task``."""
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Prepare for a task, before its optimiser is made.
 
         Args:
@@ -156,13 +156,13 @@ class Objective(nn.Module, ABC):
             sample: Gives a look at the task's tiles.
         """
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: StepInfo) -> None:
         """Prepare for a step: schedules, and which tiles come."""
 
-    def before_update(self, moment: Moment) -> None:
+    def before_update(self, moment: StepInfo) -> None:
         """Change gradients, those of strategies included."""
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Follow the new weights, with a moving average for instance."""
 
     def after_task(self, task: int) -> None:

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from lightly.models import utils
 from torch import Tensor, nn
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Sample
+from rscl_bench.objectives.base import TileSampler
 from rscl_bench.objectives.kmeans import spherical_kmeans
-from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, maskable
+from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, require_maskable
 from rscl_bench.spec import Positive
+from rscl_bench.views.view import View
 
 #: Patches per visual token that the tokeniser must have seen at the least.
 _PATCHES_PER_CODE = 10
@@ -94,12 +94,12 @@ class BEiT(BlockMasked):
     Params = BEiTParams
 
     def __init__(self, params: BEiTParams, encoder: Encoder):
-        encoder = maskable(encoder, "beit")
+        encoder = require_maskable(encoder, "beit")
         super().__init__(params, encoder, params.view, params.vocabulary)
         self.params = params
         self.tokeniser = PatchTokeniser(encoder.place, encoder.channels, params.vocabulary)
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Fit the tokeniser, once in a stream."""
         if not self.tokeniser.used:
             (images,) = sample(self.params.tiles)

@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.objectives.base import Moment
+from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
-    TaughtEmbedding,
+    TeacherEmbedding,
     in_fp32,
     mlp,
     over_views,
 )
 from rscl_bench.objectives.momentum import cosine_to_one
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.view import View
 
 
 class BYOLParams(Spec):
@@ -40,7 +40,7 @@ class BYOLParams(Spec):
     feature: Pool = "patches"
 
 
-class BYOL(TaughtEmbedding):
+class BYOL(TeacherEmbedding):
     """Predicts a momentum teacher's projection of one view from the other (Eq. 2)."""
 
     Params = BYOLParams
@@ -62,7 +62,7 @@ class BYOL(TaughtEmbedding):
         pairs = zip(predicted, reversed(targets), strict=True)
         return torch.stack([in_fp32(byol_loss, *pair) for pair in pairs]).sum()
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the teacher follow."""
         self.teach(cosine_to_one(self.params.momentum, moment.progress))
 

@@ -11,10 +11,8 @@ from lightly.models import utils
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.data.augment import Crops
-from rscl_bench.data.views import Share, View
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Moment, Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_COLOURS,
     Temperature,
@@ -24,17 +22,24 @@ from rscl_bench.objectives.embedding import (
 )
 from rscl_bench.objectives.masking import (
     Ratio,
+    check_mask_count,
     draw_singly,
     enlarged,
     mask_of,
     nearest_divisor,
-    refuse_all_or_none,
 )
 from rscl_bench.objectives.moco_v2 import moco_loss
-from rscl_bench.objectives.momentum import cosine_to_one, follow, momentum_copy
+from rscl_bench.objectives.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.queue import Queue
-from rscl_bench.objectives.self_distillation import DINOHead, Targets, cross_entropies, warmed_up
+from rscl_bench.objectives.self_distillation import (
+    DINOHead,
+    TeacherTargets,
+    cross_entropies,
+    warmed_up,
+)
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.crops import Crops
+from rscl_bench.views.view import Share, View
 
 
 class CMIDParams(Spec):
@@ -128,16 +133,16 @@ class CMID(Objective):
         self.local_head = DINOHead(
             width, params.hidden_dim, params.bottleneck_dim, params.prototypes
         )
-        self.teacher = momentum_copy(encoder)
-        self.teacher_projector = momentum_copy(self.projector)
-        self.teacher_head = momentum_copy(self.local_head)
+        self.teacher = teacher_copy(encoder)
+        self.teacher_projector = teacher_copy(self.projector)
+        self.teacher_head = teacher_copy(self.local_head)
         self.queue = Queue(params.queue, params.output_dim)
-        self.targets = Targets(params.prototypes, params.centre_momentum, "mean")
+        self.targets = TeacherTargets(params.prototypes, params.centre_momentum, "mean")
         self.temperature = params.start_temperature
         self.crops: Sequence[Crops] = ()
         self.keys: Tensor | None = None
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the sum of the three losses; see `Objective.forward`."""
         hidden = [self.draw(len(view), view.shape[-1], generator) for view in views]
         encoded = tuple(self.encode(*pair) for pair in zip(views, hidden, strict=True))
@@ -148,7 +153,7 @@ class CMID(Objective):
         theirs = [self.teacher.places(one) for one in taught]
         pixels = [self.pixel_loss(*one) for one in zip(views, own, hidden, strict=True)]
         loss = torch.stack(pixels).mean() + self.global_loss(projected, taught)
-        return Output(loss + self.local_loss(own, theirs), encoded, projected)
+        return ObjectiveOutput(loss + self.local_loss(own, theirs), encoded, projected)
 
     # Masking.
 
@@ -157,7 +162,7 @@ class CMID(Objective):
         cells = image_size // self.encoder.cell
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
         wanted = math.ceil(self.params.mask_ratio * side**2)
-        wanted = refuse_all_or_none(wanted, side**2, "mask units")
+        wanted = check_mask_count(wanted, side**2, "mask units")
         return mask_of(draw_singly(count, side**2, wanted, generator), side)
 
     def encode(self, images: Tensor, hidden: Tensor) -> Tensor:
@@ -166,7 +171,7 @@ class CMID(Objective):
         pixels = enlarged(hidden, size)[:, None]
         filled = torch.where(pixels, images.mean(dim=(2, 3), keepdim=True), images)
         cells = enlarged(hidden, size // self.encoder.cell)
-        return self.encoder.forward_hinted(filled, cells, self.token)
+        return self.encoder.forward_with_mask_token_added(filled, cells, self.token)
 
     # Losses.
 
@@ -226,13 +231,13 @@ class CMID(Objective):
                 each = cross_entropies(
                     targets, student.flatten(0, 1), self.params.student_temperature
                 )
-                self.targets.follow(teacher)
+                self.targets.update_centre(teacher)
             losses.append(each.mean())
         return torch.stack(losses).mean()
 
     # The stream.
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: StepInfo) -> None:
         """Set the teacher's temperature, and note which parts of tiles the views are."""
         params = self.params
         self.temperature = warmed_up(
@@ -240,12 +245,12 @@ class CMID(Objective):
         )
         self.crops = moment.crops
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the teacher follow, and the keys of the batch replace the oldest."""
         momentum = cosine_to_one(self.params.momentum, moment.progress)
-        follow(self.teacher, self.encoder, momentum)
-        follow(self.teacher_projector, self.projector, momentum)
-        follow(self.teacher_head, self.local_head, momentum)
+        ema_update(self.teacher, self.encoder, momentum)
+        ema_update(self.teacher_projector, self.projector, momentum)
+        ema_update(self.teacher_head, self.local_head, momentum)
         assert self.keys is not None
         self.queue.push(self.keys)
 

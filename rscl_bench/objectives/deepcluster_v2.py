@@ -9,13 +9,13 @@ from lightly.loss.swav_loss import sinkhorn
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.stream import TaskTiles
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Moment, Sample
+from rscl_bench.objectives.base import StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
 from rscl_bench.objectives.kmeans import spherical_kmeans
 from rscl_bench.objectives.prototypes import WHOLE, MultiCropParams, distil_assignments
 from rscl_bench.spec import Positive
+from rscl_bench.tiles.loader import TaskTiles
 
 
 class DeepClusterV2Params(MultiCropParams):
@@ -98,7 +98,7 @@ class DeepClusterV2(JointEmbedding):
         targets[:, :own] = torch.where(found, clusters[:, places], targets[:, :own])
         return targets
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Start an empty memory."""
         self._forget(int(self.prototypes[0].any(dim=1).sum()))
 
@@ -121,13 +121,13 @@ class DeepClusterV2(JointEmbedding):
         if "known_keys" in state:
             self.known = on_device["known_keys"], on_device["known_clusters"]
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: StepInfo) -> None:
         """Cluster the embeddings of the last epoch when the next one begins."""
         if moment.begins_epoch and self.memory:
             self._cluster()
         self.current = _keys(moment.tiles).to(self.prototypes.device)
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Keep the embeddings of the step's tiles."""
         assert self.current is not None
         self.keys.append(self.current)

@@ -7,21 +7,21 @@ import torch
 from pydantic import Field, NonNegativeInt, model_validator
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.objectives.base import Moment, Objective, Output
-from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, by_size
-from rscl_bench.objectives.momentum import cosine_to_one, follow, momentum_copy
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
+from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, forward_multicrop
+from rscl_bench.objectives.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.self_distillation import (
     Centring,
     DINOHead,
-    Targets,
+    TeacherTargets,
     across_views,
     clip_each,
     cross_entropies,
     warmed_up,
 )
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.view import View
 
 
 def crops(
@@ -120,20 +120,20 @@ class DINO(Objective):
             encoder.feature_dim, params.hidden_dim, params.bottleneck_dim, params.prototypes
         )
         self.projected_dim = params.prototypes
-        self.teacher = momentum_copy(encoder)
-        self.teacher_projector = momentum_copy(self.projector)
-        self.targets = Targets(params.prototypes, params.centre_momentum, params.centring)
+        self.teacher = teacher_copy(encoder)
+        self.teacher_projector = teacher_copy(self.projector)
+        self.targets = TeacherTargets(params.prototypes, params.centre_momentum, params.centring)
         self.temperature = params.start_temperature
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss over all pairs of views; see `Objective.forward`."""
-        encoded = tuple(by_size(self.encoder, views))
+        encoded = tuple(forward_multicrop(self.encoder, views))
         logits = self.logits(encoded)
         with torch.no_grad():
             seen = self.teacher(torch.cat([*views[:2]]))
             taught = self.teacher_projector(self.teacher.pool(seen, self.feature))
         loss = self.compare(taught, logits)
-        return Output(loss, encoded, tuple(logits))
+        return ObjectiveOutput(loss, encoded, tuple(logits))
 
     def logits(self, encoded: Sequence[Tensor]) -> list[Tensor]:
         """Return the head's logits of every view, ``[B, K]`` each."""
@@ -150,7 +150,7 @@ class DINO(Objective):
         with torch.autocast(taught.device.type, enabled=False):
             targets = self.targets(taught, self.temperature).chunk(2)
             loss = across_views(targets, logits, self.params.student_temperature)
-            self.targets.follow(taught)
+            self.targets.update_centre(taught)
         return loss
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
@@ -162,21 +162,21 @@ class DINO(Objective):
         ]
         return torch.stack(terms).mean()
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, moment: StepInfo) -> None:
         """Set the teacher's temperature."""
         params = self.params
         self.temperature = warmed_up(
             params.start_temperature, params.teacher_temperature, params.warmup, moment.progress
         )
 
-    def before_update(self, moment: Moment) -> None:
+    def before_update(self, moment: StepInfo) -> None:
         """Clip gradients, and leave the prototypes as they are in the first epochs of a task."""
         clip_each((p for p in self.parameters() if p.requires_grad), self.params.clip)
         if moment.epoch < self.params.frozen_epochs:
             self.projector.prototypes.weight.grad = None
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the teacher follow."""
         momentum = cosine_to_one(self.params.momentum, moment.progress)
-        follow(self.teacher, self.encoder, momentum)
-        follow(self.teacher_projector, self.projector, momentum)
+        ema_update(self.teacher, self.encoder, momentum)
+        ema_update(self.teacher_projector, self.projector, momentum)

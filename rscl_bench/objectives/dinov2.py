@@ -8,13 +8,13 @@ from lightly.loss import KoLeoLoss
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.dino import crops
 from rscl_bench.objectives.embedding import in_fp32
 from rscl_bench.objectives.ibot import IBOT, IBOTParams
 from rscl_bench.spec import Fraction, Positive
+from rscl_bench.views.view import View
 
 _VIEWS = crops((0.32, 1.0), (0.05, 0.32))
 
@@ -47,13 +47,13 @@ class DINOv2(IBOT):
         super().__init__(params, encoder)
         self.koleo = KoLeoLoss()
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return iBOT's losses and KoLeo of both global views; see `Objective.forward`."""
         output = super().forward(views, generator)
         features = [self.encoder.pool(one, self.feature) for one in output.encoded[:2]]
         koleo = torch.stack([in_fp32(self.koleo, one) for one in features]).sum()
         loss = output.loss + self.params.koleo_weight * koleo
-        return Output(loss, output.encoded, output.projected)
+        return ObjectiveOutput(loss, output.encoded, output.projected)
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         """Return which places are hidden: views in random order, shares in equal steps."""

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Output, Sample
+from rscl_bench.objectives.base import ObjectiveOutput, TileSampler
 from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
 from rscl_bench.objectives.embedding import in_fp32
-from rscl_bench.objectives.momentum import momentum_copy
+from rscl_bench.objectives.momentum import teacher_copy
 from rscl_bench.objectives.self_distillation import Centring
 
 
@@ -39,10 +39,10 @@ class DINOv3(DINOv2):
 
     def __init__(self, params: DINOv3Params, encoder: Encoder):
         super().__init__(params, encoder)
-        self.gram_teacher = momentum_copy(encoder)
+        self.gram_teacher = teacher_copy(encoder)
         self.anchored = False
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return DINOv2's losses and, from the second task on, the Gram loss."""
         output = super().forward(views, generator)
         if not self.anchored:
@@ -51,9 +51,9 @@ class DINOv3(DINOv2):
             past = self.gram_teacher.places(self.gram_teacher(torch.cat([*views[:2]])))
         now = torch.cat([self.encoder.places(one) for one in output.encoded[:2]])
         loss = output.loss + self.params.gram_weight * in_fp32(gram_loss, now, past)
-        return Output(loss, output.encoded, output.projected)
+        return ObjectiveOutput(loss, output.encoded, output.projected)
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Anchor from the second task on."""
         super().before_task(task, sample)
         self.anchored = task > 0

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.objectives.base import Objective, Output
-from rscl_bench.objectives.momentum import follow, momentum_copy
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
+from rscl_bench.objectives.momentum import ema_update, teacher_copy
 from rscl_bench.spec import Spec
+from rscl_bench.views.view import View
 
 #: What cosines are divided by.
 Temperature = Annotated[float, Field(ge=1e-4)]
@@ -87,17 +87,17 @@ class JointEmbedding(Objective):
             views: As ``forward`` got them.
         """
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss over all views; see `Objective.forward`."""
-        passed = by_size if self.together else one_by_one
+        passed = forward_multicrop if self.together else forward_each
         encoded = passed(self.encoder, views)
         projected = passed(
             self.projector, [self.encoder.pool(one, self.feature) for one in encoded]
         )
-        return Output(self.compare(projected, views), tuple(encoded), tuple(projected))
+        return ObjectiveOutput(self.compare(projected, views), tuple(encoded), tuple(projected))
 
 
-class TaughtEmbedding(JointEmbedding):
+class TeacherEmbedding(JointEmbedding):
     """Compares with what a momentum copy of encoder and projector makes of the views."""
 
     def __init__(
@@ -110,8 +110,8 @@ class TaughtEmbedding(JointEmbedding):
         feature: Pool,
     ):
         super().__init__(params, encoder, views, projector, projected_dim, feature)
-        self.teacher = momentum_copy(encoder)
-        self.teacher_projector = momentum_copy(projector)
+        self.teacher = teacher_copy(encoder)
+        self.teacher_projector = teacher_copy(projector)
 
     @torch.no_grad()
     def taught(self, view: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class TaughtEmbedding(JointEmbedding):
 
     def teach(self, momentum: float) -> None:
         """Let the teacher follow."""
-        follow(self.teacher, self.encoder, momentum)
-        follow(self.teacher_projector, self.projector, momentum)
+        ema_update(self.teacher, self.encoder, momentum)
+        ema_update(self.teacher_projector, self.projector, momentum)
 
 
 def in_fp32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -166,12 +166,14 @@ def distil_by_contrast(predicted: Sequence[Tensor], past: Sequence[Tensor]) -> T
     return torch.stack(ways).mean()
 
 
-def one_by_one(function: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+def forward_each(function: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
     """Call a function for every view alone."""
     return [function(view) for view in views]
 
 
-def by_size(function: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+def forward_multicrop(
+    function: Callable[[Tensor], Tensor], views: Sequence[Tensor]
+) -> list[Tensor]:
     """Call a function once for all neighbouring views of one size, as multi-crop training does.
 
     Args:

@@ -7,14 +7,14 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, MaskableEncoder
-from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.dino import DINO, DINOParams, crops
-from rscl_bench.objectives.embedding import by_size
-from rscl_bench.objectives.masking import block_masks, enlarged, maskable
-from rscl_bench.objectives.self_distillation import Targets, cross_entropies
+from rscl_bench.objectives.embedding import forward_multicrop
+from rscl_bench.objectives.masking import block_masks, enlarged, require_maskable
+from rscl_bench.objectives.self_distillation import TeacherTargets, cross_entropies
 from rscl_bench.spec import Fraction, Positive
+from rscl_bench.views.view import View
 
 _VIEWS = crops((0.25, 1.0), (0.05, 0.25))
 
@@ -64,26 +64,28 @@ class IBOT(DINO):
         Raises:
             SpecError: If it cannot, or cannot pool as ``feature`` says.
         """
-        width = maskable(encoder, "ibot").token_dim
+        width = require_maskable(encoder, "ibot").token_dim
         super().__init__(params, encoder)
         self.token = nn.Parameter(torch.zeros(width))
         nn.init.trunc_normal_(self.token, std=0.02)
-        self.place_targets = Targets(params.prototypes, params.centre_momentum, params.centring)
+        self.place_targets = TeacherTargets(
+            params.prototypes, params.centre_momentum, params.centring
+        )
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the losses of views and of hidden places; see `Objective.forward`."""
         images = torch.cat([*views[:2]])
         hidden = self.draw(len(images), images.shape[-1] // self.encoder.place, generator)
         cells = enlarged(hidden, images.shape[-1] // self.encoder.cell)
         masked = self.encoder.forward_masked(images, cells, self.token)
-        encoded = (*masked.chunk(2), *by_size(self.encoder, views[2:]))
+        encoded = (*masked.chunk(2), *forward_multicrop(self.encoder, views[2:]))
         logits = self.logits(encoded)
         with torch.no_grad():
             seen = self.teacher(images)
             taught = self.teacher_projector(self.teacher.pool(seen, self.feature))
         loss = self.compare(taught, logits)
         loss = loss + self.params.place_weight * self.place_loss(masked, seen, hidden)
-        return Output(loss, encoded, tuple(logits))
+        return ObjectiveOutput(loss, encoded, tuple(logits))
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         """Return which places of each view are hidden, ``[count, side, side]`` bool."""
@@ -115,7 +117,7 @@ class IBOT(DINO):
             targets = self.place_targets(taught, self.temperature)
             each = cross_entropies(targets, own, self.params.student_temperature)
             weights = (hidden / hidden.sum(dim=1, keepdim=True).clamp(min=1))[hidden]
-            self.place_targets.follow(centred)
+            self.place_targets.update_centre(centred)
             return (each * weights).sum() / len(hidden)
 
     def taught_places(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,16 +11,16 @@ from lightly.models.modules.ijepa_timm import IJEPAPredictorTIMM
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.data.views import Share, View
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
-from rscl_bench.objectives.base import Moment, Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.objectives.masking import rectangles
-from rscl_bench.objectives.momentum import follow, momentum_copy
+from rscl_bench.objectives.momentum import ema_update, teacher_copy
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.view import Share, View
 
 Range = tuple[Share, Share]
 Aspects = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -103,9 +103,9 @@ class IJEPA(Objective):
             num_heads=params.predictor_heads,
         )
         _initialise(self.predictor)
-        self.target_encoder = momentum_copy(encoder)
+        self.target_encoder = teacher_copy(encoder)
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss over all target blocks; see `Objective.forward`."""
         (images,) = views
         context, targets = self.draw(len(images), generator)
@@ -119,17 +119,17 @@ class IJEPA(Objective):
             wanted = self.tokens(images)
             wanted = torch.cat([utils.get_at_index(wanted, one) for one in targets.unbind(dim=1)])
         loss = F.smooth_l1_loss(predicted.float(), wanted)
-        return Output(loss, (encoded,))
+        return ObjectiveOutput(loss, (encoded,))
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return the target encoder's patch tokens, each normalised, ``[B, N, D]`` float32."""
         patches = self.target_encoder(images)[:, 1:].float()
         return F.layer_norm(patches, patches.shape[-1:])
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the target encoder follow."""
         start = self.params.momentum
-        follow(self.target_encoder, self.encoder, start + (1 - start) * moment.progress)
+        ema_update(self.target_encoder, self.encoder, start + (1 - start) * moment.progress)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the blocks of each image (Section 3, and the authors' code).

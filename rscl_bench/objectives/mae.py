@@ -13,7 +13,7 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Positive, Spec
 
 
@@ -88,7 +88,7 @@ class MAE(Objective):
         """The encoder, known to be a ViT."""
         return cast("ViT", self.encoder)
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the reconstruction loss of one view per image; see `Objective.forward`."""
         (images,) = views
         keep, hidden = self.draw(images, generator)
@@ -96,7 +96,7 @@ class MAE(Objective):
         predicted = self.decode(encoded, keep, hidden)
         target = self.targets(images, hidden)
         loss = (predicted.float() - target).square().mean(dim=-1).mean()
-        return Output(loss, (encoded,))
+        return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return which tokens of images are visible and which hidden; see `split_tokens`."""

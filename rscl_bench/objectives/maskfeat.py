@@ -5,16 +5,16 @@ import torch.nn.functional as F
 from lightly.models import utils
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.masking import (
     BlockMasked,
     BlockMaskingParams,
     Ratio,
-    maskable,
     nearest_divisor,
+    require_maskable,
 )
 from rscl_bench.spec import Positive
+from rscl_bench.views.view import View
 
 
 class MaskFeatParams(BlockMaskingParams):
@@ -40,7 +40,7 @@ class MaskFeat(BlockMasked):
     Params = MaskFeatParams
 
     def __init__(self, params: MaskFeatParams, encoder: Encoder):
-        encoder = maskable(encoder, "maskfeat")
+        encoder = require_maskable(encoder, "maskfeat")
         cell = nearest_divisor(encoder.place, params.hog_cell)
         outputs = encoder.channels * params.hog_bins * (encoder.place // cell) ** 2
         super().__init__(params, encoder, params.view, outputs)

@@ -10,11 +10,11 @@ from lightly.models import utils
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.data.views import View
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder, MaskableEncoder
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.views.view import View
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 
@@ -85,7 +85,7 @@ class BlockMasked(Masked):
         super().__init__(params, encoder, view, outputs)
         self.masking = params
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss of the predictions at hidden places; see `Objective.forward`."""
         (images,) = views
         side = images.shape[-1] // self.encoder.place
@@ -95,12 +95,12 @@ class BlockMasked(Masked):
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 targets = self.targets(images, places)
-            return Output(self.compare(predicted.float(), targets), (encoded,))
+            return ObjectiveOutput(self.compare(predicted.float(), targets), (encoded,))
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         """Return the hidden places of so many images, ``[B, M]``; see `draw_blocks`."""
         masking, places = self.masking, side**2
-        hidden = refuse_all_or_none(round(places * masking.mask_ratio), places, "places")
+        hidden = check_mask_count(round(places * masking.mask_ratio), places, "places")
         least = masking.min_block * places / 14**2
         return draw_blocks(count, side, hidden, least, masking.min_aspect, generator)
 
@@ -113,7 +113,7 @@ class BlockMasked(Masked):
         """Return the loss of predictions ``[B, M, outputs]`` float32, a mean over images."""
 
 
-def maskable(encoder: Encoder, objective: str) -> MaskableEncoder:
+def require_maskable(encoder: Encoder, objective: str) -> MaskableEncoder:
     """Return the encoder of an objective.
 
     Raises:
@@ -127,7 +127,7 @@ def maskable(encoder: Encoder, objective: str) -> MaskableEncoder:
     return encoder
 
 
-def refuse_all_or_none(hidden: int, parts: int, name: str) -> int:
+def check_mask_count(hidden: int, parts: int, name: str) -> int:
     """Return how many parts are hidden.
 
     Raises:

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.objectives.base import Moment
+from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     MOCO_V2_VIEW,
-    TaughtEmbedding,
+    TeacherEmbedding,
     Temperature,
     distil_by_contrast,
     in_fp32,
@@ -20,6 +19,7 @@ from rscl_bench.objectives.embedding import (
 )
 from rscl_bench.objectives.queue import Queue
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.view import View
 
 
 class MoCoV2Params(Spec):
@@ -47,7 +47,7 @@ class MoCoV2Params(Spec):
     feature: Pool = "patches"
 
 
-class MoCoV2(TaughtEmbedding):
+class MoCoV2(TeacherEmbedding):
     """Tells a momentum teacher's key of the other view from the keys of past batches.
 
     He et al. (2020), "Momentum Contrast for Unsupervised Visual Representation Learning", Eq. 1 and
@@ -77,7 +77,7 @@ class MoCoV2(TaughtEmbedding):
         pairs = zip(queries, keys, strict=True)
         return torch.stack([in_fp32(loss, *pair) for pair in pairs]).mean()
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the teacher follow, and the keys of the batch replace the oldest."""
         self.teach(self.params.momentum)
         assert self.keys is not None

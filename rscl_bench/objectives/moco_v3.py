@@ -6,13 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.models.vit import ViT
-from rscl_bench.objectives.base import Moment
+from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
-    TaughtEmbedding,
+    TeacherEmbedding,
     Temperature,
     contrast,
     distil_by_contrast,
@@ -21,6 +20,7 @@ from rscl_bench.objectives.embedding import (
 )
 from rscl_bench.objectives.momentum import cosine_to_one
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.view import View
 
 
 class MoCoV3Params(Spec):
@@ -47,7 +47,7 @@ class MoCoV3Params(Spec):
     feature: Pool = "patches"
 
 
-class MoCoV3(TaughtEmbedding):
+class MoCoV3(TeacherEmbedding):
     """Tells a momentum teacher's key of the other view from those of the batch (Algorithm 1).
 
     Projector and predictor are those of the authors' ViT: three and two layers, all with batch
@@ -78,7 +78,7 @@ class MoCoV3(TaughtEmbedding):
         both = torch.stack([in_fp32(loss, *pair) for pair in pairs]).sum()
         return 2 * self.params.temperature * both
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Let the teacher follow."""
         self.teach(cosine_to_one(self.params.momentum, moment.progress))
 

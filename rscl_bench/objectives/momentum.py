@@ -10,13 +10,13 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def momentum_copy(module: Module) -> Module:
+def teacher_copy(module: Module) -> Module:
     """Return a copy that takes no gradient; as a sub-module it is saved with the rest."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set θ_teacher ← m θ_teacher + (1 − m) θ_student.
 
     Buffers, such as running statistics, are the teacher's own: it sees views itself.

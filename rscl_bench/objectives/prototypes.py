@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Pool
 from rscl_bench.objectives.embedding import SIMCLR_VIEW, Temperature
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.views.view import View
 
 #: Views that assignments are made of; the others only predict them.
 WHOLE = 2

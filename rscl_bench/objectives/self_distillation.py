@@ -52,7 +52,7 @@ class DINOHead(nn.Module):
         return logits
 
 
-class Targets(nn.Module):
+class TeacherTargets(nn.Module):
     """Turns a teacher's logits into distributions that cannot all be one.
 
     ``mean`` subtracts a moving average of the logits, then sharpens (Caron et al. 2021, Eq. 4);
@@ -75,7 +75,7 @@ class Targets(nn.Module):
         return F.softmax((logits - self.centre) / temperature, dim=-1)
 
     @torch.no_grad()
-    def follow(self, logits: Tensor) -> None:
+    def update_centre(self, logits: Tensor) -> None:
         """Move the centre towards the mean of logits ``[n, K]``; none leave it where it is."""
         if len(logits) and self.centring == "mean":
             self.centre.lerp_(logits.float().mean(dim=0), 1 - self.momentum)

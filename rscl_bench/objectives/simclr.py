@@ -6,7 +6,6 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.objectives.embedding import (
     SIMCLR_VIEW,
@@ -16,6 +15,7 @@ from rscl_bench.objectives.embedding import (
     in_fp32,
 )
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.views.view import View
 
 
 class SimCLRParams(Spec):

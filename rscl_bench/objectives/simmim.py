@@ -9,20 +9,20 @@ from lightly.models import utils
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Output
+from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.masking import (
     Masked,
     Ratio,
+    check_mask_count,
     draw_singly,
     enlarged,
     mask_of,
-    maskable,
     nearest_divisor,
-    refuse_all_or_none,
+    require_maskable,
 )
 from rscl_bench.spec import Spec
+from rscl_bench.views.view import View
 
 
 class SimMIMParams(Spec):
@@ -46,11 +46,11 @@ class SimMIM(Masked):
     Params = SimMIMParams
 
     def __init__(self, params: SimMIMParams, encoder: Encoder):
-        encoder = maskable(encoder, "simmim")
+        encoder = require_maskable(encoder, "simmim")
         super().__init__(params, encoder, params.view, encoder.place**2 * encoder.channels)
         self.params = params
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the mean absolute error of hidden pixels; see `Objective.forward`."""
         (images,) = views
         hidden = self.draw(len(images), images.shape[-1], generator)
@@ -59,7 +59,7 @@ class SimMIM(Masked):
         pixels = enlarged(hidden, images.shape[-1])[:, None]
         error = (predicted - images).abs().where(pixels, 0.0)
         loss = error.sum() / (pixels.sum() * images.shape[1])
-        return Output(loss, (encoded,))
+        return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
         """Return which mask units are hidden, ``[B, n, n]`` bool.
@@ -75,7 +75,7 @@ class SimMIM(Masked):
         cells = image_size // self.encoder.cell
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
         wanted = math.ceil(self.params.mask_ratio * side**2)
-        wanted = refuse_all_or_none(wanted, side**2, "mask units")
+        wanted = check_mask_count(wanted, side**2, "mask units")
         return mask_of(draw_singly(count, side**2, wanted, generator), side)
 
     def reconstruct(self, encoded: Tensor) -> Tensor:

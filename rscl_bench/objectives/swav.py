@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Moment, Sample
+from rscl_bench.objectives.base import StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
 from rscl_bench.objectives.prototypes import WHOLE, MultiCropParams, distil_assignments
 from rscl_bench.objectives.queue import Queue
@@ -80,7 +80,7 @@ class SwAV(JointEmbedding):
     def _normalise(self) -> None:
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Keep the prototypes for `distil`, and start an empty queue."""
         self.past_prototypes.copy_(self.prototypes.weight.detach())
         self.queued = 0
@@ -93,12 +93,12 @@ class SwAV(JointEmbedding):
         """Take back how many."""
         self.queued = int(state["queued"])
 
-    def before_update(self, moment: Moment) -> None:
+    def before_update(self, moment: StepInfo) -> None:
         """Hold the prototypes where they are in the first epochs."""
         if moment.epoch < self.params.freeze_epochs:
             self.prototypes.weight.grad = None
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Bring prototypes back to length 1, and the batch into the queue."""
         self._normalise()
         if moment.epoch >= self.params.queue_epoch:

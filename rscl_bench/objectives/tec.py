@@ -13,18 +13,18 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from rscl_bench.data.views import Share
 from rscl_bench.errors import SpecError
 from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
-from rscl_bench.objectives.base import Moment, Output, Sample
+from rscl_bench.objectives.base import ObjectiveOutput, StepInfo, TileSampler
 from rscl_bench.objectives.embedding import Temperature, in_fp32
 from rscl_bench.objectives.mae import MAE, MAEParams
-from rscl_bench.objectives.momentum import momentum_copy
+from rscl_bench.objectives.momentum import teacher_copy
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
+from rscl_bench.views.view import Share
 
 #: As MAE's blocks have it.
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -87,12 +87,12 @@ class TEC(MAE):
                 "lower objective.target_blocks."
             )
         self.later = False
-        self.base = momentum_copy(self.vit)
+        self.base = teacher_copy(self.vit)
         self.conditional = Conditional(params, self.vit).requires_grad_(False)
         self.seed: Tensor
         self.register_buffer("seed", torch.randint(2**62, ()))  # of where later tasks start
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss of one view per image; see `Objective.forward`."""
         if not self.later:
             return super().forward(views, generator)
@@ -107,7 +107,7 @@ class TEC(MAE):
         loss = (predicted.float() - target).square().mean()
         attended = self.conditional.attention_logits(decoded[1], rows)
         relation = in_fp32(self.relation_loss, attended, logits)
-        return Output(loss + self.params.attention_weight * relation, (encoded,))
+        return ObjectiveOutput(loss + self.params.attention_weight * relation, (encoded,))
 
     @torch.no_grad()
     def targets_of(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +145,7 @@ class TEC(MAE):
 
     # The stream.
 
-    def before_task(self, task: int, sample: Sample) -> None:
+    def before_task(self, task: int, sample: TileSampler) -> None:
         """Keep the encoder as the base model, start a new one, and choose what is trained."""
         self.later = task > 0
         if self.later:
@@ -168,7 +168,7 @@ class TEC(MAE):
         self.encoder.load_state_dict(encoder.state_dict())
         self.conditional.load_state_dict(conditional.state_dict())
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, moment: StepInfo) -> None:
         """Write the new class token."""
         if self.later:
             self.write_class_token()

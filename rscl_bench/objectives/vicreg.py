@@ -7,10 +7,10 @@ from lightly.loss import VICRegLoss
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.views import View
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.objectives.embedding import BYOL_VIEWS, JointEmbedding, in_fp32, mlp
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.views.view import View
 
 Weight = Annotated[float, Field(ge=0)]
 

@@ -14,7 +14,7 @@ Labels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
 
 
-class SealedProbe(ABC):
+class BaseProbe(ABC):
     """What all probes share: parameters of their own, and a public method that none replaces.
 
     Attributes:
@@ -45,7 +45,7 @@ class SealedProbe(ABC):
             )
 
 
-class Probe(SealedProbe):
+class Probe(BaseProbe):
     """Fits on labelled training features and scores test features.
 
     A probe gets arrays, never the encoder, so it cannot change it. The arrays that reach the hook

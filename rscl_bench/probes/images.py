@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rscl_bench.data.stream import read_tiles
-from rscl_bench.data.tile_store import TileStore
-from rscl_bench.data.views import Archive, whole_view
 from rscl_bench.spec import Views
+from rscl_bench.tiles.loader import read_tiles
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.view import PixelScaling, whole_view
 
 _BATCH = 128
 
@@ -26,7 +26,7 @@ class Images(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalContext:
     """How images reach an encoder.
 
     Attributes:
@@ -39,12 +39,12 @@ class Setting:
 
     image_size: int
     views: Views
-    archive: Archive
+    archive: PixelScaling
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
 
 
-def whole_batches(images: Images, setting: Setting) -> Iterator[Tensor]:
+def whole_batches(images: Images, setting: EvalContext) -> Iterator[Tensor]:
     """Yield images ``[B, C, H, W]`` in their order; see `whole_view`."""
     for start in range(0, len(images.indices), _BATCH):
         tiles = read_tiles(images.store, images.indices[start : start + _BATCH])

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.data.stream import TileLoader
-from rscl_bench.data.views import View, make_view
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import Encoder, evaluating
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
-from rscl_bench.probes.base import Labels, Scores, SealedProbe
-from rscl_bench.probes.images import Images, Setting, whole_batches
+from rscl_bench.probes.base import BaseProbe, Labels, Scores
+from rscl_bench.probes.images import EvalContext, Images, whole_batches
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Positive, Spec
+from rscl_bench.tiles.loader import TileLoader
+from rscl_bench.views.view import View, make_view
 
 _SEED = 0  # the same for every method and seed of a run, which have no part in a probe
 
@@ -45,7 +45,7 @@ class TransferParams(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
 
 
-class TransferProbe(SealedProbe):
+class TransferProbe(BaseProbe):
     """Trains a classifier on labelled images, through what `adapt` makes of a copy of the encoder.
 
     The classifier is a LayerNorm and one linear layer on pooled features, its loss binary
@@ -81,7 +81,7 @@ class TransferProbe(SealedProbe):
         train: Images,
         train_labels: Labels,
         asked: Mapping[str, Images],
-        setting: Setting,
+        setting: EvalContext,
     ) -> dict[str, Scores]:
         """Train once, and return one score per image and label; higher means more likely present.
 
@@ -111,7 +111,7 @@ class TransferProbe(SealedProbe):
         return {role: _scores(classifier, images, setting) for role, images in asked.items()}
 
     def _train(
-        self, model: nn.Module, head: nn.Module, train: Images, labels: Labels, setting: Setting
+        self, model: nn.Module, head: nn.Module, train: Images, labels: Labels, setting: EvalContext
     ) -> None:
         params = self.params
         groups = [*self.groups(model), *weight_decay_groups([head], params.weight_decay)]
@@ -140,7 +140,9 @@ class TransferProbe(SealedProbe):
             optimiser.step()
 
 
-def _batches(loader: TileLoader, epochs: int, setting: Setting) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    loader: TileLoader, epochs: int, setting: EvalContext
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield indices ``[B]`` and augmented images ``[B, C, H, W]`` of every step."""
     size, device, archive = setting.image_size, setting.device, setting.archive
     for epoch in range(epochs):
@@ -151,7 +153,7 @@ def _batches(loader: TileLoader, epochs: int, setting: Setting) -> Iterator[tupl
             yield indices, images
 
 
-def _scores(classifier: nn.Module, images: Images, setting: Setting) -> Scores:
+def _scores(classifier: nn.Module, images: Images, setting: EvalContext) -> Scores:
     parts = []
     with evaluating(classifier), torch.inference_mode(), setting.autocast():
         for batch in whole_batches(images, setting):

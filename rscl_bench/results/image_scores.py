@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import multilabel_map
-from rscl_bench.results.atomic import write_whole
 from rscl_bench.results.record import ProbeScore, RunRecord
 
 #: By probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
@@ -82,7 +82,7 @@ def write_image_scores(scores: ImageScores, record: Path) -> None:
     Raises:
         ArtefactError: If the file cannot be written.
     """
-    write_whole(image_scores_path(record), scores.to_bytes())
+    write_atomic(image_scores_path(record), scores.to_bytes())
 
 
 def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
-from rscl_bench.results.atomic import write_whole
 from rscl_bench.results.consistency import continual_of, problems
 from rscl_bench.results.continual import ContinualMetrics
 from rscl_bench.spec import Name, Positive, Spec, identity
@@ -369,7 +369,7 @@ def write_record(record: RunRecord, path: Path, *, force: bool = False) -> None:
             f"{path} already holds another record; records are never changed, so remove it or "
             "write with force to replace it."
         )
-    write_whole(path, text)
+    write_atomic(path, text)
 
 
 def read_record(path: Path) -> RunRecord:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
+from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.atomic import write_whole
 from rscl_bench.results.record import ProtocolName, RunRecord, ScenarioName
 from rscl_bench.spec import Fraction, Name, Spec, identity
 
@@ -26,7 +26,7 @@ class TunedRun(Spec):
     scores: Annotated[tuple[dict[str, Fraction | None], ...], Field(min_length=1)]
 
 
-class Setting(Spec):
+class GridPoint(Spec):
     """One setting of the grid; ``score`` is the mean over runs and probes after the last task."""
 
     values: Values
@@ -58,7 +58,7 @@ class Tuning(Spec):
     method: Name
     overrides: Values
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
-    settings: Annotated[tuple[Setting, ...], Field(min_length=1)]
+    settings: Annotated[tuple[GridPoint, ...], Field(min_length=1)]
     choice: Values
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
     Raises:
         ArtefactError: If the file cannot be written.
     """
-    write_whole(path, json.dumps(tuning.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(tuning.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -152,13 +152,13 @@ def read_tuning(path: Path) -> Tuning:
         ) from error
 
 
-def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> Setting:
+def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> GridPoint:
     runs = tuple(
         TunedRun(seed=record.identity.seed, record=record.id, scores=_validation(record))
         for record in records
     )
     values = {key: records[0].identity.overrides[key] for key in keys}
-    return Setting(values=values, runs=runs, score=_score(runs))
+    return GridPoint(values=values, runs=runs, score=_score(runs))
 
 
 def _validation(record: RunRecord) -> tuple[dict[str, float | None], ...]:
@@ -177,7 +177,7 @@ def _score(runs: Sequence[TunedRun]) -> float:
     return fmean(defined)
 
 
-def _best(settings: Sequence[Setting]) -> Setting:
+def _best(settings: Sequence[GridPoint]) -> GridPoint:
     return max(settings, key=lambda setting: setting.score)  # of equals the first
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin, DatasetExperience
-from rscl_bench.data.stream import TaskTiles
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Protocol as ProtocolSpec
 from rscl_bench.spec import Spec
+from rscl_bench.tiles.loader import TaskTiles
 
 
 class Trainer(Protocol):
@@ -33,7 +33,7 @@ class Trainer(Protocol):
     step: int
     tile_counts: Sequence[int]
     views: list[Tensor]
-    mb_output: Output
+    mb_output: ObjectiveOutput
     loss: Tensor
 
     def train_on(self, tiles: Sequence[TaskTiles]) -> None:

@@ -11,8 +11,8 @@ from rscl_bench.avalanche_api import (
     ExperienceBalancedBuffer,
     ReservoirSamplingBuffer,
 )
-from rscl_bench.data.stream import TaskTiles
 from rscl_bench.randomness import seeded, torch_generator
+from rscl_bench.tiles.loader import TaskTiles
 
 
 class TileBuffer:

@@ -61,23 +61,23 @@ class CaSSLe(Strategy):
             )
         self.head = head.to(context.device)
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the distillation."""
         if self.past is None:
             return
         assert self.head is not None
         whole = [number for number, view in enumerate(self.objective.views) if view.size == 1]
-        now = self._projected(strategy)
+        now = self._projected(trainer)
         predicted = [self.head(now[number]).float() for number in whole]
         keep_in_autocast_dtype(self.past, self.context.device.type)
         with torch.no_grad():
-            past = [self._past(strategy.views[number]).float() for number in whole]
+            past = [self._past(trainer.views[number]).float() for number in whole]
         with torch.autocast(past[0].device.type, enabled=False):  # losses are fp32
             loss = self.objective.distil(predicted, past)
-        strategy.loss = strategy.loss + self.params.weight * loss
+        trainer.loss = trainer.loss + self.params.weight * loss
 
-    def _projected(self, strategy: Trainer) -> Sequence[Tensor]:
-        output, objective = strategy.mb_output, self.objective
+    def _projected(self, trainer: Trainer) -> Sequence[Tensor]:
+        output, objective = trainer.mb_output, self.objective
         if output.projected:
             return output.projected
         pooled = (objective.encoder.pool(one, objective.feature) for one in output.encoded)
@@ -89,7 +89,7 @@ class CaSSLe(Strategy):
         projected: Tensor = self.past.projector(encoder.pool(encoder(view), self.objective.feature))
         return projected
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Keep encoder and projector for the next task."""
         self.past = Past(self.objective.encoder, self.objective.projector)
 

@@ -36,28 +36,28 @@ class DataMixup(Strategy):
         self.params = params
         self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
 
-    def before_forward(self, strategy: Trainer, **_: Any) -> None:
+    def before_forward(self, trainer: Trainer, **_: Any) -> None:
         """Mix the current views with views of the buffer."""
         if len(self.buffer) == 0:
             return
-        batch = len(strategy.views[0])
-        drawn = self.buffer.draw(batch, "data-mixup", strategy.task, strategy.step)
-        past = strategy.views_of(drawn, "data-mixup")
-        weight = self._weights(batch, strategy)
-        strategy.views = [
-            torch.lerp(old, new, weight) for old, new in zip(past, strategy.views, strict=True)
+        batch = len(trainer.views[0])
+        drawn = self.buffer.draw(batch, "data-mixup", trainer.task, trainer.step)
+        past = trainer.views_of(drawn, "data-mixup")
+        weight = self._weights(batch, trainer)
+        trainer.views = [
+            torch.lerp(old, new, weight) for old, new in zip(past, trainer.views, strict=True)
         ]
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Take the task that ended into the buffer."""
-        self.buffer.add(strategy.experience)
+        self.buffer.add(trainer.experience)
 
-    def _weights(self, batch: int, strategy: Trainer) -> Tensor:
+    def _weights(self, batch: int, trainer: Trainer) -> Tensor:
         count = batch if self.params.per_image else 1
         values = self.params.draw(
-            count, self.context.seed, "data-mixup", strategy.task, strategy.step
+            count, self.context.seed, "data-mixup", trainer.task, trainer.step
         )
-        device = strategy.views[0].device
+        device = trainer.views[0].device
         return torch.tensor(values, device=device).view(count, 1, 1, 1)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.data.stream import TaskTiles
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 from rscl_bench.strategies.buffer import TileBuffer
+from rscl_bench.tiles.loader import TaskTiles
 
 
 class DERParams(Spec):
@@ -44,18 +44,18 @@ class DER(Strategy):
         self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
         self.features: list[Tensor] = []
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the distillation, averaged over the views."""
         if not len(self.buffer):
             return
-        count = max(1, round(self.params.share * len(strategy.views[0])))
-        drawn = self.buffer.draw(count, "der", strategy.task, strategy.step)
+        count = max(1, round(self.params.share * len(trainer.views[0])))
+        drawn = self.buffer.draw(count, "der", trainer.task, trainer.step)
         stored = self.stored_features(drawn)
         losses = [
             F.mse_loss(self.encoder.pool(self.encoder(view)).float(), stored)
-            for view in strategy.views_of(drawn, "der")
+            for view in trainer.views_of(drawn, "der")
         ]
-        strategy.loss = strategy.loss + self.params.alpha * torch.stack(losses).mean()
+        trainer.loss = trainer.loss + self.params.alpha * torch.stack(losses).mean()
 
     def stored_features(self, tiles: list[TaskTiles]) -> Tensor:
         """Return the stored features of tiles of the memory, ``[n, D]`` float32."""
@@ -65,22 +65,22 @@ class DER(Strategy):
             found.append(self.features[task][(indices[:, None] == kept).int().argmax(dim=1)])
         return torch.cat(found)
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Take the task that ended into the memory, with its features."""
-        self.buffer.add(strategy.experience)
+        self.buffer.add(trainer.experience)
         # The memory is thinned from the end: what is left are the first ones.
         self.features = [f[:n] for f, n in zip(self.features, self.buffer.counts, strict=False)]
-        self.features.append(self._encode(strategy, self.buffer.tiles[-1]))
+        self.features.append(self._encode(trainer, self.buffer.tiles[-1]))
 
     @torch.no_grad()
-    def _encode(self, strategy: Trainer, tiles: TaskTiles) -> Tensor:
+    def _encode(self, trainer: Trainer, tiles: TaskTiles) -> Tensor:
         batch = self.context.protocol.training.batch_size
         task, indices = tiles
         if not len(indices):  # a memory smaller than the number of tasks
             return torch.zeros(0, self.encoder.feature_dim, device=self.context.device)
         with evaluating(self.encoder):
             features = [
-                self.encoder.pool(self.encoder(strategy.whole_views_of([(task, part)])))
+                self.encoder.pool(self.encoder(trainer.whole_views_of([(task, part)])))
                 for part in torch.split(indices, batch)
             ]
         return torch.cat(features).float()

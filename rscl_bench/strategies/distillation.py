@@ -39,22 +39,22 @@ class Distillation(Strategy):
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the distance of projected student and teacher features, ``[B, D]`` float32."""
 
-    def teacher(self, strategy: Trainer) -> Encoder | None:
+    def teacher(self, trainer: Trainer) -> Encoder | None:
         """Return the step's teacher, or None if there is none yet."""
         if self.previous is not None:
             keep_in_autocast_dtype(self.previous, self.context.device.type)
         return self.previous
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the distillation."""
-        teacher = self.teacher(strategy) if self.weight else None
+        teacher = self.teacher(trainer) if self.weight else None
         if teacher is None:
             return
         losses = [
             self._distance(view, encoded, teacher)
-            for view, encoded in zip(strategy.views, strategy.mb_output.encoded, strict=True)
+            for view, encoded in zip(trainer.views, trainer.mb_output.encoded, strict=True)
         ]
-        strategy.loss = strategy.loss + self.weight * torch.stack(losses).mean()
+        trainer.loss = trainer.loss + self.weight * torch.stack(losses).mean()
 
     def _distance(self, view: Tensor, encoded: Tensor, teacher: Encoder) -> Tensor:
         assert self.head is not None
@@ -64,7 +64,7 @@ class Distillation(Strategy):
         with torch.autocast(view.device.type, enabled=False):  # losses are fp32
             return self.distance(student.float(), target.float())
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Keep the encoder for the next task."""
         self.previous = frozen_copy(self.student)
 

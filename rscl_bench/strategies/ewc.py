@@ -60,9 +60,9 @@ class EWC(QuadraticPenalty):
         super().__init__(params, context, params.weight)
         self.params = params
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Hold the parameters to the end of this task too."""
-        importance = self._fisher(strategy)
+        importance = self._fisher(trainer)
         if self.params.mode == "separate":
             self.hold_too(importance)
             return
@@ -70,24 +70,24 @@ class EWC(QuadraticPenalty):
             torch._foreach_add_(importance, self.curvature, alpha=self.params.decay)
         self.hold(importance)
 
-    def _fisher(self, strategy: Trainer) -> Values:
+    def _fisher(self, trainer: Trainer) -> Values:
         """Return the diagonal, scaled to mean 1 over all parameters."""
-        seed, task, device = self.context.seed, strategy.task, self.context.device
+        seed, task, device = self.context.seed, trainer.task, self.context.device
         objective = self.context.objective
         total = [torch.zeros_like(p) for p in self.parameters()]
         with evaluating(objective):
-            for number, indices in enumerate(self._chosen(strategy)):
-                views = strategy.views_of([(task, indices)], f"fisher {number}")
+            for number, indices in enumerate(self._chosen(trainer)):
+                views = trainer.views_of([(task, indices)], f"fisher {number}")
                 mask = torch_generator(device, seed, "fisher", task, number)
                 gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
                 torch._foreach_addcmul_(total, gradients, gradients)
         mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
         return [t / mean for t in total]
 
-    def _chosen(self, strategy: Trainer) -> Sequence[Tensor]:
+    def _chosen(self, trainer: Trainer) -> Sequence[Tensor]:
         """Return indices of tiles of the current task, those of one gradient together."""
-        generator = torch_generator("cpu", self.context.seed, "fisher images", strategy.task)
-        order = torch.randperm(strategy.tile_counts[strategy.task], generator=generator)
+        generator = torch_generator("cpu", self.context.seed, "fisher images", trainer.task)
+        order = torch.randperm(trainer.tile_counts[trainer.task], generator=generator)
         batch = self.context.protocol.training.batch_size
         size = 1 if self.params.estimate == "image" else batch
         count = max(1, min(self.params.images, len(order)) // size)

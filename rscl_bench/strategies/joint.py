@@ -23,7 +23,7 @@ class Joint(Strategy):
     needs = ("same_parameters",)
     plain_first_task = False
 
-    def before_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Take the tiles of all tasks, or none."""
-        counts = strategy.tile_counts if strategy.task == 0 else []
-        strategy.train_on([(task, torch.arange(count)) for task, count in enumerate(counts)])
+        counts = trainer.tile_counts if trainer.task == 0 else []
+        trainer.train_on([(task, torch.arange(count)) for task, count in enumerate(counts)])

@@ -61,19 +61,19 @@ class ModelMixup(Distillation):
             layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         return layers.to(self.context.device)
 
-    def before_train_dataset_adaptation(self, strategy: Trainer, **_: Any) -> None:
+    def before_train_dataset_adaptation(self, trainer: Trainer, **_: Any) -> None:
         """Start a new projector, where one is wanted, before the optimiser is made."""
-        if strategy.task > 0 and not self.params.keep_projector:
-            self.head = self._projector(strategy.task)
+        if trainer.task > 0 and not self.params.keep_projector:
+            self.head = self._projector(trainer.task)
 
-    def teacher(self, strategy: Trainer) -> Encoder | None:
+    def teacher(self, trainer: Trainer) -> Encoder | None:
         """Return θ̃ of this step."""
         if self.previous is None:
             return None
         if self.mixed is None:
             self.mixed = frozen_copy(self.student)
         (weight,) = self.params.draw(
-            1, self.context.seed, "model-mixup", strategy.task, strategy.step
+            1, self.context.seed, "model-mixup", trainer.task, trainer.step
         )
         mix_weights(self.mixed, self.previous, self.student, weight)
         return self.mixed

@@ -73,13 +73,13 @@ class QuadraticPenalty(Strategy):
         self.anchor = here
 
     @abstractmethod
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Weigh what the task taught, and `hold` the parameters or `hold_too`."""
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the penalty's value to the loss."""
         if self.anchor:
-            strategy.loss = strategy.loss + self._penalty()
+            trainer.loss = trainer.loss + self._penalty()
 
     @torch.no_grad()
     def _penalty(self) -> Tensor:
@@ -90,7 +90,7 @@ class QuadraticPenalty(Strategy):
         return self.weight / 2 * value
 
     @torch.no_grad()
-    def after_backward(self, strategy: Trainer, **_: Any) -> None:
+    def after_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the penalty's gradient, w Σ_i F^i (θ − θ^{*i})."""
         if self._gradient:
             torch._foreach_add_(self.gradients(), self._gradient, alpha=self.weight)

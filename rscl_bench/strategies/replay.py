@@ -35,26 +35,26 @@ class Replay(Strategy):
         self.params = params
         self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
 
-    def before_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Add the memory to the task's tiles."""
         if self.params.mode == "concat" and len(self.buffer):
-            task = strategy.task
-            current = (task, torch.arange(strategy.tile_counts[task]))
-            strategy.train_on([current, *self.buffer.tiles])
+            task = trainer.task
+            current = (task, torch.arange(trainer.tile_counts[task]))
+            trainer.train_on([current, *self.buffer.tiles])
 
-    def before_forward(self, strategy: Trainer, **_: Any) -> None:
+    def before_forward(self, trainer: Trainer, **_: Any) -> None:
         """Add as many images of the memory to the batch."""
         if self.params.mode == "batch" and len(self.buffer):
-            count = len(strategy.views[0])
-            drawn = self.buffer.draw(count, "replay", strategy.task, strategy.step)
-            past = strategy.views_of(drawn, "replay")
-            strategy.views = [
-                torch.cat([new, old]) for new, old in zip(strategy.views, past, strict=True)
+            count = len(trainer.views[0])
+            drawn = self.buffer.draw(count, "replay", trainer.task, trainer.step)
+            past = trainer.views_of(drawn, "replay")
+            trainer.views = [
+                torch.cat([new, old]) for new, old in zip(trainer.views, past, strict=True)
             ]
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Take the task that ended into the memory."""
-        self.buffer.add(strategy.experience)
+        self.buffer.add(trainer.experience)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the buffer's indices."""

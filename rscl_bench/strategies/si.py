@@ -41,20 +41,20 @@ class SI(QuadraticPenalty):
         self._before: Values = []
         self._loss_gradient: Values = []
 
-    def before_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Begin a path."""
         self._start = self.values()
         self._path = [torch.zeros_like(value) for value in self._start]
 
     @torch.no_grad()
-    def after_backward(self, strategy: Trainer, **kwargs: Any) -> None:
+    def after_backward(self, trainer: Trainer, **kwargs: Any) -> None:
         """Keep the loss's gradient, then add the penalty's."""
         self._loss_gradient = [gradient.clone() for gradient in self.gradients()]
         self._before = self.values()
-        super().after_backward(strategy, **kwargs)
+        super().after_backward(trainer, **kwargs)
 
     @torch.no_grad()
-    def after_update(self, strategy: Trainer, **_: Any) -> None:
+    def after_update(self, trainer: Trainer, **_: Any) -> None:
         """Add the step to the path integral."""
         moved = torch._foreach_sub(list(self.parameters()), self._before)
         torch._foreach_addcmul_(self._path, self._loss_gradient, moved, value=-1)
@@ -75,7 +75,7 @@ class SI(QuadraticPenalty):
         )
 
     @torch.no_grad()
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Turn the path into importance and hold the parameters to where they are."""
         importance = [
             path / ((end - start).square() + self.params.damping)

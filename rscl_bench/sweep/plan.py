@@ -5,17 +5,17 @@ from pathlib import Path
 
 import torch
 
-from rscl_bench.engine.run import Opened, build_objective, build_strategies, run_folder
+from rscl_bench.engine.run import PreparedRun, build_objective, build_strategies, run_folder
 from rscl_bench.results.record import read_record
 from rscl_bench.spec import OnBadTile
 from rscl_bench.sweep.pool import Run
-from rscl_bench.sweep.selection import Planned
+from rscl_bench.sweep.selection import PlannedRun
 from rscl_bench.sweep.worker import Job
 
 
 def plan(
-    planned: Iterable[Planned],
-    opened: Opened,
+    planned: Iterable[PlannedRun],
+    opened: PreparedRun,
     data_root: Path,
     cache: Path,
     threads: int,

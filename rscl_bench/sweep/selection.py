@@ -9,7 +9,7 @@ from rscl_bench.resolve import resolve_run
 from rscl_bench.spec import Method, RunSpec, Scenario
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run with what tells it from the others of its seed."""
 
     label: str
@@ -22,7 +22,7 @@ def method_runs(
     seeds: Sequence[int],
     protocol: str | None,
     assignments: Sequence[str],
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """Return every method with the first seed, then with the next.
 
     Raises:
@@ -33,7 +33,7 @@ def method_runs(
     for assignment in assignments:
         _demand_common(assignment, methods)
     return [
-        Planned(method.name, resolve_run(scenario, method, protocol, seed, tuple(assignments)))
+        PlannedRun(method.name, resolve_run(scenario, method, protocol, seed, tuple(assignments)))
         for seed in seeds
         for method in methods
     ]
@@ -46,7 +46,7 @@ def grid_runs(
     seeds: Sequence[int],
     protocol: str | None,
     assignments: Sequence[str],
-) -> list[Planned]:
+) -> list[PlannedRun]:
     """Return every setting of a grid with the first seed, then with the next.
 
     Args:
@@ -72,7 +72,7 @@ def grid_runs(
     for seed in seeds:
         for setting in product(*axes):
             spec = resolve_run(scenario, method, protocol, seed, (*setting, *assignments))
-            planned.append(Planned(", ".join(setting), spec))
+            planned.append(PlannedRun(", ".join(setting), spec))
     per_seed = planned[: len(planned) // len(seeds)]
     for one, other in combinations(per_seed, 2):
         if one.spec.method == other.spec.method:

@@ -33,7 +33,7 @@ class Job(Spec):
         threads: CPU threads that the run may use.
         folder: Where the artefacts go; its name ends with the run's id.
         force: Whether to start over instead of going on from a checkpoint.
-        on_bad_tile: As `rscl_bench.data.packing.open_or_pack` takes it.
+        on_bad_tile: As `rscl_bench.tiles.packing.open_or_pack` takes it.
     """
 
     spec: RunSpec
@@ -102,8 +102,8 @@ def run(job: Job, reporter: PipeReporter) -> None:
     """
     import torch
 
-    from rscl_bench.data.tile_store import silent
     from rscl_bench.engine.run import execute, open_run
+    from rscl_bench.progress import silent
 
     torch.set_num_threads(job.threads)
     where = (job.edition, job.data_root, job.cache, job.device, silent, job.on_bad_tile)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from rscl_bench import registry
-from rscl_bench.data.adapter import SKETCH_MARKER, DatasetAdapter
-from rscl_bench.data.packing import open_or_pack
+from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Source
 from rscl_bench.testing.refusal import refusal
+from rscl_bench.tiles.packing import open_or_pack
 
 SCENES = 3  # of every split, so that large archives are checked fast too
 

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.augment import whole_tiles
-from rscl_bench.data.views import view_size
 from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import evaluating
-from rscl_bench.objectives.base import Moment, Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Component
 from rscl_bench.testing.tiny import (
@@ -28,6 +26,8 @@ from rscl_bench.testing.tiny import (
     tiny_spec,
     train,
 )
+from rscl_bench.views.crops import whole_tiles
+from rscl_bench.views.view import view_size
 
 BATCH = 4
 #: Tiles of a task that an objective may look at before it starts.
@@ -104,10 +104,10 @@ def _check_state(name: str, objective: Mapping[str, Any], backbone: Mapping[str,
 class _Between(BaseSGDPlugin):  # type: ignore[misc]
     """Computes the loss between steps, as EWC does, and does nothing with it."""
 
-    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
-        views = strategy.views_of([(strategy.task, torch.arange(BATCH))], "between")
-        with evaluating(strategy.model):
-            strategy.model(views, torch_generator("cpu", 0, "between"))
+    def after_training_iteration(self, trainer: Any, **_: Any) -> None:
+        views = trainer.views_of([(trainer.task, torch.arange(BATCH))], "between")
+        with evaluating(trainer.model):
+            trainer.model(views, torch_generator("cpu", 0, "between"))
 
 
 def _check_stateless(name: str, objective: Mapping[str, Any], backbone: Mapping[str, Any]) -> None:
@@ -148,7 +148,7 @@ def _build(
 
 def _step(
     objective: Objective, seed: int, image_size: int, bands: int, global_seed: int = 0
-) -> tuple[Output, dict[str, Tensor]]:
+) -> tuple[ObjectiveOutput, dict[str, Tensor]]:
     """Run one step of a copy, whose queues and moving averages are therefore as new."""
     fresh = copy.deepcopy(objective).train()
     pixels = torch_generator("cpu", seed, "pixels")
@@ -164,15 +164,17 @@ def _step(
     with seeded(global_seed, "global"):
         fresh.before_task(0, sample)
         whole = [whole_tiles(BATCH, image_size, image_size, torch.device("cpu")) for _ in sizes]
-        fresh.before_step(Moment(0, 0, 10, 2, [(0, torch.arange(BATCH))], whole))
+        fresh.before_step(StepInfo(0, 0, 10, 2, [(0, torch.arange(BATCH))], whole))
         output = fresh(views, torch_generator("cpu", seed, "objective"))
         output.loss.backward()
-    output = Output(output.loss.detach(), tuple(encoded.detach() for encoded in output.encoded))
+    output = ObjectiveOutput(
+        output.loss.detach(), tuple(encoded.detach() for encoded in output.encoded)
+    )
     gradients = {n: p.grad for n, p in fresh.named_parameters() if p.grad is not None}
     return output, gradients
 
 
-def _check_output(where: str, objective: Objective, output: Output) -> None:
+def _check_output(where: str, objective: Objective, output: ObjectiveOutput) -> None:
     loss = output.loss
     assert loss.shape == (), f"{where}: the loss is {list(loss.shape)}, not a scalar."
     assert torch.isfinite(loss), f"{where}: the loss is {float(loss)}."

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from rscl_bench import registry
-from rscl_bench.data.tile_store import TileStore
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective
 from rscl_bench.probes.base import Probe
-from rscl_bench.probes.images import Images, Setting
+from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.transfer import TransferParams, TransferProbe
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Spec, Views
 from rscl_bench.testing.tiny import differing, state_of, store_of, tiny_spec
+from rscl_bench.tiles.store import TileStore
 
 ROWS, LABELS, WIDTH = 300, 4, 8
 BANDS, SIZE = 3, 16  # of images
@@ -92,7 +92,7 @@ def _check_transfer(name: str, probe_class: type[TransferProbe], params: Transfe
     rng = numpy_generator(0, "probe contract")
     labels = {role: _labels(rng)[:, :BANDS] for role in ("train", "val", "test")}
     archive = archive_of(_tiles(labels["train"], rng), (), tiny_spec().protocol)
-    setting = Setting(SIZE, Views(), archive, torch.device("cpu"), nullcontext)
+    setting = EvalContext(SIZE, Views(), archive, torch.device("cpu"), nullcontext)
     encoder = build_objective(tiny_spec(), torch.device("cpu")).encoder.eval()
     encoder.requires_grad_(False)
     kept, random_state = state_of(encoder), torch.random.get_rng_state()

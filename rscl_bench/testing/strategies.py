@@ -12,10 +12,10 @@ from torch import Tensor
 from rscl_bench import registry
 from rscl_bench.declarations import load_method
 from rscl_bench.engine.run import build_strategies
-from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Method, RunSpec, Spec
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.testing.refusal import refusal
@@ -86,12 +86,12 @@ def check_strategy(
 class _Saved:
     """What is kept at the end of a task: as bytes, what is a strategy's."""
 
-    def __init__(self, template: SelfSupervisedTemplate):
+    def __init__(self, template: SelfSupervisedTrainer):
         self.objective: Objective = copy.deepcopy(template.model)
         self.heads = [None if s.head is None else state_of(s.head) for s in template.strategies]
         self.states = [_as_bytes(s.state_dict()) for s in template.strategies]
 
-    def restore(self, spec: RunSpec) -> SelfSupervisedTemplate:
+    def restore(self, spec: RunSpec) -> SelfSupervisedTrainer:
         """Return a new template that stands where the saved one stood."""
         template = start(spec, objective=self.objective)
         for strategy, head, data in zip(template.strategies, self.heads, self.states, strict=True):
@@ -115,7 +115,7 @@ def _encoder(state: State) -> State:
     return {name: value for name, value in state.items() if name.startswith("encoder.")}
 
 
-def _check_trained(name: str, template: SelfSupervisedTemplate, fresh: Objective) -> None:
+def _check_trained(name: str, template: SelfSupervisedTrainer, fresh: Objective) -> None:
     model = template.model
     optimised = {id(p) for group in template.optimizer.param_groups for p in group["params"]}
     wanted = {id(p) for module in template.trained_modules() for p in module.parameters()}
@@ -146,9 +146,9 @@ class _Bare(Objective):
     def __init__(self, encoder: Encoder):
         super().__init__(_NoParams(), encoder)
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> Output:
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         encoded = self.encoder(views[0])
-        return Output(self.encoder.pool(encoded).square().mean(), (encoded,))
+        return ObjectiveOutput(self.encoder.pool(encoded).square().mean(), (encoded,))
 
 
 def _check_needs(name: str, strategy_class: type[Strategy], spec: RunSpec) -> None:

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.data.stream import make_stream
-from rscl_bench.data.tile_store import TileStore
 from rscl_bench.declarations import load_method
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.engine.run import build_objective, build_strategies
-from rscl_bench.engine.template import SelfSupervisedTemplate
+from rscl_bench.engine.stream import make_stream
+from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.resolve import resolve_run
 from rscl_bench.spec import Component, Method, Probe, Protocol, RunSpec, Scenario, Task, Training
+from rscl_bench.tiles.store import TileStore
 
 State = dict[str, Tensor]
 
@@ -123,7 +123,7 @@ def start(
     stores: Sequence[TileStore] | None = None,
     plugins: Sequence[BaseSGDPlugin] = (),
     objective: Objective | None = None,
-) -> SelfSupervisedTemplate:
+) -> SelfSupervisedTrainer:
     """Return a template that is ready to train a run on the CPU.
 
     Args:
@@ -135,7 +135,7 @@ def start(
     device = torch.device("cpu")
     used = tiny_stores(len(spec.scenario.tasks)) if stores is None else stores
     model = build_objective(spec, device) if objective is None else objective
-    return SelfSupervisedTemplate(
+    return SelfSupervisedTrainer(
         objective=model,
         stores=used,
         archives=[
@@ -150,7 +150,7 @@ def start(
     )
 
 
-def train(template: SelfSupervisedTemplate, tasks: Sequence[int] | None = None) -> list[State]:
+def train(template: SelfSupervisedTrainer, tasks: Sequence[int] | None = None) -> list[State]:
     """Train on some tasks of the stream, in order.
 
     Args:

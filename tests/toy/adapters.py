@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rscl_bench.data.adapter import SKETCH_MARKER, DatasetAdapter, Scene
+from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter, Scene
 from rscl_bench.sensors import RGB8, Band, Sensor
 
 

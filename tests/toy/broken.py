@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rscl_bench.objectives.base import Objective, Output
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
@@ -23,11 +23,11 @@ class Sound(Objective):
         super().__init__(params, encoder)
         self.predict = nn.Linear(encoder.feature_dim, 1)
 
-    def forward(self, views: Any, generator: torch.Generator) -> Output:
+    def forward(self, views: Any, generator: torch.Generator) -> ObjectiveOutput:
         (images,) = views
         encoded = self.encoder(images + self.noise(images, generator))
         loss = self.predict(self.encoder.pool(encoded)).square().mean()
-        return Output(self.change(loss), (encoded,))
+        return ObjectiveOutput(self.change(loss), (encoded,))
 
     def noise(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(images.shape, generator=generator)
@@ -74,8 +74,8 @@ class Idle(Strategy):
 class Early(Idle):
     """Acts in the first task already."""
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
-        strategy.loss = strategy.loss * 1.5 + strategy.mb_output.encoded[0].square().mean()
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
+        trainer.loss = trainer.loss * 1.5 + trainer.mb_output.encoded[0].square().mean()
 
 
 class Declared(Early):
@@ -87,22 +87,22 @@ class Forgetful(Idle):
 
     tasks = 0
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
-        strategy.loss = strategy.loss + self.tasks * strategy.mb_output.encoded[0].square().mean()
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
+        trainer.loss = trainer.loss + self.tasks * trainer.mb_output.encoded[0].square().mean()
 
-    def after_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         self.tasks += 1
 
 
 class Adds(Idle):
     """Puts a module into the objective."""
 
-    def before_training_exp(self, strategy: Trainer, **_: Any) -> None:
+    def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
         self.context.objective.teacher = nn.Linear(2, 2)
 
-    def before_backward(self, strategy: Trainer, **_: Any) -> None:
-        if strategy.task:
-            strategy.loss = strategy.loss + strategy.mb_output.encoded[0].square().mean()
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
+        if trainer.task:
+            trainer.loss = trainer.loss + trainer.mb_output.encoded[0].square().mean()
 
 
 class Needs(Adds):

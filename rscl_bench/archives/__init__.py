@@ -1,0 +1,1 @@
+"""Archives in their own layout, read as raw scenes, and synthetic sketches of them."""

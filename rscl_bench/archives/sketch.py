@@ -1,0 +1,65 @@
+"""Sketch archives: small synthetic archives in the true layouts, rendered once into the cache."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from rscl_bench import registry
+from rscl_bench.archives.adapter import DatasetAdapter
+from rscl_bench.errors import ArtefactError
+from rscl_bench.progress import Progress, silent
+from rscl_bench.randomness import numpy_generator
+from rscl_bench.spec import Scenario
+
+#: Raised when any adapter draws its sketch differently.
+VERSION = 1
+
+
+def datasets_of(scenario: Scenario) -> list[str]:
+    """Return the datasets of a scenario's tasks and probes, each once, in order."""
+    tasks = [task.dataset for task in scenario.tasks]
+    probes = [probe.dataset for probe in scenario.probes]
+    return list(dict.fromkeys(tasks + probes))
+
+
+def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Path:
+    """Render the sketch archives that are not there yet.
+
+    Args:
+        datasets: Registered datasets.
+        cache: Cache folder.
+        progress: Called with (what, done, total).
+
+    Returns:
+        The data root that holds them.
+
+    Raises:
+        ArtefactError: If the cache is not writable.
+    """
+    root = cache / f"sketch-v{VERSION}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for done, name in enumerate(datasets, start=1):
+            adapter: type[DatasetAdapter] = registry.load("datasets", name)
+            if not (root / adapter.folder).is_dir():
+                _render_one(adapter, root)
+            progress("rendering sketch archives", done, len(datasets))
+    except OSError as error:
+        raise ArtefactError(
+            f"The sketch archives cannot be written below {root} ({error}); set RSCL_CACHE to a "
+            "folder that is writable and has room."
+        ) from error
+    return root
+
+
+def _render_one(adapter: type[DatasetAdapter], root: Path) -> None:
+    work = Path(tempfile.mkdtemp(prefix=f".{adapter.folder}-", dir=root))
+    try:
+        adapter.write_sketch(work, numpy_generator(VERSION, "sketch", adapter.name))
+        try:
+            (work / adapter.folder).rename(root / adapter.folder)
+        except OSError:
+            if not (root / adapter.folder).is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

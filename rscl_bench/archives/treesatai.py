@@ -1,0 +1,206 @@
+"""TreeSatAI: aerial forest tiles at 20 cm with the tree genera in them.
+
+Layout and classes are those of TorchGeo's ``TreeSatAI``, and the band order (infrared, green, blue,
+red) is as TorchGeo quotes it from the archive's documentation. The images are 304 × 304 pixels by
+public accounts; any size is read. Reading is our own: it keeps the stored dtype and wants the
+aerial images only.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchgeo.datasets import TreeSatAI
+
+from rscl_bench import sensors
+from rscl_bench.archives.adapter import Scene
+from rscl_bench.archives.files import ArchiveAdapter, read_tiff, sketch_folder, write_tiff
+from rscl_bench.archives.painting import Canvas, Look, Material
+from rscl_bench.errors import ArchiveError
+
+#: Key of the shuffle that the paper splits are cut from. Never change it: it names the splits.
+_SHUFFLE_KEY = 0
+_PAPER_COUNTS = {"paper-train": 15_000, "paper-val": 1_000}
+
+
+class TreeSatAIAdapter(ArchiveAdapter):
+    """TreeSatAI's 4-band aerial images and multi-labels of 15 genera.
+
+    A genus is labelled wherever the archive gives it any share of the tile, as in TorchGeo.
+    ``train`` and ``test`` are the archive's own lists. The CoSMAE paper took 15,000 and 1,000 of
+    the training files without saying which; ``paper-train`` and ``paper-val`` are the first 15,000
+    of a seeded shuffle of the training list, and the next 1,000. In a sketch they are six sevenths
+    and one seventh of the list.
+    """
+
+    name = "treesatai"
+    folder = "treesatai"
+    title = "TreeSatAI Benchmark Archive"
+    sensor = sensors.TREESATAI_AERIAL
+    classes = TreeSatAI.classes
+    splits = ("train", "test", *_PAPER_COUNTS)
+    source = "https://zenodo.org/records/6780578"
+    licence = "CC BY 4.0"
+    layout = (
+        "aerial/60m/*.tif (the unpacked aerial_60m_*.zip), labels/"
+        "TreeSatBA_v9_60m_multi_labels.json (labels.zip), train_filenames.lst and "
+        "test_filenames.lst"
+    )
+
+    def _list(self) -> list[Path]:
+        self.listing = self.root / f"{'test' if self.split == 'test' else 'train'}_filenames.lst"
+        self.label_file = self.root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
+        self._demand([self.listing, self.label_file])
+        names = self.listing.read_text(encoding="utf-8").split()
+        if self.split in _PAPER_COUNTS:
+            names = self._paper_subset(names)
+        files = [self.root / "aerial" / "60m" / name for name in names]
+        self._demand(files)
+        try:
+            self.labels = json.loads(self.label_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ArchiveError(
+                f"{self.label_file} is not valid JSON ({error}); fetch it again from {self.source}."
+            ) from error
+        for path in files:
+            self._label(path)
+        return files
+
+    def _paper_subset(self, names: list[str]) -> list[str]:
+        train, val = _PAPER_COUNTS["paper-train"], _PAPER_COUNTS["paper-val"]
+        if self.is_sketch:
+            val = len(names) // 7
+            train = len(names) - val
+        if len(names) < train + val:
+            raise self.missing(
+                f"{self.listing} lists {len(names)} files where split '{self.split}' is cut from "
+                f"at least {train + val}"
+            )
+        # By name first, so that the split does not depend on the order of the list.
+        ordered = sorted(names)
+        shuffle = np.random.Generator(np.random.Philox(key=_SHUFFLE_KEY)).permutation(len(ordered))
+        chosen = shuffle[:train] if self.split == "paper-train" else shuffle[train : train + val]
+        return sorted(ordered[i] for i in chosen)
+
+    def inputs(self) -> list[Path]:
+        """Return images, the list of them and the file of labels."""
+        return [*self.files, self.listing, self.label_file]
+
+    def _label(self, path: Path) -> NDArray[np.uint8]:
+        if path.name not in self.labels:
+            raise ArchiveError(f"{self.label_file} has no labels for {path.name}.")
+        label = np.zeros(len(self.classes), np.uint8)
+        for genus, _ in self.labels[path.name]:
+            if genus not in self.classes:
+                raise ArchiveError(
+                    f"{self.label_file} gives {path.name} the genus '{genus}', which is none of "
+                    f"the {len(self.classes)} of {self.title}."
+                )
+            label[self.classes.index(genus)] = 1
+        return label
+
+    def _read(self, index: int, with_labels: bool) -> Scene:
+        path = self.files[index]
+        return Scene(read_tiff(path), labels=self._label(path) if with_labels else None)
+
+    @classmethod
+    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
+        """Write 112 training and 40 test images of 304 × 304 pixels."""
+        with sketch_folder(data_root, cls.folder) as root:
+            labels: dict[str, list[list[str | float]]] = {}
+            for split, count in (("train", 112), ("test", 40)):
+                names = []
+                for number in range(count):
+                    # The common genera of the real archive are the first in this order.
+                    weights = 1.0 / (1.0 + np.arange(len(_STANDS)))
+                    genera = rng.choice(
+                        [m.name for m in _STANDS],
+                        size=int(rng.integers(1, 4)),
+                        replace=False,
+                        p=weights / weights.sum(),
+                    ).tolist()
+                    canvas = _stand(genera, rng)
+                    name = f"{_SPECIES[genera[0]]}_{number % 12 + 1}_{len(labels)}_WEFL_NLF.tif"
+                    write_tiff(
+                        root / "aerial" / "60m" / name,
+                        canvas.render(cls.sensor, _LOOK),
+                        compress="jpeg",
+                        interleave="pixel",
+                    )
+                    shares = sorted(((canvas.share(g), g) for g in genera), reverse=True)
+                    labels[name] = [[g, round(share, 5)] for share, g in shares if share > 0.03]
+                    names.append(name)
+                listing = root / f"{split}_filenames.lst"
+                listing.write_text("\n".join(names) + "\n", encoding="utf-8")
+            path = root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
+            path.parent.mkdir()
+            path.write_text(json.dumps(labels), encoding="utf-8")
+
+
+def _stand(genera: list[str], rng: np.random.Generator) -> Canvas:
+    """Paint a stand of one to three genera: a patch of each, with crowns of its size over it."""
+    canvas = Canvas(304, 304, rng, _STANDS)
+    canvas.patchwork(genera, len(genera) + int(rng.integers(0, 3)))
+    ground = canvas.cover.copy()
+    for index, material in enumerate(_STANDS):
+        radius = _CROWN.get(material.name)
+        places = np.argwhere(ground == index)
+        if radius is not None and len(places):
+            count = max(int(len(places) / (radius * radius)), 1)
+            canvas.discs(material.name, count, (0.7 * radius, 1.3 * radius), at=places)
+    return canvas
+
+
+# Conifers are darker in the infrared than broad-leaved trees, and grow narrower crowns.
+_STANDS = (
+    Material("Pinus", (0.04, 0.07, 0.06, 0.25), 6.0),
+    Material("Quercus", (0.03, 0.09, 0.05, 0.42), 3.5),
+    Material("Fagus", (0.03, 0.11, 0.04, 0.48), 2.5),
+    Material("Picea", (0.02, 0.05, 0.03, 0.22), 4.0),
+    Material("Betula", (0.06, 0.13, 0.08, 0.40), 5.0),
+    Material("Alnus", (0.03, 0.08, 0.04, 0.36), 3.0),
+    Material("Cleared", (0.10, 0.14, 0.18, 0.30), 4.0, 4.0),
+    Material("Pseudotsuga", (0.03, 0.07, 0.04, 0.28), 3.0),
+    Material("Larix", (0.05, 0.12, 0.09, 0.33), 6.0),
+    Material("Acer", (0.04, 0.13, 0.05, 0.50), 3.0),
+    Material("Fraxinus", (0.05, 0.12, 0.06, 0.44), 4.0),
+    Material("Abies", (0.03, 0.06, 0.05, 0.20), 3.0),
+    Material("Populus", (0.06, 0.14, 0.07, 0.46), 5.0),
+    Material("Prunus", (0.07, 0.12, 0.09, 0.45), 3.0),
+    Material("Tilia", (0.03, 0.12, 0.03, 0.52), 2.0),
+)
+_CROWN = {
+    "Pinus": 9.0,
+    "Quercus": 14.0,
+    "Fagus": 16.0,
+    "Picea": 7.0,
+    "Betula": 10.0,
+    "Alnus": 10.0,
+    "Pseudotsuga": 9.0,
+    "Larix": 9.0,
+    "Acer": 12.0,
+    "Fraxinus": 12.0,
+    "Abies": 7.0,
+    "Populus": 10.0,
+    "Prunus": 8.0,
+    "Tilia": 13.0,
+}
+_SPECIES = {
+    "Abies": "Abies_alba",
+    "Acer": "Acer_pseudoplatanus",
+    "Alnus": "Alnus_spec.",
+    "Betula": "Betula_spec.",
+    "Cleared": "Cleared_0",
+    "Fagus": "Fagus_sylvatica",
+    "Fraxinus": "Fraxinus_excelsior",
+    "Larix": "Larix_decidua",
+    "Picea": "Picea_abies",
+    "Pinus": "Pinus_sylvestris",
+    "Populus": "Populus_spec.",
+    "Prunus": "Prunus_spec.",
+    "Pseudotsuga": "Pseudotsuga_menziesii",
+    "Quercus": "Quercus_robur",
+    "Tilia": "Tilia_spec.",
+}
+_LOOK = Look(gain=1.7, haze=0.03)

@@ -1,1 +1,0 @@
-"""From archives to batches: adapters, sketch archives, tile store, streams, augmentation."""

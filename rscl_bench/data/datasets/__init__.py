@@ -1,1 +1,0 @@
-"""One file per dataset: its TorchGeo dataset, where TorchGeo has none, and its adapter."""

@@ -1,0 +1,1 @@
+"""Leaderboards: tables, intervals and comparisons built from run records."""

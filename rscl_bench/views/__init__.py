@@ -1,0 +1,1 @@
+"""Views of tiles: crops, flips, photometric operations and normalisation."""

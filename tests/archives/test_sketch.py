@@ -1,0 +1,102 @@
+"""The painter of sketch scenes."""
+
+import numpy as np
+import pytest
+
+from rscl_bench import sensors
+from rscl_bench.archives.painting import MATERIALS, SCENES, Canvas, Look, Material, districts
+
+LOOK = Look(gain=2.0, haze=0.05)
+
+
+def canvas(seed: int = 0, height: int = 64, width: int = 96) -> Canvas:
+    return Canvas(height, width, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_scene_paints_and_is_deterministic(scene: str) -> None:
+    pictures = []
+    for _ in range(2):
+        painted = canvas(3)
+        SCENES[scene](painted, 1.0)
+        pictures.append(painted.render(sensors.UCMERCED_RGB, LOOK))
+    assert pictures[0].shape == (64, 96, 3)
+    assert pictures[0].dtype == np.uint8
+    assert pictures[0].std() > 1
+    assert np.array_equal(pictures[0], pictures[1])
+
+
+def test_scenes_differ_from_seed_to_seed() -> None:
+    first, second = canvas(1), canvas(2)
+    for painted in (first, second):
+        SCENES["residential"](painted, 1.0)
+    assert (first.cover != second.cover).any()
+
+
+def test_render_follows_the_sensor() -> None:
+    painted = canvas()
+    painted.fill("trees")
+    msi = painted.render(sensors.WORLDVIEW3, LOOK)
+    assert msi.dtype == np.uint16
+    assert msi.shape == (64, 96, 8)
+    means = msi.mean(axis=(0, 1))
+    red, nir = sensors.WORLDVIEW3.indices(("red", "nir1"))
+    assert means[nir] > 2 * means[red], "trees are bright in the infrared"
+    aerial = painted.render(sensors.TREESATAI_AERIAL, LOOK).mean(axis=(0, 1))
+    assert aerial.argmax() == 0, "infrared comes first in TreeSatAI"
+
+
+def test_mask_agrees_with_picture() -> None:
+    painted = canvas()
+    painted.fill("water")
+    painted.boxes("building-white", 3, (8, 12))
+    mask = painted.classes({"water": 4, "building-white": 1})
+    picture = painted.render(sensors.UCMERCED_RGB, LOOK).mean(axis=2)
+    assert set(np.unique(mask)) == {1, 4}
+    assert picture[mask == 1].min() > picture[mask == 4].max()
+
+
+def test_a_material_of_no_class_is_undefined() -> None:
+    painted = canvas()
+    painted.fill("sea")
+    assert (painted.classes({"water": 0}) == 255).all()
+
+
+def test_presence_and_share() -> None:
+    painted = canvas()
+    painted.fill("grass")
+    assert painted.has(("grass",))
+    assert not painted.has(("car", "ship"))
+    assert painted.share("grass") == 1.0
+
+
+def test_discs_are_clipped_at_the_border() -> None:
+    painted = canvas(height=32, width=32)
+    painted.fill("grass")
+    corner = np.array([[0, 0]])
+    painted.discs("tank", 1, (5.0, 5.0), at=corner)
+    y, x = np.mgrid[:16, :16]
+    tank = [m.name for m in MATERIALS].index("tank")
+    assert np.array_equal(painted.cover == tank, y * y + x * x <= 25)
+
+
+def test_districts_cover_every_square() -> None:
+    painted = canvas(height=128, width=192)
+    painted.cover[:] = 200  # no material has this index
+    districts(painted, ("residential", "river"), side=32, size=1.0)
+    assert painted.cover.max() < len(MATERIALS)
+
+
+def test_odd_sides_are_refused() -> None:
+    with pytest.raises(ValueError, match="even sides"):
+        canvas(height=33)
+
+
+def test_own_materials() -> None:
+    moss = Material("moss", (0.0, 1.0, 0.0, 0.0), grain=0.0)
+    painted = Canvas(8, 8, np.random.default_rng(0), (moss,))
+    painted.fill("moss")
+    red, green, blue = painted.render(sensors.RGB8, Look(0.5, 0.0)).mean(axis=(0, 1))
+    assert green > 100
+    assert green > red
+    assert green > blue

@@ -1,0 +1,419 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.cli import ONE_EPOCH, call, records_in, refused
+from helpers.paths import TOY as TOY_PATH
+from typer.testing import Result
+
+from rscl_bench import registry
+from rscl_bench.declarations import declarations
+
+TOY = str(TOY_PATH)
+# A shell's background job is started with interrupts ignored.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from rscl_bench.cli import main; main()"
+)
+
+
+def spawn(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
+    """Start the command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", START, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.getbasetemp() / "cli-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSCL_CACHE", str(folder))
+        patch.delenv("RSCL_DATA_ROOT", raising=False)
+        yield folder
+
+
+# Looking around.
+
+
+def test_list_names_everything() -> None:
+    result = call("list")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    expected: dict[str, set[str]] = {k: set(registry.entries(k)) for k in registry.BUILTIN}
+    expected["scenarios"] = set(declarations("scenarios"))
+    expected["methods"] = set(declarations("methods"))
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        if line.endswith(":") and not line.startswith(" "):
+            kind = line[:-1].partition(", ")[0]  # objectives come in families
+            found[kind] = found.pop(kind, set())
+        else:
+            name, _, summary = line.strip().partition("  ")
+            assert summary.strip(), f"'{name}' has no line on what it is"
+            found[list(found)[-1]].add(name)
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", [*declarations("scenarios"), *declarations("methods"), TOY])
+def test_show_prints_json(name: str) -> None:
+    shown = json.loads(call("show", name).stdout)
+    assert shown["title"]
+
+
+def test_show_fills_in_a_methods_defaults() -> None:
+    shown = json.loads(call("show", "cosmae").stdout)
+    assert shown["objective"]["mask_ratio"] == 0.75
+    assert shown["strategies"][1]["beta"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "run --help",
+        "sweep --help",
+        "tune --help",
+        "data --help",
+        "leaderboard --help",
+    ],
+)
+def test_help(command: str) -> None:
+    result = call(*command.split())
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["list"], ["run", "--help"], ["sweep", "--help"], ["show", "rs4"], ["run"]],
+)
+def test_light_commands_import_nothing_heavy(command: list[str]) -> None:
+    heavy = ("torch", "numpy", "avalanche", "lightning", "timm", "torchgeo", "pandas", "sklearn")
+    script = (
+        "import sys\n"
+        "from rscl_bench.cli import main\n"
+        f"sys.argv = ['rscl-bench', *{command!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print('HEAVY', [name for name in {heavy!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout + done.stderr
+
+
+# Running.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A run of the toy scenario, and what it printed."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSCL_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+        result = call("run", "--scenario", TOY, "--method", "cosmae", "--out", out, *ONE_EPOCH)
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_run_says_what_it_is_and_where_the_record_is(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Sketch edition of toy: small synthetic images")
+    assert "RSCL_DATA_ROOT" in lines[0]
+    (path,) = out.rglob("record.json")
+    assert lines[-1] == f"record: {path}"
+    assert path.relative_to(out).parts[:-2] == ("toy-sketch", "tiny", "cosmae")
+    assert (path.parent / "encoder.safetensors").is_file()
+
+
+def test_run_prints_plain_lines_to_a_pipe(finished: tuple[Path, Result]) -> None:
+    _, result = finished
+    assert "\x1b" not in result.stdout
+    assert "\r" not in result.stdout
+    assert "training task 2 second: done (2)" in result.stdout.splitlines()
+
+
+def test_run_prints_the_table_of_its_record(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    (record,) = records_in(out)
+    table = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in table]
+    assert [row[0] for row in cells] == [
+        "random-encoder",
+        "pixel-statistics",
+        "first",
+        "second",
+        "third",
+    ]
+    scores = [record.scores[0], record.pixel_statistics, *record.scores[1:]]
+    for row, score in zip(cells, scores, strict=True):
+        test = score["toy"].test
+        assert test.micro is not None
+        assert test.macro is not None
+        assert row[1:3] == [f"{100 * test.micro:.2f}", f"{100 * test.macro:.2f}"]
+    for row, task in zip(cells[2:], record.tasks, strict=True):
+        assert row[3:] == [f"{task.train_seconds:.1f}", f"{task.images_per_second:.0f}"]
+    assert cells[0][3:] == ["–", "–"]
+
+
+def test_run_records_what_was_asked(finished: tuple[Path, Result]) -> None:
+    out, _ = finished
+    (record,) = records_in(out)
+    assert record.identity.edition == "sketch"
+    assert record.identity.overrides == {"training.epochs": 1}
+    assert [task.epochs for task in record.tasks] == [1, 1, 1]
+    assert record.provenance.device_type == "cpu"
+
+
+def test_second_run_is_not_run_again(tmp_path: Path) -> None:
+    same = ("run", "--scenario", TOY, "--method", "finetune", "--out", tmp_path, *ONE_EPOCH)
+    first = call(*same)
+    (path,) = tmp_path.rglob("record.json")
+    before = path.read_bytes()
+    second = call(*same)
+    assert second.exit_code == 0
+    assert second.stdout.splitlines()[-1] == f"already recorded (--force runs it again): {path}"
+    assert "training task" in first.stdout
+    assert "training task" not in second.stdout
+    assert path.read_bytes() == before
+    forced = call(*same, "--force")
+    assert forced.stdout.splitlines()[-1] == f"record: {path}"
+    assert path.read_bytes() != before, "the times differ"
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    run = ("run", "--scenario", TOY, "--method", "finetune", "--out", tmp_path, *ONE_EPOCH)
+    for seed in ("0", "1"):
+        assert call(*run, "--seed", seed).exit_code == 0
+    assert {record.identity.seed for record in records_in(tmp_path)} == {0, 1}
+
+
+def test_leaderboard_of_the_run(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = finished
+    result = call("leaderboard", "build", out, "--out", tmp_path)
+    assert result.exit_code == 0
+    written = [Path(line) for line in result.stdout.splitlines()]
+    assert [path.name for path in written] == [
+        "comparisons.csv",
+        "image-intervals.jsonl",
+        "leaderboard.csv",
+        "leaderboard.md",
+    ]
+    assert all(path.is_file() and tmp_path in path.parents for path in written)
+    assert "cosmae" in written[2].read_text(encoding="utf-8")
+
+
+def test_leaderboard_without_a_record(tmp_path: Path) -> None:
+    assert "no run record" in refused("leaderboard", "build", tmp_path)
+
+
+# Data.
+
+
+def test_prepare_and_verify() -> None:
+    prepared = call("data", "prepare", "--scenario", TOY).stdout
+    assert "task first: 20 tiles of 24×24×3 uint8, 0 all zero" in prepared.splitlines()
+    verified = call("data", "verify", "--scenario", TOY).stdout
+    assert "probe toy test: 20 tiles, SHA-256 " in verified
+
+
+def test_sketch_as_data_root_stays_a_sketch(tmp_path: Path) -> None:
+    written = call("data", "sketch", "--scenario", TOY, "--out", tmp_path / "data")
+    root = Path(written.stdout.splitlines()[-1].removeprefix("sketch archives: "))
+    out = tmp_path / "runs"
+    run = ("run", "--scenario", TOY, "--method", "finetune", "--out", out, *ONE_EPOCH)
+    result = call(*run, "--data-root", root)
+    assert "These archives are synthetic sketches" in result.stdout
+    (record,) = records_in(out)
+    assert record.identity.edition == "sketch"
+
+
+def test_real_archives_are_never_mixed_with_sketches(tmp_path: Path) -> None:
+    written = call("data", "sketch", "--scenario", "scene4", "--out", tmp_path)
+    root = Path(written.stdout.splitlines()[-1].removeprefix("sketch archives: "))
+    (root / "rsscn7" / "SKETCH").unlink()
+    sentence = refused("data", "prepare", "--scenario", "scene4", "--data-root", root)
+    assert "is a synthetic sketch beside real archives" in sentence
+
+
+def test_missing_archive_says_what_to_fetch(tmp_path: Path) -> None:
+    sentence = refused(
+        "run", "--scenario", "scene4", "--method", "finetune", "--data-root", tmp_path
+    )
+    aid = registry.load("datasets", "aid")
+    for needed in (aid.title, aid.source, aid.licence, str(tmp_path / aid.folder), aid.layout):
+        assert needed in sentence
+
+
+def test_data_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSCL_DATA_ROOT", str(tmp_path))
+    assert str(tmp_path) in refused("data", "verify", "--scenario", "scene4")
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--scenario", "rs5"], "Unknown scenario 'rs5'; did you mean 'rs4'?"),
+        (["--scenario", "no.toml"], "There is no file 'no.toml'"),
+        (["--method", "cosmea"], "Unknown method 'cosmea'; did you mean 'cosmae'?"),
+        (["--protocol", "tyni"], "Unknown protocol of scenario toy 'tyni'; did you mean 'tiny'?"),
+        (["--device", "tpu"], "Unknown device 'tpu'; use auto, cpu, cuda or cuda:N."),
+        (["--device", "cuda:99"], "There is no device 'cuda:99'"),
+        (["--set", "training.epoch=1"], "did you mean 'training.epochs'?"),
+        (["--set", "training.epochs"], "--set takes key=value"),
+        (["--set", "training.epochs=many"], "'training.epochs': Input should be a valid integer."),
+        (["--set", "training.learning_rate=nan"], "'training.learning_rate'"),
+        (["--set", "objective.mask=0.5"], "did you mean 'mask_ratio'?"),
+        (["--set", "objective.mask_ratio=1.5"], "'mask_ratio': Input should be less than 1."),
+        (["--set", "strategies.data-mixup.alpha=1"], "Unknown component of method finetune"),
+        (["--set", "backbone.patch_size=7"], "image_size 16 is not a multiple"),
+        (["--set", "training.batch_size=21"], "fewer than one batch of 21"),
+        (["--set", "image_size=32"], "smaller than the crop of 32"),
+    ],
+)
+def test_refusal(change: list[str], sentence: str, tmp_path: Path) -> None:
+    arguments = {"--scenario": TOY, "--method": "finetune", "--out": str(tmp_path)}
+    if change[0] in arguments:
+        arguments[change[0]] = change[1]
+        change = []
+    flat = [text for pair in arguments.items() for text in pair]
+    assert sentence in refused("run", *flat, *change)
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_invalid_toml(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = \n", encoding="utf-8")
+    assert "is not valid TOML" in refused("show", broken)
+    broken.write_bytes(b"name = '\xff'")
+    assert "is not valid TOML" in refused("show", broken)
+
+
+def test_output_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "runs"
+    file.touch()
+    sentence = refused("run", "--scenario", TOY, "--method", "finetune", "--out", file, *ONE_EPOCH)
+    assert f"The output folder {file}" in sentence
+    assert "choose another with --out" in sentence
+
+
+def test_cache_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "cache"
+    file.touch()
+    monkeypatch.setenv("RSCL_CACHE", str(file))
+    assert "set RSCL_CACHE to a folder" in refused("data", "prepare", "--scenario", TOY)
+
+
+def test_diverging_run_leaves_no_record(tmp_path: Path) -> None:
+    run = ("run", "--scenario", TOY, "--method", "finetune", "--out", tmp_path)
+    sentence = refused(*run, "--device", "cpu", "--set", "training.learning_rate=1e30")
+    assert "NaN or infinite" in sentence
+    assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--nope"], ["nope"], ["run", "--seed=-1"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+# In a process of its own.
+
+
+def test_process_fails_with_one_sentence(tmp_path: Path) -> None:
+    process = spawn("run", "--scenario", "rs5", "--method", "cosmae", cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert out == ""
+    assert err.startswith("error: Unknown scenario 'rs5'; did you mean 'rs4'?")
+    assert err.count("\n") == 1
+
+
+def test_interrupted_run_says_so(tmp_path: Path) -> None:
+    run = ["run", "--scenario", TOY, "--method", "finetune", "--device", "cpu"]
+    process = spawn(
+        *run, "--set", "training.epochs=100000", cwd=tmp_path, RSCL_CACHE=str(tmp_path / "cache")
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("packing toy test: done"):
+            break
+    process.send_signal(signal.SIGINT)  # before the training, where nothing is to be kept
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted; ")
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_output_that_cannot_show_a_dash(finished: tuple[Path, Result]) -> None:
+    (path,) = finished[0].rglob("record.json")
+    script = (
+        "from pathlib import Path; from rscl_bench import cli, console; "
+        "from rscl_bench.results.record import read_record; "
+        f"cli.app = lambda: console.print_run(read_record(Path({str(path)!r}))); cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "random-encoder" in done.stdout
+    assert done.stdout.isascii()
+
+
+def test_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rscl_bench.console import BarReporter, PlainReporter, reporter
+
+    class Terminal:
+        def __init__(self, real: Any):
+            self.real = real
+
+        def isatty(self) -> bool:
+            return True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    with reporter() as report:
+        assert isinstance(report, PlainReporter)
+    monkeypatch.setattr(sys, "stdout", Terminal(sys.stdout))
+    with reporter() as report:
+        assert isinstance(report, BarReporter)
+        report.progress("packing", 1, 2)
+        report.progress("packing", 2, 2)
+        report.message("done")
+
+
+def test_plain_reporter_is_quiet_between_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rscl_bench import console
+
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    report = console.PlainReporter()
+    for done in range(1, 41):
+        report.progress("part", done, 40)
+        now += 1.0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "part: done (40)"
+    assert 3 <= len(lines) <= 5
+    assert lines[0] == "part: 11 of 40, about 29 s left"

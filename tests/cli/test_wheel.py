@@ -1,0 +1,68 @@
+"""An installed wheel gives what the checkout gives, from anywhere."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers.paths import ROOT
+
+LIST = (
+    "import rscl_bench, sys; from rscl_bench.cli import main; sys.argv = sys.argv[:1] + {}; main()"
+)
+WHERE = "import rscl_bench; print(rscl_bench.__file__)"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    done = subprocess.run([*build, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(target), str(wheel)], check=True)
+    return target
+
+
+def python(code: str, cwd: Path, first: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(first)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_wheel_holds_declarations_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for kind in ("scenarios", "methods"):
+        for path in (ROOT / kind).glob("*.toml"):
+            assert f"rscl_bench/_declarations/{kind}/{path.name}" in names
+    tops = {name.split("/")[0] for name in names}
+    assert {top.partition("-")[0] for top in tops} == {"rscl_bench"}
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "rscl_bench").rglob("*.py")}
+    assert sources <= set(names)
+    assert "rscl_bench/archives/splits/ucmerced-multilabel.csv" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "rs4"], ["show", "cosmae"], ["--help"]])
+def test_wheel_gives_what_the_checkout_gives(
+    command: list[str], installed: Path, tmp_path: Path
+) -> None:
+    assert str(installed) in python(WHERE, tmp_path, installed)
+    assert str(ROOT) in python(WHERE, tmp_path, ROOT)
+    code = LIST.format(command)
+    assert python(code, tmp_path, installed) == python(code, tmp_path, ROOT)

@@ -1,0 +1,504 @@
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.engine import trainer as trainer_module
+from rscl_bench.engine.probing import normalisation_of
+from rscl_bench.engine.trainer import SelfSupervisedTrainer
+from rscl_bench.errors import TrainingError
+from rscl_bench.models.encoder import evaluating
+from rscl_bench.models.optimiser import learning_rate
+from rscl_bench.probes.encoding import encode_tiles
+from rscl_bench.probes.images import EvalContext, Images
+from rscl_bench.strategies.base import Strategy
+from rscl_bench.strategies.mixing import MixingParams
+from rscl_bench.testing import start, tiny_spec, tiny_stores, train
+from rscl_bench.testing.tiny import differing, recipe, state_of
+from rscl_bench.tiles.loader import TaskTiles, read_tiles
+from rscl_bench.views.crops import normalised, resized_crops
+from rscl_bench.views.view import View
+
+HOOKS = [
+    "before_training",
+    "before_training_exp",
+    "before_train_dataset_adaptation",
+    "after_train_dataset_adaptation",
+    "before_training_epoch",
+    "before_training_iteration",
+    "before_forward",
+    "after_forward",
+    "before_backward",
+    "after_backward",
+    "before_update",
+    "after_update",
+    "after_training_iteration",
+    "after_training_epoch",
+    "after_training_exp",
+    "after_training",
+]
+
+
+class Recorder(BaseSGDPlugin):  # type: ignore[misc]
+    """A plain Avalanche plugin that knows nothing of this package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        for hook in HOOKS:
+            setattr(self, hook, self._recorder(hook))
+
+    def _recorder(self, hook: str) -> Any:
+        def record(trainer: SelfSupervisedTrainer, *_: Any, **__: Any) -> None:
+            assert isinstance(trainer, SelfSupervisedTrainer)
+            self.calls.append(hook)
+
+        return record
+
+
+class Look(BaseSGDPlugin):  # type: ignore[misc]
+    """Calls a function after every update."""
+
+    def __init__(self, look: Any, hook: str = "after_update") -> None:
+        super().__init__()
+        setattr(self, hook, lambda strategy, *_, **__: look(strategy))
+
+
+def test_avalanche_plugins_get_their_hooks() -> None:
+    recorder = Recorder()
+    train(start(tiny_spec(), plugins=[recorder]), [0, 1])
+    assert set(recorder.calls) == set(HOOKS)
+    assert recorder.calls.count("before_training_exp") == 2
+    assert recorder.calls.count("after_training_epoch") == 4
+    for hook in ("before_forward", "after_forward", "before_backward", "after_update"):
+        assert recorder.calls.count(hook) == 8
+    step = [call for call in recorder.calls if call in HOOKS[5:13]]
+    assert step[:8] == HOOKS[5:13]
+
+
+def test_plugins_come_after_strategies() -> None:
+    def shapes(template: Any) -> None:
+        if template.task == 1:
+            added.append(bool(template.loss != template.mb_output.loss))
+
+    added: list[bool] = []
+    train(start(tiny_spec("cosmae"), plugins=[Look(shapes, "before_backward")]), [0, 1])
+    assert added == [True] * 4
+
+
+def test_plugin_that_changes_nothing_changes_nothing() -> None:
+    one = train(start(tiny_spec("cosmae"), plugins=[Recorder()]))
+    other = train(start(tiny_spec("cosmae")))
+    assert not differing(one[-1], other[-1])
+
+
+@pytest.mark.parametrize("method", ["finetune", "cosmae"])
+def test_same_seed_same_bits(method: str) -> None:
+    first = train(start(tiny_spec(method)))
+    torch.manual_seed(12345)
+    np.random.seed(5)  # noqa: NPY002
+    again = train(start(tiny_spec(method)))
+    other = train(start(tiny_spec(method, seed=1)))
+    for number in range(3):
+        assert not differing(first[number], again[number])
+        assert differing(first[number], other[number])
+
+
+def test_global_randomness_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    train(start(tiny_spec("cosmae")))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_methods_agree_in_the_first_task_alone() -> None:
+    plain, cosmae = train(start(tiny_spec())), train(start(tiny_spec("cosmae")))
+    assert not differing(plain[0], cosmae[0])
+    for number in (1, 2):
+        changed = differing(plain[number], cosmae[number])
+        assert any(name.startswith("encoder.") for name in changed)
+
+
+def test_weights_carry_over() -> None:
+    template = start(tiny_spec())
+    (first,) = train(template, [0])
+    begins: list[dict[str, Tensor]] = []
+    look = Look(lambda t: begins.append(state_of(t.model)), "before_training_exp")
+    template.plugins.append(look)
+    train(template, [1])
+    assert not differing(begins[0], first)
+
+
+def test_steps_epochs_and_dropped_remainder() -> None:
+    seen: list[tuple[int, int, int, int]] = []
+    look = Look(lambda t: seen.append((t.task, t.step, t.steps, len(t.views[0]))), "before_forward")
+    train(start(tiny_spec(), tiny_stores(3, tiles=21), plugins=[look]), [0, 1])
+    assert seen == [(task, step, 4, 8) for task in (0, 1) for step in range(4)]
+
+
+def test_optimiser_and_schedule_start_anew() -> None:
+    optimisers: list[torch.optim.Optimizer] = []
+    rates: list[list[float]] = [[], [], []]
+    ages: list[float] = []
+
+    def look(template: Any) -> None:
+        if template.step == 0:
+            optimisers.append(template.optimizer)
+        rates[template.task] += {group["lr"] for group in template.optimizer.param_groups}
+        ages.append(next(iter(template.optimizer.state.values()))["step"].item())
+
+    template = start(tiny_spec(), plugins=[Look(look)])
+    train(template)
+    assert len({id(optimiser) for optimiser in optimisers}) == 3
+    assert ages == [1, 2, 3, 4] * 3
+    expected = [learning_rate(step, 4, 1, 1e-3) for step in range(4)]
+    assert expected[0] == 0 < expected[3] < expected[1] == 1e-3
+    assert rates == [expected] * 3
+    decayed, plain = template.optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    assert decayed["betas"] == (0.9, 0.95)
+
+
+def test_update_is_adamws() -> None:
+    """One step of the template against AdamW's formula, on a weight and on a bias."""
+    wanted = ["predict.weight", "predict.bias"]
+    before: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
+
+    def keep(template: Any) -> None:
+        if template.step == 0:
+            named = dict(template.model.named_parameters())
+            before.update({name: named[name].detach().clone() for name in wanted})
+            gradients.update({name: named[name].grad.clone() for name in wanted})
+
+    after: dict[str, Tensor] = {}
+
+    def take(template: Any) -> None:
+        if template.step == 0:
+            after.update(state_of(template.model))
+
+    spec = tiny_spec(assignments=["training.warmup_epochs=0"])
+    plugins = [Look(keep, "before_update"), Look(take, "after_update")]
+    train(start(spec, plugins=plugins), [0])
+    for name, decay in zip(wanted, (0.05, 0.0), strict=True):
+        gradient = gradients[name].double()
+        step = gradient / (gradient.abs() + 1e-8)  # the first: both moments are corrected in full
+        expected = before[name].double() * (1 - 1e-3 * decay) - 1e-3 * step
+        assert torch.allclose(after[name].double(), expected, atol=1e-7)
+
+
+def test_poisoned_weights_stop_at_that_step() -> None:
+    def poison(template: Any) -> None:
+        if (template.task, template.step) == (1, 2):
+            with torch.no_grad():
+                template.model.predict.weight[0, 0] = math.nan
+
+    template = start(tiny_spec(), plugins=[Look(poison, "before_training_iteration")])
+    with pytest.raises(TrainingError, match="NaN or infinite at step 2 of task 2; lower"):
+        train(template)
+
+
+def test_diverging_rate_stops() -> None:
+    spec = tiny_spec(assignments=["training.learning_rate=1e30"])
+    with pytest.raises(TrainingError, match=r"at step [12] of task 1"):
+        train(start(spec))
+
+
+def test_strategy_that_gives_nan_stops() -> None:
+    def poison(template: Any) -> None:
+        if template.step == 1:
+            template.loss = template.loss * math.inf
+
+    template = start(tiny_spec(), plugins=[])
+    template.plugins.insert(0, Look(poison, "before_backward"))
+    with pytest.raises(TrainingError, match="step 1 of task 1"):
+        train(template)
+
+
+def test_final_loss_is_the_mean_of_the_last_epoch() -> None:
+    losses: list[tuple[int, float]] = []
+
+    def listen(task: int, step: int, steps: int, loss: Tensor) -> None:
+        assert steps == 4
+        assert loss.numel() == 1
+        losses.append((task, float(loss)))
+        told.append(step)
+
+    told: list[int] = []
+    template = start(tiny_spec("cosmae"))
+    template.on_step = listen
+    train(template)
+    assert told == [1, 2, 3, 4] * 3
+    for task in range(3):
+        mine = [loss for number, loss in losses if number == task]
+        assert template.final_loss[task] == pytest.approx(sum(mine[2:]) / 2, rel=1e-6)
+    assert len(template.train_seconds) == 3
+    assert all(seconds > 0 for seconds in template.train_seconds)
+
+
+def test_time_of_a_task_contains_hooks_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the hooks move."""
+    now = [0.0]
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(BaseSGDPlugin):  # type: ignore[misc]
+        def before_training_exp(self, *_: Any, **__: Any) -> None:
+            now[0] += 100
+
+        def before_forward(self, *_: Any, **__: Any) -> None:
+            now[0] += 1
+
+        def after_training_exp(self, *_: Any, **__: Any) -> None:
+            now[0] += 1000
+
+    template = start(tiny_spec(), plugins=[Slow()])
+    for task in range(3):
+        train(template, [task])
+        now[0] += 1e6  # probing, which does not count
+    assert template.train_seconds == [1104.0] * 3  # four steps
+
+
+# What strategies may ask for
+
+
+class TrainsOn(BaseSGDPlugin):  # type: ignore[misc]
+    """Trains on other tiles than the task's own."""
+
+    def __init__(self, tiles: dict[int, list[TaskTiles]]) -> None:
+        super().__init__()
+        self.tiles = tiles
+        self.seen: dict[int, list[tuple[int, int, int]]] = {}
+
+    def before_training_exp(self, trainer: Any, **_: Any) -> None:
+        if trainer.task in self.tiles:
+            trainer.train_on(self.tiles[trainer.task])
+
+    def before_forward(self, trainer: Any, **_: Any) -> None:
+        count = len(trainer.views[0])
+        self.seen.setdefault(trainer.task, []).append((trainer.step, trainer.steps, count))
+
+
+def test_training_on_other_tiles() -> None:
+    tiles = {0: [(0, torch.arange(16)), (2, torch.arange(9))], 1: []}
+    plugin = TrainsOn(tiles)
+    template = start(tiny_spec(), plugins=[plugin])
+    first, second, third = train(template)
+    assert plugin.seen == {
+        0: [(step, 6, 8) for step in range(6)],  # 25 tiles are three batches of 8
+        2: [(step, 4, 8) for step in range(4)],  # of its own tiles again
+    }
+    assert template.steps_taken == [6, 0, 4]
+    assert not differing(first, second)
+    assert differing(second, third)
+    assert template.final_loss[1] is None
+    assert all(loss is not None for loss in (template.final_loss[0], template.final_loss[2]))
+
+
+def test_training_on_the_same_tiles_changes_nothing() -> None:
+    same = TrainsOn({task: [(task, torch.arange(16))] for task in range(3)})
+    asked, plain = train(start(tiny_spec(), plugins=[same])), train(start(tiny_spec()))
+    assert not differing(asked[-1], plain[-1])
+
+
+def test_schedule_is_of_the_tiles_that_are_trained_on() -> None:
+    rates: list[float] = []
+    look = Look(lambda t: rates.append(t.optimizer.param_groups[0]["lr"]))
+    union = TrainsOn({0: [(task, torch.arange(16)) for task in range(3)]})
+    train(start(tiny_spec(), plugins=[union, look]), [0])
+    assert rates == [learning_rate(step, 12, 3, 1e-3) for step in range(12)]
+
+
+def test_counts_of_tiles() -> None:
+    stores = [tiny_stores(1, tiles=count)[0] for count in (16, 20, 9)]
+    assert start(tiny_spec(), stores).tile_counts == [16, 20, 9]
+
+
+def test_whole_views_are_what_probes_see() -> None:
+    """In the order asked, not cropped, each by its own archive's mean and deviation."""
+    template = start(tiny_spec(), tiny_stores(3, size=16))
+    asked = [(2, torch.tensor([4, 1])), (0, torch.tensor([7]))]
+    views = template.whole_views_of(asked)
+    expected = [
+        ((store.tiles[index] - store.mean) / store.std).transpose(2, 0, 1)
+        for store, index in ((template.stores[task], i) for task, i in ((2, 4), (2, 1), (0, 7)))
+    ]
+    assert np.allclose(views.numpy(), np.stack(expected), atol=1e-4)
+
+
+def test_evaluating_restores_every_part() -> None:
+    model = start(tiny_spec()).model.train()
+    kept = model.encoder.masked_vit.vit.blocks[0].eval()
+
+    def fail() -> None:
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            raise RuntimeError("within")
+
+    with pytest.raises(RuntimeError, match="within"):
+        fail()
+    for module in model.modules():
+        assert module.training != any(module is part for part in kept.modules())
+
+
+def test_model_learns() -> None:
+    """Constant tiles are learned in a moment."""
+    stores = tiny_stores(1, tiles=16)
+    stores[0].tiles[:] = 90
+    losses: list[float] = []
+    spec = tiny_spec(tasks=1, assignments=["training.epochs=30", "views.normalisation=range"])
+    template = start(spec, stores)
+    template.on_step = lambda task, step, steps, loss: losses.append(float(loss))
+    train(template)
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_views_are_keyed_by_step_not_by_history() -> None:
+    """The second task's views do not depend on whether the first was trained."""
+    views: list[Tensor] = []
+    plugins = [Look(lambda t: views.append(t.views[0]), "before_forward")]
+    train(start(tiny_spec(), plugins=plugins), [0, 1])
+    after_first = views[4:]
+    views.clear()
+    train(start(tiny_spec(), plugins=plugins), [1])
+    assert len(views) == 4
+    for one, other in zip(views, after_first, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_step_draws_anew() -> None:
+    """Crops of the same tiles, and the objective's masks, by task, step and purpose."""
+    crops: list[Tensor] = []
+    masks: list[Tensor] = []
+
+    def look(template: Any) -> None:
+        crops.extend(template.views_of([(0, torch.arange(8))], name)[0] for name in ("a", "b"))
+
+    template = start(tiny_spec(), plugins=[Look(look, "before_forward")])
+
+    def mask(_model: Any, given: tuple[Any, torch.Generator]) -> None:
+        masks.append(torch.rand(5, generator=given[1].clone_state()))
+
+    template.model.register_forward_pre_hook(mask)
+    train(template)
+    for draws, count in ((crops, 24), (masks, 12)):
+        assert len(draws) == count
+        assert len({tuple(draw.flatten().tolist()) for draw in draws}) == count
+
+
+def test_two_views_are_two_draws() -> None:
+    template = start(tiny_spec())
+    template.model.views = (View(), View())
+    template.task = 0
+    first, second = template.views_of([(0, torch.arange(8))], "test")
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("mode", ["concat", "batch"])
+def test_crops_of_a_moment_make_the_views_of_its_tiles(mode: str) -> None:
+    """Of each view, and in the tiles' order, also where a batch is of several tasks."""
+    view = {"min_scale": 0.3}
+    method = recipe(
+        {"name": "simclr", "hidden_dim": 8, "output_dim": 4, "view": view},
+        [{"name": "replay", "mode": mode}],
+    )
+    moments: list[Any] = []
+    views: list[list[Tensor]] = []
+    plugins = [Look(lambda t: views.append(t.views), "before_forward")]
+    template: Any = start(tiny_spec(method, tasks=2), plugins=plugins)
+    template.model.before_step = moments.append
+    train(template)
+    assert len(views) == len(moments)
+    assert any(len(moment.tiles) == 2 for moment in moments) == (mode == "concat")
+    for moment, shown in zip(moments, views, strict=True):
+        tiles = torch.cat([read_tiles(template.stores[t], i.numpy()) for t, i in moment.tiles])
+        tasks = [task for task, indices in moment.tiles for _ in indices]
+        assert len(moment.crops) == len(shown) == 2
+        for crops, images in zip(moment.crops, shown, strict=True):
+            plain = resized_crops(tiles, crops, 16)
+            for number, task in enumerate(tasks):
+                kind = template.archives[task].normalisation
+                expected = normalised(plain[number : number + 1], kind)
+                torch.testing.assert_close(images[number : number + 1], expected)
+
+
+def test_uint16_tiles_train() -> None:
+    spec = tiny_spec(tasks=2, bands=5)  # up to four bands of bytes are rounded
+    states = train(start(spec, tiny_stores(2, bands=5, dtype="uint16")))
+    as_bytes = train(start(spec, tiny_stores(2, bands=5)))
+    assert not differing(states[1], as_bytes[1])
+
+
+def test_model_is_in_training_mode() -> None:
+    modes: list[bool] = []
+    look = Look(lambda t: modes.append(all(m.training for m in t.model.modules())))
+    train(start(tiny_spec("cosmae"), plugins=[look]))
+    assert all(modes)
+
+
+def setting_of(template: SelfSupervisedTrainer) -> EvalContext:
+    archive, protocol = template.archives[0], template.protocol
+    size, device = protocol.image_size, torch.device("cpu")
+    return EvalContext(size, protocol.views, archive, device, template.autocast)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_probing_leaves_the_encoder_alone(training: bool) -> None:
+    template = start(tiny_spec())
+    encoder = template.model.encoder.train(training)
+    encoder.masked_vit.vit.blocks[0].eval()  # a part that is frozen by choice stays so
+    before = state_of(encoder)
+    modes = [module.training for module in encoder.modules()]
+    store = template.stores[0]
+    features = encode_tiles(encoder, Images(store, np.array([3, 0, 5])), setting_of(template))
+    assert features.shape == (3, 24)
+    assert features.dtype == np.float32
+    assert not differing(before, state_of(encoder))
+    assert [module.training for module in encoder.modules()] == modes
+    assert all(p.grad is None for p in encoder.parameters())
+    trainable = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert len(trainable) == len(before) - 1  # all but the positions
+    alone = encode_tiles(encoder, Images(store, np.array([0])), setting_of(template))
+    assert np.allclose(alone[0], features[1], atol=1e-5)
+
+
+def test_encoding_that_fails_restores_the_mode() -> None:
+    template = start(tiny_spec())
+    encoder = template.model.encoder.train()
+    store = template.stores[0]
+    setting = replace(setting_of(template), image_size=20)
+    with pytest.raises(AssertionError):  # 20 pixels are no whole patches
+        encode_tiles(encoder, Images(store, np.array([0])), setting)
+    assert encoder.training
+
+
+def test_normalisation_of_dataset_and_range() -> None:
+    store = tiny_stores(1)[0]
+    spec = tiny_spec()
+    dataset = normalisation_of(store, spec.protocol)
+    assert np.allclose(dataset.mean, store.mean)
+    assert np.allclose(dataset.std, store.std)
+    ranged = tiny_spec(assignments=["views.normalisation=range"])
+    by_range = normalisation_of(store, ranged.protocol)
+    assert by_range.mean.tolist() == [0.0] * 3
+    assert by_range.std.tolist() == [255.0] * 3
+    store.std[1] = 0.0
+    assert normalisation_of(store, spec.protocol).std[1] == 1.0
+
+
+def test_default_strategy_keeps_no_state() -> None:
+    class Plain(Strategy):
+        Params = MixingParams
+
+    plain = Plain(MixingParams(), start(tiny_spec("cosmae")).strategies[0].context)
+    assert plain.state_dict() == {}
+    assert plain.describe() == {}
+    plain.load_state_dict({})
+    with pytest.raises(ValueError, match="Plain keeps no state but was given"):
+        plain.load_state_dict({"x": torch.zeros(1)})

@@ -1,0 +1,33 @@
+"""The command line, called as a user calls it."""
+
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from rscl_bench.cli import app
+from rscl_bench.results.record import RunRecord, read_record
+
+ONE_EPOCH = ("--device", "cpu", "--set", "training.epochs=1")
+
+
+def call(*arguments: str | Path) -> Result:
+    """Run the command line in this process; what is not a user's error is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*arguments: str | Path) -> str:
+    """Return the one sentence that a command fails with."""
+    result = call(*arguments)
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert lines[0].endswith(".")
+    return lines[0].removeprefix("error: ")
+
+
+def records_in(folder: Path) -> list[RunRecord]:
+    return [read_record(path) for path in sorted(folder.rglob("record.json"))]

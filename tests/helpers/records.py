@@ -1,0 +1,165 @@
+"""Run records made for tests."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.image_scores import labels_of, scored
+from rscl_bench.probes.metrics import MultilabelMAP
+from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.image_scores import (
+    ImageScores,
+    probe_scores,
+    write_image_scores,
+)
+from rscl_bench.results.record import (
+    Identity,
+    Parameters,
+    ProbeRecord,
+    ProbeScore,
+    Provenance,
+    RunRecord,
+    ScenarioName,
+    Seconds,
+    TaskRecord,
+    make_record,
+    package_versions,
+    write_record,
+)
+
+TASKS = ("sea", "land")
+
+
+def score(micro: float | None, macro: float | None = None) -> ProbeScore:
+    if micro is None:
+        return ProbeScore(test=MultilabelMAP(micro=None, macro=None, macro_labels=0), val=None)
+    macro = micro / 2 if macro is None else macro
+    return ProbeScore(test=MultilabelMAP(micro=micro, macro=macro, macro_labels=3), val=None)
+
+
+def record_of(
+    *,
+    method: str = "finetune",
+    parameters: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
+    seed: int = 0,
+    finals: tuple[float | None, ...] = (0.4, 0.5),
+    random: float | None = 0.2,
+    pixels: float | None = 0.1,
+    probes: dict[str, str | None] | None = None,
+    scenario: str = "toy",
+    version: str = "1",
+    scenario_digest: str = "0123456789abcdef",
+    edition: str = "sketch",
+    protocol_name: str = "quick",
+    protocol: dict[str, Any] | None = None,
+    precision: str = "fp32",
+    device_type: str = "cpu",
+    device: str = "Some CPU",
+    seconds: float = 18.0,
+    code: str = "0.1.0",
+    digests: dict[str, str] | None = None,
+    steps: tuple[int, ...] = (4, 4),
+    images: ImageScores | None = None,
+) -> RunRecord:
+    """Return a record of one run; every probe has the same scores, or those of ``images``."""
+    probes = {"outer": None} if probes is None else probes
+    tasks = TASKS[: len(finals)]
+    keys = [task_key(task) for task in tasks]
+    keys += [probe_key(probe, role) for probe in probes for role in ("train", "test")]
+    if images is None:
+        scores = [{name: score(value) for name in probes} for value in (random, *finals)]
+        statistics, digest = {name: score(pixels) for name in probes}, "0" * 64
+        shapes = dict.fromkeys(probes, (8, 4))
+    else:
+        scores = [probe_scores(images.labels, row) for row in images.scores]
+        statistics = probe_scores(images.labels, images.pixel_statistics)
+        digest = images.digest()
+        shapes = {name: labels["test"].shape for name, labels in images.labels.items()}
+    base = {"seeds": 3, "training": {"batch_size": 4, "epochs": 2}, "image_size": 32}
+    return make_record(
+        identity=Identity(
+            scenario=ScenarioName(name=scenario, version=version, digest=scenario_digest),
+            edition=edition,
+            protocol_name=protocol_name,
+            protocol={**base, **(protocol or {})},
+            method={"name": method, "objective": {"name": "mae"}, **(parameters or {})},
+            overrides=overrides or {},
+            seed=seed,
+            precision=precision,
+            data={**{key: f"{key}-digest" for key in keys}, **(digests or {})},
+            code=code,
+        ),
+        provenance=Provenance(
+            rscl_bench=code,
+            started=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+            device_type=device_type,
+            device=device,
+            threads=2,
+            python="3.11.9",
+            platform="Linux-x86_64",
+            versions=package_versions(),
+        ),
+        tasks=[
+            TaskRecord(
+                name=task,
+                tiles=10,
+                epochs=2,
+                steps=taken,
+                train_seconds=seconds if taken else 0.0,
+                images_per_second=taken * 4 / seconds if taken else None,
+                final_loss=0.7 if taken else None,
+                peak_memory_bytes=None,
+            )
+            for task, taken in zip(tasks, steps, strict=False)
+        ],
+        parameters=Parameters(encoder=1000, trainable=1500),
+        probes=[
+            ProbeRecord(
+                name=name,
+                probe="ml-knn",
+                task=task,
+                test_tiles=shapes[name][0],
+                labels=shapes[name][1],
+            )
+            for name, task in probes.items()
+        ],
+        scores=scores,
+        pixel_statistics=statistics,
+        image_scores_digest=digest,
+        seconds=Seconds(packing=None, training=40.0, probing=3.0, total=50.0),
+    )
+
+
+FOLDER = Path("toy-v1-sketch/quick")
+
+
+def images_of(quality: float, seed: int, spread: float = 0.05) -> ImageScores:
+    """Return scores of a run; of one seed, what is not the method's doing is the same."""
+    rng = np.random.default_rng([seed, round(quality * 1000)])
+    own = quality + spread * rng.normal()
+    rows = [scored(seed, 0.3), scored(seed + 10, own / 2), scored(seed + 20, own)]
+    pixels = {"outer": {"test": scored(99, 0.5)}}
+    return ImageScores(
+        {"outer": {"test": labels_of()}}, [{"outer": {"test": row}} for row in rows], pixels
+    )
+
+
+def save(
+    folder: Path,
+    method: str,
+    quality: float,
+    seeds: int = 3,
+    steps: tuple[int, ...] = (4, 4),
+    spread: float = 0.05,
+    first: int = 0,
+    device: str = "Some CPU",
+) -> None:
+    for seed in range(first, first + seeds):
+        images = images_of(quality, seed, spread)
+        path = folder / f"{method}-{seed}.json"
+        write_image_scores(images, path)
+        record = record_of(method=method, seed=seed, images=images, steps=steps, device=device)
+        write_record(record, path)

@@ -1,0 +1,28 @@
+"""Parameters with which components are small enough for tests."""
+
+from typing import Any
+
+from helpers.joint_embeddings import SMALL as JOINT_EMBEDDINGS
+from rscl_bench.declarations import declarations, load_method
+
+SMALL: dict[str, dict[str, Any]] = {
+    **JOINT_EMBEDDINGS,
+    "beit": {"vocabulary": 16},
+    "cmid": {
+        "hidden_dim": 16,
+        "output_dim": 8,
+        "bottleneck_dim": 8,
+        "prototypes": 12,
+        "queue": 20,
+    },
+    "i-jepa": {"predictor_dim": 24, "predictor_depth": 2, "predictor_heads": 2},
+    "mae": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2},
+    "tec": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2, "target_depth": 1},
+}
+
+
+COMPOSED = [
+    name
+    for name in declarations("methods")
+    if (method := load_method(name)).strategies and method.objective.name != "mae"
+]

@@ -1,0 +1,286 @@
+"""Paired comparisons, ranks and stored intervals, from records with scores of every image."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.records import FOLDER, images_of, record_of, save
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.results.image_scores import (
+    ImageScores,
+    image_scores_path,
+    probe_scores,
+    read_image_scores,
+    write_image_scores,
+)
+from rscl_bench.results.record import read_record, write_record
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ranks(out: Path) -> dict[str, str]:
+    rows = table(out / FOLDER / "leaderboard.csv")
+    return {row["method"]: row["outer.rank"] for row in rows}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / FOLDER).iterdir()}
+
+
+def without_scores(folder: Path, kept: Path) -> None:
+    kept.mkdir(exist_ok=True)
+    for path in folder.glob("*.safetensors"):
+        path.rename(kept / path.name)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods that are alike, a better one, a worse one, one of two seeds, and joint."""
+    folder = tmp_path_factory.mktemp("study")
+    records = folder / "records"
+    save(records, "better", 3.0)
+    save(records, "alike-a", 1.5)
+    save(records, "alike-b", 1.51)
+    save(records, "worse", 0.8)
+    save(records, "unsteady", 2.2, spread=1.5)
+    save(records, "two-seeds", 4.5, seeds=2)
+    save(records, "joint", 4.0, steps=(8, 0))
+    build_leaderboard(records, folder / "out")
+    return folder
+
+
+def test_methods_that_nothing_separates_share_a_rank(study: Path) -> None:
+    found = ranks(study / "out")
+    assert found["better"] == "1"
+    assert found["alike-a"] == found["alike-b"] == "2"
+    assert found["worse"] == "4"
+    assert found["unsteady"] == "1", "its seeds differ too much to be below any"
+    for name in ("two-seeds", "joint", "random-encoder", "pixel-statistics"):
+        assert found[name] == "", name
+    text = (study / "out" / FOLDER / "leaderboard.md").read_text()
+    assert "| 2 | alike-a | 3 |" in text
+    assert "| – | two-seeds | 2 |" in text
+    assert "fewer have two-seeds (2)" in text
+    assert "**Not known**" not in text
+    assert "| better | 3 | alike-" in text.split("Which methods are separated")[1]
+
+
+def test_a_line_for_every_pair_and_score(study: Path) -> None:
+    lines = table(study / "out" / FOLDER / "comparisons.csv")
+    names = ["alike-a", "alike-b", "better", "joint", "unsteady", "worse"]
+    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
+    for score in ("micro", "macro"):
+        found = [(line["method"], line["other"]) for line in lines if line["score"] == score]
+        assert found == pairs
+    records = {
+        (name, seed): read_record(study / "records" / f"{name}-{seed}.json")
+        for name in ("better", "worse")
+        for seed in range(3)
+    }
+    finals = {place: r.scores[-1]["outer"].test.micro or 0.0 for place, r in records.items()}
+    (line,) = (
+        one
+        for one in lines
+        if (one["method"], one["other"], one["score"]) == ("better", "worse", "micro")
+    )
+    differences = [finals["better", seed] - finals["worse", seed] for seed in range(3)]
+    middle = float(np.mean(differences))
+    half = 4.302653 * float(np.std(differences, ddof=1)) / 3**0.5
+    assert line["seeds"] == "3"
+    assert float(line["difference"]) == pytest.approx(100 * middle, abs=1e-3)
+    assert float(line["seed_low"]) == pytest.approx(100 * (middle - half), abs=1e-3)
+    assert float(line["seed_high"]) == pytest.approx(100 * (middle + half), abs=1e-3)
+    assert 0 < float(line["image_low"]) < 100 * middle < float(line["image_high"])
+    assert 0 < float(line["p"]) < 0.05
+    assert line["separated"] == "yes"
+    for one in lines:
+        ends = [(float(one[f"{of}_low"]), float(one[f"{of}_high"])) for of in ("seed", "image")]
+        apart = all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)
+        assert one["separated"] == ("yes" if apart else "no")
+
+
+def test_rows_have_an_interval_over_images(study: Path) -> None:
+    rows = {row["method"]: row for row in table(study / "out" / FOLDER / "leaderboard.csv")}
+    for row in rows.values():
+        low, high = (float(row[f"T2.outer.micro.image_{end}"]) for end in ("low", "high"))
+        assert low < float(row["T2.outer.micro.mean"]) < high
+        assert 0 < float(row["T2.outer.macro.image_low"]) < float(row["T2.outer.macro.image_high"])
+    assert rows["worse"]["T2.outer.micro.image_low"] < rows["better"]["T2.outer.micro.image_low"]
+
+
+def test_without_image_scores_the_stored_intervals_give_the_same_bytes(
+    study: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(study, tmp_path / "clone")
+    before = contents(copied / "out")
+    without_scores(copied / "records", tmp_path / "away")
+    build_leaderboard(copied / "records", copied / "out")
+    assert contents(copied / "out") == before
+    build_leaderboard(copied / "records", tmp_path / "bare")
+    assert set(ranks(tmp_path / "bare").values()) == {""}
+    assert (
+        "**Not known** over test images"
+        in (tmp_path / "bare" / FOLDER / "leaderboard.md").read_text()
+    )
+    lines = table(tmp_path / "bare" / FOLDER / "comparisons.csv")
+    assert {(line["image_low"], line["separated"]) for line in lines} == {("", "")}
+    assert all(line["seed_low"] for line in lines)
+    for path in (tmp_path / "away").iterdir():  # with the scores again, the other order of building
+        path.rename(copied / "records" / path.name)
+    build_leaderboard(copied / "records", tmp_path / "bare")
+    assert contents(tmp_path / "bare") == before
+
+
+def test_stored_intervals_of_changed_runs_are_not_used(study: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(study, tmp_path / "clone")
+    without_scores(copied / "records", tmp_path / "away")
+    changed = copied / "records" / "better-1.json"
+    raw = json.loads(changed.read_text())
+    raw["image_scores_digest"] = "f" * 64
+    changed.write_text(json.dumps(raw))
+    build_leaderboard(copied / "records", copied / "out")
+    found = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
+    assert found["better"]["T2.outer.micro.image_low"] == ""
+    assert found["worse"]["T2.outer.micro.image_low"] != ""
+    assert set(ranks(copied / "out").values()) == {""}, "one pair might change the others' ranks"
+    for line in table(copied / "out" / FOLDER / "comparisons.csv"):
+        assert (line["separated"] == "") == ("better" in (line["method"], line["other"]))
+    assert (
+        "neither beside the records nor were their intervals stored: better\n"
+        in (copied / "out" / FOLDER / "leaderboard.md").read_text()
+    )
+
+
+def test_a_new_method_with_scores_joins_stored_ones_without(study: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(study, tmp_path / "clone")
+    without_scores(copied / "records", tmp_path / "away")
+    save(copied / "records", "new", 2.0)
+    build_leaderboard(copied / "records", copied / "out")
+    lines = table(copied / "out" / FOLDER / "comparisons.csv")
+    known = [line for line in lines if line["separated"]]
+    assert known == table(study / "out" / FOLDER / "comparisons.csv")
+    rows = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
+    assert rows["new"]["T2.outer.micro.image_low"] != ""
+    assert set(ranks(copied / "out").values()) == {""}
+
+
+def test_stored_intervals_of_other_settings_or_damaged_ones_are_not_used(
+    study: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(study, tmp_path / "clone")
+    without_scores(copied / "records", tmp_path / "away")
+    stored = copied / "out" / FOLDER / "image-intervals.jsonl"
+    text = stored.read_text()
+    stored.write_text(text.replace('"resamples": 1000', '"resamples": 999'))
+    build_leaderboard(copied / "records", copied / "out")
+    assert set(ranks(copied / "out").values()) == {""}
+    for damaged in (text[: len(text) // 2], "", "{}\n", text.replace('"of"', '"off"')):
+        stored.write_text(damaged)
+        with pytest.raises(ArtefactError, match=r"image-intervals\.jsonl is damaged"):
+            build_leaderboard(copied / "records", copied / "out")
+
+
+def test_image_scores_of_another_run_are_refused_by_name(study: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(study / "records", tmp_path / "records")
+    shutil.copy(copied / "worse-0.safetensors", copied / "worse-1.safetensors")
+    with pytest.raises(ArtefactError, match=r"worse-1\.safetensors does not belong to .*worse-1\."):
+        build_leaderboard(copied, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_shuffled_images_of_one_method_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, "one", 1.0, seeds=1)
+    images = images_of(1.0, 1)
+    order = np.random.default_rng(0).permutation(150)
+    shuffled = ImageScores(
+        {"outer": {"test": images.labels["outer"]["test"][order]}},
+        [{"outer": {"test": row["outer"]["test"][order]}} for row in images.scores],
+        {"outer": {"test": images.pixel_statistics["outer"]["test"][order]}},
+    )
+    assert probe_scores(shuffled.labels, shuffled.scores[0])["outer"].test.micro == pytest.approx(
+        probe_scores(images.labels, images.scores[0])["outer"].test.micro
+    ), "the record does not tell"
+    write_image_scores(shuffled, tmp_path / "two.json")
+    write_record(record_of(method="two", images=shuffled, seed=1), tmp_path / "two.json")
+    with pytest.raises(
+        ArtefactError, match=r"one-0\.json and .*two\.json .*labels of probe 'outer"
+    ):
+        build_leaderboard(tmp_path, tmp_path / "out")
+
+
+def test_only_common_seeds_are_paired(tmp_path: Path) -> None:
+    save(tmp_path, "early", 1.0, seeds=5)
+    save(tmp_path, "late", 2.0, seeds=4, first=2)
+    save(tmp_path, "later", 2.0, seeds=3, first=4)
+    build_leaderboard(tmp_path, tmp_path / "out")
+    lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
+    assert [(one["method"], one["other"], one["seeds"]) for one in lines[:1]] == [
+        ("early", "late", "3")
+    ]
+    assert len(lines) == 2, "micro and macro of the one pair with three common seeds"
+    assert set(ranks(tmp_path / "out").values()) == {""}, "two pairs cannot be compared"
+
+
+def test_rows_of_two_devices_are_not_compared(tmp_path: Path) -> None:
+    for method, quality, device in (
+        ("one", 1.0, "Some CPU"),
+        ("two", 2.0, "Some CPU"),
+        ("three", 3.0, "Other CPU"),
+    ):
+        save(tmp_path, method, quality, device=device)
+    build_leaderboard(tmp_path, tmp_path / "out")
+    lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
+    assert {(line["method"], line["other"]) for line in lines} == {("one", "two")}
+    found = ranks(tmp_path / "out")
+    assert (found["two"], found["one"], found["three"]) == ("1", "2", "")
+    text = (tmp_path / "out" / FOLDER / "leaderboard.md").read_text()
+    assert "| 1 | two | fp32 | Some CPU | 3 |" in text
+    assert "Trained in" not in text
+
+
+def test_image_scores_go_before_stored_intervals(study: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(study, tmp_path / "clone")
+    stored = copied / "out" / FOLDER / "image-intervals.jsonl"
+    head, *lines = stored.read_text().splitlines()
+    wrong = [json.dumps({**json.loads(line), "micro": [0.9, 0.91]}) for line in lines]
+    stored.write_text("\n".join([head, *wrong]) + "\n")
+    build_leaderboard(copied / "records", copied / "out")
+    assert contents(copied / "out") == contents(study / "out")
+
+
+def test_equal_results_are_not_separated(tmp_path: Path) -> None:
+    for method in ("one", "two"):
+        for seed in range(3):
+            images, path = images_of(1.0, seed), tmp_path / f"{method}-{seed}.json"
+            write_image_scores(images, path)
+            write_record(record_of(method=method, seed=seed, images=images), path)
+    build_leaderboard(tmp_path, tmp_path / "out")
+    line = table(tmp_path / "out" / FOLDER / "comparisons.csv")[0]
+    numbers = ("difference", "seed_low", "seed_high", "image_low", "image_high")
+    assert [line[name] for name in numbers] == ["0.0000"] * 5
+    assert (line["p"], line["separated"]) == ("", "no")
+    assert ranks(tmp_path / "out")["one"] == ranks(tmp_path / "out")["two"] == "1"
+
+
+def test_image_scores_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    save(tmp_path, "one", 1.0, seeds=1)
+    path = tmp_path / "one-0.json"
+    record, images = read_record(path), images_of(1.0, 0)
+    found = read_image_scores(path, record)
+    assert found is not None
+    assert image_scores_path(path).read_bytes() == images.to_bytes() == found.to_bytes()
+    for kept, row in zip(found.scores, images.scores, strict=True):
+        np.testing.assert_array_equal(kept["outer"]["test"], row["outer"]["test"])
+    image_scores_path(path).unlink()
+    assert read_image_scores(path, record) is None
+    image_scores_path(path).mkdir()
+    with pytest.raises(ArtefactError, match=r"one-0\.safetensors cannot be read"):
+        read_image_scores(path, record)

@@ -1,0 +1,357 @@
+import csv
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+from helpers.paths import ROOT
+from helpers.records import record_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.results.record import RunRecord, write_record
+
+FOLDER = "toy-v1-sketch/quick"
+FILES = {"leaderboard.csv", "leaderboard.md", "comparisons.csv", "image-intervals.jsonl"}
+
+
+def saved(folder: Path, records: Iterable[RunRecord]) -> Path:
+    for number, record in enumerate(records):
+        write_record(record, folder / f"{number}" / "run.json")
+    return folder
+
+
+def built(tmp_path: Path, records: Iterable[RunRecord]) -> Path:
+    out = tmp_path / "out"
+    build_leaderboard(saved(tmp_path / "records", records), out)
+    return out
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "leaderboard.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def folders(out: Path) -> set[str]:
+    return {str(path.parent.relative_to(out)) for path in out.rglob("leaderboard.csv")}
+
+
+def three_seeds(**changes: Any) -> list[RunRecord]:
+    return [
+        record_of(seed=seed, finals=(0.40 + seed / 100, 0.5), random=0.2 + seed / 50, **changes)
+        for seed in range(3)
+    ]
+
+
+def test_a_row_is_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
+    out = built(tmp_path, three_seeds())
+    rows = rows_of(out / FOLDER)
+    assert [row["method"] for row in rows] == ["random-encoder", "pixel-statistics", "finetune"]
+    reference, pixels, row = rows
+    values = [40.0, 41.0, 42.0]
+    assert row["T1.outer.micro.mean"] == f"{mean(values):.2f}"
+    assert row["T1.outer.micro.std"] == f"{stdev(values):.2f}"
+    assert row["T1.outer.micro.ci95"] == "2.48"  # t(0.975, 2) · 1 / √3 = 4.3027 / 1.7321
+    assert (row["T2.outer.micro.mean"], row["T2.outer.micro.std"]) == ("50.00", "0.00")
+    assert row["T2.outer.macro.mean"] == "25.00"
+    assert row["outer.gain_over_random.micro.mean"] == "28.00"
+    assert row["outer.mean_over_tasks.micro.mean"] == "45.50"
+    assert (row["seeds"], row["precision"], row["device"]) == ("3", "fp32", "Some CPU")
+    assert (row["training_hours"], row["images_per_second"]) == ("0.01", "0.8889")
+    assert row["trainable_parameters"] == "1500"
+    assert reference["T1.outer.micro.mean"] == reference["T2.outer.micro.mean"] == "22.00"
+    assert reference["T1.outer.micro.std"] == f"{stdev([20, 22, 24]):.2f}"
+    assert (reference["seeds"], reference["device"], reference["training_hours"]) == (
+        "3",
+        "cpu",
+        "",
+    )
+    assert (pixels["T2.outer.micro.mean"], pixels["T2.outer.micro.std"]) == ("10.00", "")
+    assert pixels["seeds"] == ""
+    assert not any(name.startswith("continual.") for name in row)
+
+
+def test_markdown_says_what_the_numbers_are(tmp_path: Path) -> None:
+    probes = {"outer": None, "inner": "sea"}
+    records = [*three_seeds(probes=probes), record_of(method="cosmae", random=0.2, probes=probes)]
+    text = (built(tmp_path, records) / FOLDER / "leaderboard.md").read_text()
+    assert "- Scenario: toy, version 1: T1 sea → T2 land" in text
+    assert "**sketch**: synthetic" in text
+    assert "- Protocol: quick (digest " in text
+    assert "asks for 3 per row; fewer have cosmae (1)" in text
+    assert "- Trained in fp32 on Some CPU\n" in text
+    # 40, 41, 42: deviation 1, and t(0.975, 2) = 4.3027 over the root of 3
+    assert (
+        "| – | finetune | 3 | 41.00 ± 2.48 | 50.00 ± 0.00 | – | 45.50 ± 1.24 | 28.00 ± 4.97 |"
+        in text
+    )
+    assert "| – | cosmae | 1 | 40.00 | 50.00 | – | 45.00 | 30.00 |" in text
+    assert "| – | pixel-statistics | – | 10.00 | 10.00 | – | – | – |" in text
+    assert "**Not known** over test images" in text
+    assert text.count("## Probe ") == 2
+    assert "8 test tiles, 4 labels, domain of task sea" in text
+    assert "macro-mAP (over 3 labels with positives)" in text
+    assert "| cosmae | 1 | 50.00 | 45.00 | 10.00 | -10.00 | – |" in text
+    assert text.endswith("|\n")
+    assert (
+        "fewer have"
+        not in (built(tmp_path / "full", three_seeds()) / FOLDER / "leaderboard.md").read_text()
+    )
+
+
+def test_references_come_first_then_the_best(tmp_path: Path) -> None:
+    records = [
+        record_of(method="middle", finals=(0.9, 0.5)),
+        record_of(method="best", finals=(0.1, 0.6)),
+        record_of(method="also-middle", finals=(0.1, 0.5)),
+        record_of(method="undefined", finals=(0.9, None)),
+    ]
+    rows = rows_of(built(tmp_path, records) / FOLDER)
+    assert [row["method"] for row in rows][2:] == ["best", "also-middle", "middle", "undefined"]
+
+
+def test_absent_stays_empty_and_is_never_zero(tmp_path: Path) -> None:
+    records = [
+        record_of(method="single", finals=(0.4, None)),
+        record_of(method="partly", finals=(0.4, 0.5), seed=0),
+        record_of(method="partly", finals=(0.4, None), seed=1),
+    ]
+    out = built(tmp_path, records)
+    for row in rows_of(out / FOLDER)[2:]:
+        for column in ("T2.outer.micro", "T2.outer.macro", "outer.final.micro"):
+            assert row[f"{column}.mean"] == row[f"{column}.std"] == ""
+    assert "| 40.00 | – | – | – | – |" in (out / FOLDER / "leaderboard.md").read_text()
+
+
+def test_a_zero_stays_a_zero(tmp_path: Path) -> None:
+    row = rows_of(built(tmp_path, [record_of(finals=(0.0,), random=0.0)]) / FOLDER)[-1]
+    assert row["T1.outer.micro.mean"] == "0.00"
+    assert row["outer.gain_over_random.micro.mean"] == "0.00"
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    order=st.randoms(use_true_random=False),
+    scores=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+def test_rebuilding_gives_the_same_bytes_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, order: random.Random, scores: list[float]
+) -> None:
+    records = [
+        record_of(method=method, seed=seed, finals=(0.3, scores[2 * place + seed]))
+        for place, method in enumerate(("a", "b"))
+        for seed in (0, 1)
+    ]
+    tmp_path = tmp_path_factory.mktemp("order")
+    out = built(tmp_path / "one", records)
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*")}
+    assert {path.name for path in before} == FILES
+    order.shuffle(records)
+    files = [tmp_path / f"{number}.json" for number in range(len(records))]
+    for path, record in zip(files, records, strict=True):
+        write_record(record, path)
+    again = build_leaderboard(files, tmp_path / "two")
+    assert {p.relative_to(tmp_path / "two"): p.read_bytes() for p in again} == before
+    assert b"\r" not in b"".join(before.values())
+    next(iter(again)).write_text("stale")
+    assert build_leaderboard(files, tmp_path / "two") == again
+    assert again[0].read_bytes() == before[again[0].relative_to(tmp_path / "two")]
+
+
+def test_editions_versions_scenarios_and_protocols_are_never_mixed(tmp_path: Path) -> None:
+    records = [
+        record_of(),
+        record_of(edition="real"),
+        record_of(version="2"),
+        record_of(scenario="other"),
+        record_of(protocol_name="long", protocol={"image_size": 64}),
+        record_of(overrides={"image_size": 64}, protocol={"image_size": 64}),
+    ]
+    out = built(tmp_path, records)
+    found = folders(out)
+    overridden = {name for name in found if name.startswith(f"{FOLDER}-")}
+    assert len(overridden) == 1
+    assert found - overridden == {
+        FOLDER,
+        "toy-v1/quick",
+        "toy-v2-sketch/quick",
+        "other-v1-sketch/quick",
+        "toy-v1-sketch/long",
+    }
+    assert all(len(rows_of(out / name)) == 3 for name in found)
+    text = (out / overridden.pop() / "leaderboard.md").read_text()
+    assert "with image_size=64" in text
+    assert "- Edition: real archives" in (out / "toy-v1/quick/leaderboard.md").read_text()
+
+
+def test_parameters_of_methods_do_not_part_a_protocol(tmp_path: Path) -> None:
+    """Where they were set, in recipe or protocol, is of no account; a probe's parameters are."""
+    defaults: list[dict[str, Any]] = [{"mae": {"norm_pix": True}}, {"ewc": {"weight": 2.0}}, {}]
+    records = [
+        record_of(method=f"m{number}", protocol={"defaults": one})
+        for number, one in enumerate(defaults)
+    ]
+    out = built(tmp_path, records)
+    assert folders(out) == {FOLDER}
+    assert {row["method"] for row in rows_of(out / FOLDER)} >= {"m0", "m1", "m2"}
+    other = record_of(method="m3", protocol={"defaults": {"ml-knn": {"k": 3}}})
+    with pytest.raises(ArtefactError, match="resolve protocol 'quick' of toy version 1 differ"):
+        built(tmp_path / "probe", [*records, other])
+
+
+def test_two_readings_of_one_protocol_are_refused(tmp_path: Path) -> None:
+    records = [record_of(), record_of(protocol={"image_size": 64})]
+    with pytest.raises(ArtefactError, match="resolve protocol 'quick' of toy version 1 differ"):
+        built(tmp_path, records)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_override_that_changes_nothing_stays_on_the_board(tmp_path: Path) -> None:
+    records = [record_of(), record_of(seed=1, overrides={"image_size": 32})]
+    out = built(tmp_path, records)
+    assert folders(out) == {FOLDER}
+    assert [row["seeds"] for row in rows_of(out / FOLDER)] == ["2", "", "2"]
+
+
+def test_method_overrides_are_part_of_the_row(tmp_path: Path) -> None:
+    overrides = {"strategies.model-mixup.beta": 0, "objective.feature": "cls"}
+    records = [
+        record_of(method="cosmae"),
+        record_of(method="cosmae", overrides=overrides, parameters={"beta": 0}),
+    ]
+    rows = rows_of(built(tmp_path, records) / FOLDER)
+    assert {row["method"] for row in rows if row["training_hours"]} == {
+        "cosmae",
+        "cosmae[objective.feature=cls,strategies.model-mixup.beta=0]",
+    }
+
+
+def test_devices_and_precisions_are_not_averaged(tmp_path: Path) -> None:
+    records = [
+        record_of(seconds=10.0),
+        record_of(seconds=1000.0, device="Old CPU", seed=1),
+        record_of(seconds=100.0, device="GPU | 1", device_type="cuda", precision="bf16", seed=2),
+    ]
+    out = built(tmp_path, records)
+    rows = rows_of(out / FOLDER)
+    hours = {row["device"]: row["training_hours"] for row in rows if row["trainable_parameters"]}
+    assert hours == {"Some CPU": "0.005556", "Old CPU": "0.5556", "GPU | 1": "0.05556"}
+    references = [(r["precision"], r["device"], r["seeds"]) for r in rows[:2]]
+    assert references == [("bf16", "cuda", "1"), ("fp32", "cpu", "2")]
+    assert r"GPU \| 1" in (out / FOLDER / "leaderboard.md").read_text()
+
+
+def test_a_copy_counts_once_and_a_contradiction_is_refused(tmp_path: Path) -> None:
+    out = built(tmp_path, [record_of(), record_of()])
+    assert rows_of(out / FOLDER)[-1]["seeds"] == "1"
+    for name, other in (
+        ("rerun", record_of(seconds=20.0)),
+        ("code", record_of(code="0.2.0")),
+    ):
+        with pytest.raises(ArtefactError, match="are both finetune with seed 0 on Some CPU") as e:
+            built(tmp_path / name, [record_of(), other])
+        assert str(e.value).count("run.json") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"scenario_digest": "fedcba9876543210"}, "identity.scenario.digest"),
+        ({"digests": {"tasks.sea": "changed-data"}}, "identity.data.tasks.sea"),
+        ({"digests": {"probes.outer.val": "extra-data"}}, "identity.data.probes.outer.val"),
+        ({"parameters": {"objective": {"name": "simmim"}}}, "identity.method"),
+        ({"finals": (0.4,), "digests": {"tasks.land": "tasks.land-digest"}}, "tasks"),
+        ({"random": 0.25, "method": "other", "seed": 0}, "scores.0.outer.test.micro"),
+        ({"random": None, "method": "other", "seed": 0}, "scores.0.outer.test.micro"),
+        ({"pixels": 0.15}, "pixel_statistics.outer.test.micro"),
+    ],
+)
+def test_contradicting_records_are_refused_by_field(
+    tmp_path: Path, changes: dict[str, Any], field: str
+) -> None:
+    out = built(tmp_path / "old", [record_of()])
+    before = (out / FOLDER / "leaderboard.csv").read_bytes()
+    records = saved(tmp_path / "new", [record_of(), record_of(**{"seed": 1, **changes})])
+    with pytest.raises(ArtefactError, match=f"field '{field}") as caught:
+        build_leaderboard(records, out)
+    assert str(caught.value).count("run.json") == 2
+    assert (out / FOLDER / "leaderboard.csv").read_bytes() == before
+
+
+def test_random_encoders_may_differ_by_rounding(tmp_path: Path) -> None:
+    records = [record_of(random=0.2), record_of(method="other", random=0.2004)]
+    assert rows_of(built(tmp_path, records) / FOLDER)[0]["T1.outer.micro.mean"] == "20.02"
+
+
+def test_a_run_that_trains_all_at_once_is_the_upper_reference(tmp_path: Path) -> None:
+    records = [
+        record_of(method="best", finals=(0.8, 0.9)),
+        record_of(method="joint", finals=(0.7, 0.7), steps=(8, 0)),
+    ]
+    out = built(tmp_path, records)
+    rows = rows_of(out / FOLDER)
+    assert [(row["method"], row["reference"]) for row in rows] == [
+        ("random-encoder", "lower"),
+        ("pixel-statistics", "lower"),
+        ("joint", "upper"),
+        ("best", ""),
+    ]
+    joint = rows[2]  # 8 steps of 4 images in 18 s, and nothing in the second task
+    assert (joint["training_hours"], joint["images_per_second"]) == ("0.005", "1.778")
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    assert "`joint`: trained on all tasks at once, an upper reference" in text
+    alone = built(tmp_path / "one", [record_of(method="single", finals=(0.7,), steps=(8,))])
+    assert rows_of(alone / FOLDER)[-1]["reference"] == "", "one task is no stream"
+
+
+def test_domain_metrics_have_columns_where_defined(tmp_path: Path) -> None:
+    probes: dict[str, str | None] = {"inner": "sea", "late": "land"}
+    row = rows_of(built(tmp_path, [record_of(probes=probes)]) / FOLDER)[-1]
+    assert row["continual.backward_transfer.micro.mean"] == "10.00"
+    assert row["continual.forgetting.micro.mean"] == "-10.00"
+    assert row["continual.forward_transfer.micro.mean"] == "20.00"
+    assert row["continual.average_incremental.macro.mean"] == "22.50"
+    single = built(tmp_path / "single", [record_of(finals=(0.4,), probes={"inner": "sea"})])
+    assert rows_of(single / FOLDER)[-1]["continual.backward_transfer.micro.mean"] == ""
+
+
+def test_damaged_missing_and_no_records_are_refused(tmp_path: Path) -> None:
+    records = saved(tmp_path / "records", [record_of()])
+    (records / "broken.json").write_text("{")
+    with pytest.raises(ArtefactError, match=r"broken\.json is damaged"):
+        build_leaderboard(records, tmp_path / "out")
+    with pytest.raises(ArtefactError, match="There is no file or folder"):
+        build_leaderboard([tmp_path / "nowhere"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtefactError, match="There is no run record"):
+        build_leaderboard(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_write_keeps_the_old_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = built(tmp_path, [record_of()])
+    before = (out / FOLDER / "leaderboard.csv").read_bytes()
+    more = saved(tmp_path / "more", [record_of(finals=(0.1, 0.2))])
+
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ArtefactError, match="cannot be written"):
+        build_leaderboard(more, out)
+    assert (out / FOLDER / "leaderboard.csv").read_bytes() == before
+
+
+def test_results_import_nothing_above_them() -> None:
+    package = ROOT / "rscl_bench"
+    refused = ("engine", "objectives", "strategies", "data", "models", "cli")
+    for path in [*(package / "results").glob("*.py"), package / "probes" / "metrics.py"]:
+        text = path.read_text()
+        assert not [name for name in refused if f"rscl_bench.{name}" in text], path

@@ -1,0 +1,214 @@
+"""What masked objectives share: which places are hidden, and that hidden means hidden."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.masked import SWIN, build, encoder_of, hidden_pixels, pixels
+from numpy.typing import NDArray
+
+from rscl_bench.errors import SpecError
+from rscl_bench.models.encoder import MaskableEncoder
+from rscl_bench.objectives.masking import (
+    draw_blocks,
+    draw_singly,
+    enlarged,
+    mask_of,
+    nearest_divisor,
+    rectangles,
+)
+from rscl_bench.randomness import torch_generator
+from rscl_bench.testing import check_objective
+
+Mask = NDArray[np.bool_]
+
+NAMES = ("simmim", "maskfeat", "beit")
+
+
+# Which places are hidden
+
+
+def slow_blocks(draws: Any, noise: Any, side: int, hidden: int, least: float) -> set[int]:
+    """Return one image's hidden places, from (area, aspect, down, right) of every attempt."""
+    chosen: set[int] = set()
+    for area, aspect, down, right in draws:
+        left = hidden - len(chosen)
+        wanted = least + (left - least) * area
+        ratio = math.exp(math.log(0.3) + (math.log(1 / 0.3) - math.log(0.3)) * aspect)
+        height, width = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
+        if height >= side or width >= side:
+            continue
+        top, first = int(down * (side - height + 1)), int(right * (side - width + 1))
+        block = {
+            row * side + column
+            for row in range(top, top + height)
+            for column in range(first, first + width)
+        }
+        if 0 < len(block - chosen) <= left:
+            chosen |= block
+    others = sorted(set(range(side**2)) - chosen, key=lambda place: float(noise[place]))
+    return chosen | set(others[: hidden - len(chosen)])
+
+
+@pytest.mark.parametrize(
+    ("side", "hidden", "least"), [(14, 75, 16.0), (8, 24, 16 * 64 / 196), (2, 2, 0.3)]
+)
+def test_blocks_are_the_transcription(side: int, hidden: int, least: float) -> None:
+    count = 50
+    places = draw_blocks(count, side, hidden, least, 0.3, torch_generator("cpu", 5))
+    generator = torch_generator("cpu", 5)
+    draws = torch.rand(20, 4, count, generator=generator).double()
+    noise = torch.rand(count, side**2, generator=generator)
+    for image in range(count):
+        expected = slow_blocks(draws[:, :, image].tolist(), noise[image], side, hidden, least)
+        assert set(places[image].tolist()) == expected
+
+
+def authors_blocks(rng: random.Random, side: int, hidden: int, least: int) -> Mask:
+    """Return a mask as BEiT's authors draw it: until full, or ten attempts in a row have failed."""
+    mask = np.zeros((side, side), bool)
+    failures = 0
+    while mask.sum() < hidden and failures < 10:
+        left = hidden - int(mask.sum())
+        area = rng.uniform(least, left)
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        failures += 1
+        if height < side and width < side:
+            top, first = rng.randint(0, side - height), rng.randint(0, side - width)
+            block = np.zeros_like(mask)
+            block[top : top + height, first : first + width] = True
+            if 0 < (block & ~mask).sum() <= left:
+                mask |= block
+                failures = 0
+    return mask
+
+
+def edges(mask: Mask) -> int:
+    """Return how many neighbours differ: few where masks are blocks."""
+    return int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum())
+
+
+def test_blocks_are_as_the_authors() -> None:
+    rng, count = random.Random(0), 1500
+    theirs = np.stack([authors_blocks(rng, 14, 75, 16) for _ in range(count)])
+    places = draw_blocks(count, 14, 75, 16.0, 0.3, torch_generator("cpu", 0))
+    ours = mask_of(places, 14).numpy()
+    assert (ours.sum(axis=(1, 2)) == 75).all()
+    assert 74 < theirs.sum(axis=(1, 2)).mean() < 75
+    mean = [float(np.mean([edges(mask) for mask in masks])) for masks in (theirs, ours)]
+    assert mean[1] == pytest.approx(mean[0], rel=0.04)
+    singly = mask_of(draw_singly(200, 196, 75, torch_generator("cpu", 0)), 14).numpy()
+    assert np.mean([edges(mask) for mask in singly]) > 2 * mean[1]
+    # Where they are: five deviations of a share of 1,500.
+    assert np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).max() < 5 * math.sqrt(0.5 / count)
+
+
+def test_rectangles_reach_every_edge() -> None:
+    sizes = torch.tensor([[3.0, 3.0], [2.0, 2.0]])
+    corners = rectangles(sizes, torch.tensor([[0.0, 0.9999], [0.0, 0.9999]]), 5)
+    assert corners.shape == (2, 5, 5)
+    assert corners[0, :3, :2].all()
+    assert corners[1, 2:, 3:].all()
+    assert corners.sum(dim=(1, 2)).tolist() == [6, 6]
+
+
+def test_single_places_are_hidden_as_often() -> None:
+    places = draw_singly(4000, 16, 10, torch_generator("cpu", 0))
+    assert all(len(set(row)) == 10 for row in places.tolist())
+    share = torch.bincount(places.flatten(), minlength=16) / 4000
+    assert (share - 0.625).abs().max() < 5 * math.sqrt(0.25 / 4000)
+
+
+def test_masks_and_their_resolution() -> None:
+    mask = mask_of(torch.tensor([[1, 3], [2, 0]]), 2)
+    assert mask.tolist() == [[[False, True], [False, True]], [[True, False], [True, False]]]
+    fine = enlarged(mask, 6)
+    assert fine.shape == (2, 6, 6)
+    for row in range(6):
+        for column in range(6):
+            assert torch.equal(fine[:, row, column], mask[:, row // 3, column // 3])
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted", "expected"), [(14, 2, 2), (16, 8, 8), (14, 8, 7), (48, 7, 6), (7, 0.3, 1)]
+)
+def test_nearest_divisor(number: int, wanted: float, expected: int) -> None:
+    assert nearest_divisor(number, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("maskfeat", 78), ("beit", 75)]
+)  # as their authors at 224 pixels
+def test_counts_at_the_papers_size(name: str, hidden: int) -> None:
+    objective = build(name, encoder_of("vit"), **({"vocabulary": 8} if name == "beit" else {}))
+    assert objective.draw(3, 14, torch_generator("cpu", 0)).shape == (3, hidden)
+    least = {"maskfeat": 78 // 5, "beit": 16}
+    assert objective.masking.min_block == least[name]
+
+
+# Hidden means hidden
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_pixels_do_not_reach_the_encoder(name: str, kind: str) -> None:
+    objective = build(name, encoder_of(kind), **({"vocabulary": 8} if name == "beit" else {}))
+    images = pixels(4)
+    hidden = hidden_pixels(objective, images, 3)[:, None]
+    assert 0 < hidden.float().mean() < 1
+    encoded = objective([images], torch_generator("cpu", 3)).encoded[0]
+    other = torch.where(hidden, pixels(4, seed=8), images)
+    assert torch.equal(objective([other], torch_generator("cpu", 3)).encoded[0], encoded)
+    other = torch.where(hidden, images, pixels(4, seed=8))
+    assert not torch.equal(objective([other], torch_generator("cpu", 3)).encoded[0], encoded)
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+@pytest.mark.parametrize("name", ["maskfeat", "beit"])
+def test_what_is_predicted_is_what_is_hidden(name: str, kind: str) -> None:
+    objective = build(name, encoder_of(kind), **({"vocabulary": 8} if name == "beit" else {}))
+    hidden = hidden_pixels(objective, pixels(4), 3)
+    places = objective.draw(4, 4, torch_generator("cpu", 3))
+    for image in range(4):
+        for row in range(16):
+            for column in range(16):
+                place = row // 4 * 4 + column // 4
+                assert bool(hidden[image, row, column]) == (place in places[image].tolist())
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_places_are_where_the_encoder_has_them(kind: str) -> None:
+    """What changes under one place changes that place's vector most."""
+    encoder = encoder_of(kind)
+    assert isinstance(encoder, MaskableEncoder)
+    images = torch.zeros(1, 3, 16, 16)
+    images[:, :, 4:8, 12:16] = 3.0
+    with torch.no_grad():
+        before, after = (encoder.places(encoder(x)) for x in (torch.zeros_like(images), images))
+    assert int((after - before).norm(dim=2).argmax()) == 1 * 4 + 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_encoders_that_cannot_hide_are_refused(name: str) -> None:
+    message = rf"Objective '{name}' needs an encoder .* ResNet cannot; set backbone.name = 'vit'"
+    with pytest.raises(SpecError, match=message):
+        build(name, encoder_of("resnet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio"),
+    [("simmim", 0.99), ("maskfeat", 0.01), ("maskfeat", 0.99), ("beit", 0.01), ("beit", 0.99)],
+)  # SimMIM rounds up
+def test_ratios_that_hide_all_or_nothing_are_refused(name: str, ratio: float) -> None:
+    objective = build(name, encoder_of("vit"), mask_ratio=ratio)
+    with pytest.raises(SpecError, match="at least one must be hidden and one visible"):
+        objective([pixels(2)], torch_generator("cpu", 0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract_on_swin(name: str) -> None:
+    check_objective(name, {"vocabulary": 16} if name == "beit" else None, SWIN)

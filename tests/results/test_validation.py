@@ -1,0 +1,97 @@
+"""Records that were edited by hand, against the stored scores of every image."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.cli import call
+from helpers.records import save
+
+from rscl_bench.results.consistency import continual_of
+from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.record import ProbeRecord, ProbeScore, TaskRecord
+from rscl_bench.results.validation import refusals
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save(tmp_path, "better", 3.0, seeds=1)
+    (found,) = tmp_path.glob("*.json")
+    return found
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+
+
+def refusal(path: Path) -> str:
+    (reason,) = refusals([path]).values()
+    assert reason is not None
+    return reason
+
+
+def test_what_a_run_wrote_is_valid(path: Path) -> None:
+    assert refusals([path]) == {path: None}
+    result = call("leaderboard", "validate", path.parent)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [f"{path}: valid", "1 of 1 records are valid"]
+
+
+@pytest.mark.parametrize("kind", ["micro", "macro"])
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_changed_score_is_refused_by_field(path: Path, row: int, kind: str) -> None:
+    """Also where all that is derived from it was changed with it."""
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["scores"][row]["outer"]["test"][kind] += 0.001
+
+    edit(path, change)
+    follows = continual_metrics(path)
+    edit(path, lambda raw: raw.update(continual=follows))
+    assert f"'scores.{row}.outer.test.{kind}' of {path} does not follow" in refusal(path)
+
+
+def continual_metrics(path: Path) -> dict[str, Any]:
+    """Return the continual metrics that follow from a record's scores."""
+    raw = json.loads(path.read_text())
+    metrics = continual_of(
+        [TaskRecord.model_validate(task) for task in raw["tasks"]],
+        [ProbeRecord.model_validate(probe) for probe in raw["probes"]],
+        [{n: ProbeScore.model_validate(s) for n, s in row.items()} for row in raw["scores"]],
+    )
+    return {kind: value.model_dump() for kind, value in metrics.items()}
+
+
+def test_a_changed_reference_is_refused_by_field(path: Path) -> None:
+    edit(path, lambda raw: raw["pixel_statistics"]["outer"]["test"].update(micro=0.123))
+    assert "'pixel_statistics.outer.test.micro'" in refusal(path)
+
+
+def test_a_removed_field_is_refused_by_name(path: Path) -> None:
+    edit(path, lambda raw: raw.pop("parameters"))
+    assert "parameters" in refusal(path)
+
+
+def test_scores_without_their_images_are_refused(path: Path) -> None:
+    image_scores_path(path).unlink()
+    assert "has no scores of images beside it" in refusal(path)
+
+
+def test_images_of_another_run_are_refused(path: Path, tmp_path: Path) -> None:
+    save(tmp_path / "other", "other", 1.0, seeds=1)
+    (other,) = (tmp_path / "other").glob("*.safetensors")
+    image_scores_path(path).write_bytes(other.read_bytes())
+    assert "does not belong to" in refusal(path)
+
+
+def test_every_record_is_told(path: Path) -> None:
+    save(path.parent, "second", 1.0, seeds=1)
+    edit(path, lambda raw: raw.pop("scores"))
+    result = call("leaderboard", "validate", path.parent)
+    assert result.exit_code == 1
+    assert "refused: " in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 of 2 records are valid"
