@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from rscl_bench.errors import ArchiveError, RsclError
+from rscl_bench.errors import RsclError
 
 if TYPE_CHECKING:
     from rscl_bench.console import Split
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rscl_bench.spec import OnBadTile, RunSpec, Scenario
     from rscl_bench.sweep.pool import Run
     from rscl_bench.sweep.selection import PlannedRun
+    from rscl_bench.tiles.source import ArchiveSource
 
 
 class Commands(TyperGroup):
@@ -142,7 +143,7 @@ def run(
 
     check_writable(out)  # before an hour of packing, not after it
     with reporter() as report:
-        opened, _, _ = _open(spec, data_root, device, report, on_bad_tile)
+        opened, _ = _open(spec, data_root, device, report, on_bad_tile)
         folder = run_folder(out, opened)
         path = folder / "record.json"
         known = path.is_file() and not force
@@ -421,9 +422,9 @@ def _run_all(
     print(_edition_line(first.scenario, data_root), flush=True)
     check_writable(out)
     with reporter() as report:
-        opened, root, cache = _open(first, data_root, device, report, on_bad_tile)
+        opened, archives = _open(first, data_root, device, report, on_bad_tile)
     jobs, threads = share_cores(jobs, opened.device.torch.type)
-    runs = plan(planned, opened, root, cache, threads, out, force, on_bad_tile)
+    runs = plan(planned, opened, archives, threads, out, force)
     waiting = sum(run.state == "waiting" for run in runs)
     print(
         f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at a "
@@ -462,12 +463,13 @@ def _interruptible(force: bool = False) -> Iterator[None]:
 
 def _open(
     spec: "RunSpec", data_root: Path | None, device: str, report: Any, on_bad_tile: "OnBadTile"
-) -> "tuple[PreparedRun, Path, Path]":
+) -> "tuple[PreparedRun, ArchiveSource]":
     """Open a run's tiles, packing them first where needed; returns data root and cache too."""
     from rscl_bench.engine.run import open_run
+    from rscl_bench.tiles.source import find_archives
 
-    edition, root, cache = _data(spec.scenario, data_root, report)
-    opened = open_run(spec, edition, root, cache, device, report.progress, on_bad_tile)
+    archives = find_archives(spec.scenario, data_root, on_bad_tile, report)
+    opened = open_run(spec, archives, device, report.progress)
     for name, store in opened.named_stores().items():
         if store.blank:
             report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
@@ -476,34 +478,7 @@ def _open(
                 f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "
                 f"{', '.join(store.skipped)}"
             )
-    return opened, root, cache
-
-
-def _data(scenario: "Scenario", data_root: Path | None, report: Any) -> tuple[Any, Path, Path]:
-    """Return edition, data root and cache; renders the sketch archives where they are needed.
-
-    Raises:
-        ArchiveError: If the data root mixes real archives and sketches.
-    """
-    from rscl_bench import registry
-    from rscl_bench.archives.adapter import SKETCH_MARKER
-    from rscl_bench.archives.sketch import datasets_of, render
-    from rscl_bench.tiles.cache import cache_folder
-
-    cache = cache_folder()
-    datasets = datasets_of(scenario)
-    if data_root is None:
-        return "sketch", render(datasets, cache, report.progress), cache
-    folders = {data_root / registry.load("datasets", name).folder for name in datasets}
-    sketches = sorted(folder for folder in folders if (folder / SKETCH_MARKER).is_file())
-    if not sketches:
-        return "real", data_root, cache
-    if len(sketches) < sum(folder.is_dir() for folder in folders):
-        raise ArchiveError(
-            f"{sketches[0]} is a synthetic sketch beside real archives; put the real archive there."
-        )
-    report.message("These archives are synthetic sketches: this is the sketch edition.")
-    return "sketch", data_root, cache
+    return opened, archives
 
 
 def _open_stores(
@@ -511,20 +486,20 @@ def _open_stores(
 ) -> list[tuple[str, Any]]:
     from rscl_bench.console import reporter
     from rscl_bench.declarations import load_scenario
-    from rscl_bench.tiles.packing import open_or_pack
+    from rscl_bench.tiles.source import find_archives
 
     scenario = load_scenario(scenario_name)
     print(_edition_line(scenario, data_root), flush=True)
     opened = []
     with reporter() as report:
-        _, root, cache = _data(scenario, data_root, report)
+        archives = find_archives(scenario, data_root, on_bad_tile, report)
         for task in scenario.tasks:
-            store = open_or_pack(root, task, cache, False, report.progress, on_bad_tile)
+            store = archives.open(task, False, report.progress)
             opened.append((f"task {task.name}", store))
         for probe in scenario.probes:
             for role, split in probe.splits().items():
                 source = probe.source(split)
-                store = open_or_pack(root, source, cache, True, report.progress, on_bad_tile)
+                store = archives.open(source, True, report.progress)
                 opened.append((f"probe {probe.name} {role}", store))
     return opened
 

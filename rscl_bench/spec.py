@@ -17,6 +17,8 @@ class Spec(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Real archives, or synthetic sketches of them.
+Edition = Literal["real", "sketch"]
 #: What happens at an image that cannot be used.
 OnBadTile = Literal["stop", "skip"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +19,9 @@ from rscl_bench.probes.spread import Spread, spread
 from rscl_bench.probes.transfer import TransferProbe
 from rscl_bench.progress import Progress
 from rscl_bench.randomness import numpy_generator
-from rscl_bench.spec import OnBadTile, Protocol, Source, validated
 from rscl_bench.spec import Probe as ProbeSpec
-from rscl_bench.tiles.packing import open_or_pack
+from rscl_bench.spec import Protocol, Source, validated
+from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.crops import Normalisation
 from rscl_bench.views.view import PixelScaling, places_of_rgb
@@ -95,22 +94,15 @@ class OpenProbe:
 
 
 def open_probe(
-    spec: ProbeSpec,
-    protocol: Protocol,
-    data_root: Path,
-    cache: Path,
-    progress: Progress,
-    on_bad_tile: OnBadTile,
+    spec: ProbeSpec, protocol: Protocol, archives: ArchiveSource, progress: Progress
 ) -> OpenProbe:
     """Open or pack a probe's tiles.
 
     Args:
         spec: What the scenario says.
         protocol: For normalisation and the probe's default parameters.
-        data_root: Folder that holds the archives.
-        cache: Folder of the tile stores.
+        archives: Where the tiles come from.
         progress: Told of packing.
-        on_bad_tile: As `open_or_pack` takes it.
 
     Raises:
         RsclError: If archive, bands or the probe's parameters are not usable.
@@ -119,7 +111,7 @@ def open_probe(
     parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
     probe = probe_class(validated(probe_class.Params, parameters, f"probe '{spec.name}'"))
     stores = {
-        role: open_or_pack(data_root, spec.source(split), cache, True, progress, on_bad_tile)
+        role: archives.open(spec.source(split), True, progress)
         for role, split in spec.splits().items()
     }
     indices = {role: _chosen(spec, role, len(store)) for role, store in stores.items()}
@@ -134,15 +126,10 @@ def open_probe(
 
 
 def open_task(
-    source: Source,
-    protocol: Protocol,
-    data_root: Path,
-    cache: Path,
-    progress: Progress,
-    on_bad_tile: OnBadTile,
+    source: Source, protocol: Protocol, archives: ArchiveSource, progress: Progress
 ) -> tuple[TileStore, PixelScaling]:
     """Open or pack a task's tiles; they come without labels."""
-    store = open_or_pack(data_root, source, cache, False, progress, on_bad_tile)
+    store = archives.open(source, False, progress)
     return store, archive_of(store, source.bands, protocol)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,27 +30,16 @@ from rscl_bench.errors import ArtefactError, SpecError, TrainingError
 from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
-from rscl_bench.progress import Progress
+from rscl_bench.progress import Progress, Reporter
 from rscl_bench.randomness import seeded
 from rscl_bench.results import record as records
 from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
-from rscl_bench.spec import Component, OnBadTile, RunSpec, identity
+from rscl_bench.spec import Component, Edition, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
+from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.view import PixelScaling
-
-Edition = Literal["real", "sketch"]
-
-
-class Reporter(Protocol):
-    """What is told of a run's progress."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Report a part done, such as packing or the steps of a task."""
-
-    def message(self, text: str) -> None:
-        """Report one line."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +80,15 @@ class PreparedRun:
 
 
 def open_run(
-    spec: RunSpec,
-    edition: Edition,
-    data_root: Path,
-    cache: Path,
-    device: str,
-    progress: Progress,
-    on_bad_tile: OnBadTile = "stop",
+    spec: RunSpec, archives: ArchiveSource, device: str, progress: Progress
 ) -> PreparedRun:
     """Open tiles and device, and check that they fit the protocol.
 
     Args:
         spec: The run.
-        edition: Whether ``data_root`` holds real archives or sketches.
-        data_root: Folder that holds the archives.
-        cache: Folder of the tile stores.
+        archives: Where the tiles come from.
         device: As `open_device` takes it.
         progress: Told of packing.
-        on_bad_tile: As `open_or_pack` takes it.
 
     Raises:
         RsclError: If anything is missing or does not fit.
@@ -117,9 +97,8 @@ def open_run(
     opened_device = open_device(device, protocol.precision)
     _check_sizes(spec)
     started = time.perf_counter()
-    where = (protocol, data_root, cache, progress, on_bad_tile)
-    tasks = [open_task(task, *where) for task in scenario.tasks]
-    probes = [open_probe(probe, *where) for probe in scenario.probes]
+    tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
+    probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]
     stores = [store for store, _ in tasks]
     for task, store in zip(scenario.tasks, stores, strict=True):
         if len(store) < protocol.training.batch_size:
@@ -137,7 +116,7 @@ def open_run(
     content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
     return PreparedRun(
         spec=spec,
-        edition=edition,
+        edition=archives.edition,
         device=opened_device,
         stores=stores,
         archives=[archive for _, archive in tasks],
@@ -146,7 +125,7 @@ def open_run(
             scenario=records.ScenarioName(
                 name=scenario.name, version=scenario.version, digest=identity(content)
             ),
-            edition=edition,
+            edition=archives.edition,
             protocol_name=spec.protocol_name,
             precision=opened_device.precision,
             data=data,

@@ -7,33 +7,29 @@ import torch
 
 from rscl_bench.engine.run import PreparedRun, build_objective, build_strategies, run_folder
 from rscl_bench.results.record import read_record
-from rscl_bench.spec import OnBadTile
 from rscl_bench.sweep.pool import Run
 from rscl_bench.sweep.selection import PlannedRun
 from rscl_bench.sweep.worker import Job
+from rscl_bench.tiles.source import ArchiveSource
 
 
 def plan(
     planned: Iterable[PlannedRun],
     opened: PreparedRun,
-    data_root: Path,
-    cache: Path,
+    archives: ArchiveSource,
     threads: int,
     out: Path,
     force: bool,
-    on_bad_tile: OnBadTile,
 ) -> list[Run]:
     """Return the runs, those with a record as recorded; everything that will run was built once.
 
     Args:
         planned: What to run; scenario and protocol are the same in all.
         opened: One of them, opened; the tiles are the same for all.
-        data_root: As in `Job`.
-        cache: As in `Job`.
+        archives: As in `Job`.
         threads: As in `Job`.
         out: Folder for records.
         force: Run again what is recorded.
-        on_bad_tile: As in `Job`.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
@@ -43,14 +39,11 @@ def plan(
         this = opened.with_spec(spec)
         job = Job(
             spec=spec,
-            edition=this.edition,
-            data_root=data_root,
-            cache=cache,
+            archives=archives,
             device=str(this.device.torch),
             threads=threads,
             folder=run_folder(out, this),
             force=force,
-            on_bad_tile=on_bad_tile,
         )
         run = Run(label, job)
         if run.record_path.is_file() and not force:

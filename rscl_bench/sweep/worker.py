@@ -11,12 +11,13 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, TextIO
 
 from pydantic import Field
 
 from rscl_bench.errors import ArtefactError, RsclError
-from rscl_bench.spec import OnBadTile, Positive, RunSpec, Spec
+from rscl_bench.spec import Positive, RunSpec, Spec
+from rscl_bench.tiles.source import ArchiveSource
 
 _SECONDS = 0.5
 
@@ -26,25 +27,19 @@ class Job(Spec):
 
     Attributes:
         spec: The run.
-        edition: Whether ``data_root`` holds real archives or sketches.
-        data_root: Folder that holds the archives.
-        cache: Folder of the tile stores, packed already.
+        archives: Where the tiles come from; they are packed already.
         device: As `rscl_bench.engine.device.open_device` takes it.
         threads: CPU threads that the run may use.
         folder: Where the artefacts go; its name ends with the run's id.
         force: Whether to start over instead of going on from a checkpoint.
-        on_bad_tile: As `rscl_bench.tiles.packing.open_or_pack` takes it.
     """
 
     spec: RunSpec
-    edition: Literal["real", "sketch"]
-    data_root: Path
-    cache: Path
+    archives: ArchiveSource
     device: str
     threads: Positive
     folder: Path
     force: bool = False
-    on_bad_tile: OnBadTile = "stop"
 
 
 class PipeReporter:
@@ -106,8 +101,7 @@ def run(job: Job, reporter: PipeReporter) -> None:
     from rscl_bench.progress import silent
 
     torch.set_num_threads(job.threads)
-    where = (job.edition, job.data_root, job.cache, job.device, silent, job.on_bad_tile)
-    opened = open_run(job.spec, *where)
+    opened = open_run(job.spec, job.archives, job.device, silent)
     if not job.folder.name.endswith(opened.identity.run_id()):
         raise ArtefactError(
             "The archives or their tiles changed after the sweep began; start it again."

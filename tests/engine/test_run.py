@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.archives import sketches
 from helpers.paths import TOY
 from helpers.runs import Quiet, Run, Runner
 from safetensors import safe_open
@@ -36,6 +37,7 @@ from rscl_bench.probes.encoding import encode_tiles
 from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
+from rscl_bench.progress import silent
 from rscl_bench.randomness import seeded
 from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.image_scores import read_image_scores
@@ -338,7 +340,7 @@ def test_diverging_run_leaves_no_record(runs: Runner, tmp_path: Path) -> None:
 
 def test_missing_archive(runs: Runner, tmp_path: Path) -> None:
     with pytest.raises(RsclError, match="Toy is missing or partial"):
-        open_run(runs.spec(), "real", tmp_path, runs.cache, "cpu", Quiet().progress)
+        open_run(runs.spec(), sketches(tmp_path, runs.cache), "cpu", silent)
 
 
 def test_blank_tiles_are_known(runs: Runner) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
 
+from helpers.archives import sketches
 from helpers.paths import TOY
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.run import (
@@ -13,6 +14,7 @@ from rscl_bench.engine.run import (
     open_run,
     run_folder,
 )
+from rscl_bench.progress import silent
 from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec, Scenario
@@ -60,7 +62,7 @@ class Runner:
         return resolve_run(checked, load_method(method), seed=seed, assignments=assignments)
 
     def open(self, spec: RunSpec) -> PreparedRun:
-        return open_run(spec, "sketch", self.data, self.cache, "cpu", Quiet().progress)
+        return open_run(spec, sketches(self.data, self.cache), "cpu", silent)
 
     def fresh(self, spec: RunSpec, out: Path) -> Run:
         opened, reporter = self.open(spec), Quiet()

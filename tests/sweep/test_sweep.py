@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.archives import sketches
 from helpers.cli import ONE_EPOCH, call, records_in, refused
 from helpers.paths import TOY
 from rich.console import Console
@@ -20,6 +21,7 @@ from typer.testing import Result
 from rscl_bench.console import LiveSweep, PlainSweep
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.run import open_run, run_folder
+from rscl_bench.progress import silent
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweep import pool
@@ -191,9 +193,7 @@ def job(folder: Path, method: str = "finetune", seed: int = 0) -> Job:
     )
     return Job(
         spec=spec,
-        edition="sketch",
-        data_root=folder,
-        cache=folder,
+        archives=sketches(folder, folder),
         device="cpu",
         threads=1,
         folder=folder / f"seed{seed}-0123",
@@ -402,7 +402,7 @@ def test_refusal_of_a_folder_and_of_two_methods_of_one_name(tmp_path: Path) -> N
 
 
 def opened(spec: RunSpec, data: Path, cache: Path) -> Any:
-    return open_run(spec, "sketch", data, cache, "cpu", lambda *_: None)
+    return open_run(spec, sketches(data, cache), "cpu", silent)
 
 
 def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_
         ("cosmae", 1),
     ]
     first = opened(planned[0].spec, toy_data, toy_cache)
-    runs = plan(planned, first, toy_data, toy_cache, 1, tmp_path, False, "stop")
+    runs = plan(planned, first, sketches(toy_data, toy_cache), 1, tmp_path, False)
     folders = [run.job.folder for run in runs]
     each = [opened(item.spec, toy_data, toy_cache) for item in planned]
     assert folders == [run_folder(tmp_path, one) for one in each]

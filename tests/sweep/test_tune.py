@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.archives import sketches
 from helpers.cli import call, records_in, refused
 from helpers.paths import ROOT, TOY
 from typer.testing import Result
@@ -16,6 +17,7 @@ from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.run import PreparedRun, open_run, run_folder
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
+from rscl_bench.progress import silent
 from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import ProbeScore, RunRecord, make_record, write_record
 from rscl_bench.results.tuning import Tuning, read_tuning, write_tuning
@@ -72,7 +74,7 @@ def spec_of(scenario: str, seed: int, *assignments: str) -> RunSpec:
 def opened(scenario: str, record: RunRecord, cache: Path) -> PreparedRun:
     """Any run, opened; tiles are there since the true run."""
     spec = spec_of(scenario, 0)
-    return open_run(spec, "sketch", cache / "sketch-v1", cache, "cpu", lambda *_: None)
+    return open_run(spec, sketches(cache / "sketch-v1", cache), "cpu", silent)
 
 
 def scored(
