@@ -18,7 +18,7 @@ from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
 from rscl_bench.randomness import torch_generator
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.spec import RunSpec
 from rscl_bench.tiles.loader import TileLoader
 from rscl_bench.tiles.store import TileStore
@@ -67,13 +67,13 @@ def short_run(model: str, method: str, batch: int, *assignments: str) -> RunSpec
         load_method(method),
         protocol,
         0,
-        (
-            "training.epochs=1",
-            "training.warmup_epochs=0",
-            f"training.batch_size={batch}",
-            f"buffer_size={batch}",
-            *assignments,
-        ),
+        {
+            "training.epochs": 1,
+            "training.warmup_epochs": 0,
+            "training.batch_size": batch,
+            "buffer_size": batch,
+            **parse_assignments(assignments),
+        },
     )
 
 

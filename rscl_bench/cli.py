@@ -1,25 +1,19 @@
-"""The command line; nothing heavy is imported before a command runs."""
+"""The command line: parses options, calls `rscl_bench.api` and prints what it returns."""
 
 import io
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
+from rscl_bench import api
 from rscl_bench.errors import RsclError
-
-if TYPE_CHECKING:
-    from rscl_bench.console import Split
-    from rscl_bench.engine.run import PreparedRun
-    from rscl_bench.spec import OnBadTile, RunSpec, Scenario
-    from rscl_bench.sweep.pool import Run
-    from rscl_bench.sweep.selection import PlannedRun
-    from rscl_bench.tiles.source import ArchiveSource
 
 
 class Commands(TyperGroup):
@@ -129,32 +123,24 @@ def run(
     again, and ends in the same bits. SIGINT (Ctrl-C), SIGTERM and SIGUSR1 let it finish its step
     and write a checkpoint; the exit status is then 128 and the signal's number.
     """
-    from rscl_bench.console import print_run, reporter
-    from rscl_bench.declarations import load_method, load_scenario
-    from rscl_bench.resolve import resolve_run
+    from rscl_bench.console import print_run
+    from rscl_bench.resolve import parse_assignments
 
-    spec = resolve_run(
-        load_scenario(scenario), load_method(method), protocol, seed, tuple(assignments or ())
+    record = api.run(
+        scenario,
+        method,
+        protocol=protocol,
+        seed=seed,
+        set=parse_assignments(assignments or ()),
+        data_root=data_root,
+        out=out,
+        device=device,
+        checkpoint_minutes=checkpoint_minutes,
+        on_bad_tile=on_bad_tile,
+        force=force,
     )
-    print(_edition_line(spec.scenario, data_root), flush=True)
-    from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
-    from rscl_bench.engine.run import check_writable, execute, run_folder
-    from rscl_bench.results.record import read_record
-
-    check_writable(out)  # before an hour of packing, not after it
-    with reporter() as report:
-        opened, _ = _open(spec, data_root, device, report, on_bad_tile)
-        folder = run_folder(out, opened)
-        path = folder / "record.json"
-        known = path.is_file() and not force
-        if known:
-            record = read_record(path)
-            remove_checkpoints(folder / FOLDER)  # of a run that ended just after its record
-        else:
-            seconds = 60 * checkpoint_minutes
-            record = execute(opened, folder, report, interval=seconds, force=force)
     print_run(record)
-    print(f"{'already recorded (--force runs it again)' if known else 'record'}: {path}")
+    print(f"record: {api.run_folder(record, out) / 'record.json'}")
 
 
 @app.command()
@@ -178,24 +164,26 @@ def sweep(
     goes on. A run that fails stops no other.
     """
     from rscl_bench.console import print_failures
-    from rscl_bench.declarations import load_method, load_scenario
-    from rscl_bench.sweep.selection import method_runs, split_list, split_seeds
+    from rscl_bench.resolve import parse_assignments
+    from rscl_bench.sweep.selection import split_list, split_seeds
 
     with _interruptible(force):
-        planned = method_runs(
-            load_scenario(scenario),
-            [load_method(name) for name in split_list("--methods", methods)],
-            split_seeds(seeds),
-            protocol,
-            assignments or (),
+        runs = api.sweep(
+            scenario,
+            split_list("--methods", methods),
+            seeds=split_seeds(seeds),
+            protocol=protocol,
+            set=parse_assignments(assignments or ()),
+            data_root=data_root,
+            out=out,
+            device=device,
+            jobs=jobs,
+            on_bad_tile=on_bad_tile,
+            force=force,
         )
-        where = (data_root, out, device, jobs, on_bad_tile)
-        runs = _run_all(planned, *where, force, "method", "test")
         print_failures(runs)
-        from rscl_bench.leaderboard.build import build_leaderboard
-
         recorded = [run.record_path for run in runs if run.record is not None]
-        for path in build_leaderboard(recorded, out / "leaderboards") if recorded else ():
+        for path in api.write_leaderboards(recorded, out / "leaderboards") if recorded else ():
             print(path)
     if len(recorded) < len(runs):
         raise typer.Exit(1)
@@ -237,52 +225,40 @@ def tune(
     the first of the grid.
     """
     from rscl_bench.console import print_failures, print_tuning
-    from rscl_bench.declarations import load_method, load_scenario
-    from rscl_bench.results.tuning import FOLDER, make_tuning, write_tuning
-    from rscl_bench.sweep.selection import grid_runs, split_seeds
+    from rscl_bench.resolve import parse_assignments
+    from rscl_bench.sweep.selection import parse_grid, split_seeds
 
     with _interruptible():
-        planned = grid_runs(
-            load_scenario(scenario),
-            load_method(method),
-            grid,
-            split_seeds(seeds),
-            protocol,
-            assignments or (),
-        )
-        where = (data_root, out, device, jobs, on_bad_tile)
-        runs = _run_all(planned, *where, False, "setting", "val")
-        print_failures(runs)
-        if any(run.record is None for run in runs):
-            print("nothing was chosen: every setting must be scored", file=sys.stderr)
-            raise typer.Exit(1)
-        settings: dict[str, list[Any]] = {}
-        for run in runs:
-            settings.setdefault(run.label, []).append(run.record)
-        keys = [axis.partition("=")[0].strip() for axis in grid]
-        tuning = make_tuning(keys, list(settings.values()))
-        path = store or out / FOLDER / tuning.path()
-        write_tuning(tuning, path)
+        try:
+            tuning = api.tune(
+                scenario,
+                method,
+                parse_grid(grid),
+                seeds=split_seeds(seeds),
+                protocol=protocol,
+                set=parse_assignments(assignments or ()),
+                data_root=data_root,
+                out=out,
+                device=device,
+                jobs=jobs,
+                on_bad_tile=on_bad_tile,
+                store=store,
+            )
+        except api.GridError as error:
+            print_failures(error.runs)
+            raise
         print_tuning(tuning)
-        print(f"stored: {path}")
+        print(f"stored: {store or api.tuning_path(tuning, out)}")
 
 
 @app.command(name="list")
 def list_names() -> None:
     """List scenarios, methods, objectives, strategies, probes, datasets and backbones."""
-    import tomllib
-
     from rscl_bench import registry
     from rscl_bench.console import print_names
-    from rscl_bench.declarations import DeclarationKind, declarations
 
-    declared: tuple[DeclarationKind, ...] = ("scenarios", "methods")
-    for declaration in declared:
-        rows = [
-            (name, str(tomllib.loads(path.read_text(encoding="utf-8"))["title"]))
-            for name, path in declarations(declaration).items()
-        ]
-        print_names(declaration, rows)
+    for kind in ("scenarios", "methods"):
+        print_names(kind, list(api.list_components(kind).items()))
     for kind in registry.BUILTIN:
         known = registry.entries(kind)
         for family in sorted({entry.family for entry in known.values()}):
@@ -295,11 +271,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A scenario or method, or a path to a TOML.")],
 ) -> None:
     """Print the resolved spec of a scenario or method as JSON, defaults filled in."""
-    import json
-
-    from rscl_bench.declarations import load_any
-
-    print(json.dumps(load_any(name).model_dump(mode="json"), indent=2))
+    print(json.dumps(api.load_spec(name).model_dump(mode="json"), indent=2))
 
 
 @data_app.command()
@@ -309,7 +281,8 @@ def prepare(
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
     """Pack all tiles of a scenario, so that runs start at once."""
-    for name, store in _open_stores(scenario, data_root, on_bad_tile):
+    stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
+    for name, store in stores.items():
         shape = "×".join(map(str, store.tiles.shape[1:]))
         print(f"{name}: {len(store)} tiles of {shape} {store.tiles.dtype}, {store.blank} all zero")
         if store.skipped:
@@ -325,7 +298,8 @@ def verify(
     """Check that a scenario's archives are complete and its packed tiles are what was packed."""
     from rscl_bench.tiles.store import verify as verify_bytes
 
-    for name, store in _open_stores(scenario, data_root, on_bad_tile):
+    stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
+    for name, store in stores.items():
         verify_bytes(store.path)
         print(f"{name}: {len(store)} tiles, SHA-256 {store.digest}")
 
@@ -350,13 +324,7 @@ def sketch(
     ],
 ) -> None:
     """Render a scenario's synthetic archives, in the true layouts, into a folder."""
-    from rscl_bench.archives.sketch import datasets_of, render
-    from rscl_bench.console import reporter
-    from rscl_bench.declarations import load_scenario
-
-    with reporter() as report:
-        root = render(datasets_of(load_scenario(scenario)), out, report.progress)
-    print(f"sketch archives: {root}")
+    print(f"sketch archives: {api.render_sketches(scenario, out)}")
 
 
 @leaderboard_app.command()
@@ -367,9 +335,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboards"),
 ) -> None:
     """Turn run records into one CSV and one Markdown table per scenario and protocol."""
-    from rscl_bench.leaderboard.build import build_leaderboard
-
-    for path in build_leaderboard(records, out):
+    for path in api.write_leaderboards(records, out):
         print(path)
 
 
@@ -380,60 +346,13 @@ def validate(
     ],
 ) -> None:
     """Recompute every score of run records from the scores of their images."""
-    from rscl_bench.leaderboard.collect import record_files
-    from rscl_bench.results.validation import refusals
-
-    found = refusals(record_files(records))
-    for path, reason in found.items():
+    reasons = api.validate(records)
+    for path, reason in reasons.items():
         print(f"{path}: valid" if reason is None else f"refused: {reason}")
-    refused = sum(reason is not None for reason in found.values())
-    print(f"{len(found) - refused} of {len(found)} records are valid")
+    refused = sum(reason is not None for reason in reasons.values())
+    print(f"{len(reasons) - refused} of {len(reasons)} records are valid")
     if refused:
         raise typer.Exit(1)
-
-
-def _edition_line(scenario: "Scenario", data_root: Path | None) -> str:
-    if data_root is not None:
-        return f"Archives of {scenario.name} from {data_root}."
-    return (
-        f"Sketch edition of {scenario.name}: small synthetic images, no result about the real "
-        "world. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
-    )
-
-
-def _run_all(
-    planned: "list[PlannedRun]",
-    data_root: Path | None,
-    out: Path,
-    device: str,
-    jobs: int | None,
-    on_bad_tile: "OnBadTile",
-    force: bool,
-    column: str,
-    split: "Split",
-) -> "list[Run]":
-    """Pack once, then run what is not recorded."""
-    from rscl_bench.console import reporter, sweep_view
-    from rscl_bench.engine.run import check_writable
-    from rscl_bench.sweep.plan import plan
-    from rscl_bench.sweep.pool import run_all, share_cores
-
-    first = planned[0].spec
-    print(_edition_line(first.scenario, data_root), flush=True)
-    check_writable(out)
-    with reporter() as report:
-        opened, archives = _open(first, data_root, device, report, on_bad_tile)
-    jobs, threads = share_cores(jobs, opened.device.torch.type)
-    runs = plan(planned, opened, archives, threads, out, force)
-    waiting = sum(run.state == "waiting" for run in runs)
-    print(
-        f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at a "
-        f"time, {threads} thread{'' if threads == 1 else 's'} each.",
-        flush=True,
-    )
-    with sweep_view(runs, column, split) as changed:
-        run_all(runs, jobs, changed)
-    return runs
 
 
 class Terminated(KeyboardInterrupt):
@@ -459,49 +378,6 @@ def _interruptible(force: bool = False) -> Iterator[None]:
         raise typer.Exit(143 if isinstance(error, Terminated) else 130) from error
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _open(
-    spec: "RunSpec", data_root: Path | None, device: str, report: Any, on_bad_tile: "OnBadTile"
-) -> "tuple[PreparedRun, ArchiveSource]":
-    """Open a run's tiles, packing them first where needed; returns data root and cache too."""
-    from rscl_bench.engine.run import open_run
-    from rscl_bench.tiles.source import find_archives
-
-    archives = find_archives(spec.scenario, data_root, on_bad_tile, report)
-    opened = open_run(spec, archives, device, report.progress)
-    for name, store in opened.named_stores().items():
-        if store.blank:
-            report.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
-        if store.skipped:
-            report.message(
-                f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "
-                f"{', '.join(store.skipped)}"
-            )
-    return opened, archives
-
-
-def _open_stores(
-    scenario_name: str, data_root: Path | None, on_bad_tile: "OnBadTile"
-) -> list[tuple[str, Any]]:
-    from rscl_bench.console import reporter
-    from rscl_bench.declarations import load_scenario
-    from rscl_bench.tiles.source import find_archives
-
-    scenario = load_scenario(scenario_name)
-    print(_edition_line(scenario, data_root), flush=True)
-    opened = []
-    with reporter() as report:
-        archives = find_archives(scenario, data_root, on_bad_tile, report)
-        for task in scenario.tasks:
-            store = archives.open(task, False, report.progress)
-            opened.append((f"task {task.name}", store))
-        for probe in scenario.probes:
-            for role, split in probe.splits().items():
-                source = probe.source(split)
-                store = archives.open(source, True, report.progress)
-                opened.append((f"probe {probe.name} {role}", store))
-    return opened
 
 
 def main() -> None:

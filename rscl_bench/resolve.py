@@ -1,6 +1,7 @@
-"""From scenario, protocol, recipe and ``--set`` to a run with every parameter's value."""
+"""Resolves scenario, protocol, recipe and overrides to a run with a value for every parameter."""
 
 import tomllib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rscl_bench import registry
@@ -13,16 +14,16 @@ def resolve_run(
     method: Method,
     protocol_name: str | None = None,
     seed: int = 0,
-    assignments: tuple[str, ...] = (),
+    overrides: Mapping[str, Any] | None = None,
 ) -> RunSpec:
-    """Apply a protocol and ``--set`` assignments, and fill in every parameter's value.
+    """Apply a protocol and overrides, and fill in the value of every parameter.
 
     Args:
         scenario: The scenario.
         method: The recipe.
         protocol_name: The protocol; the scenario's default if None.
         seed: The seed.
-        assignments: ``key=value`` texts. Keys are fields of the protocol (``training.epochs``),
+        overrides: Values by key. Keys are fields of the protocol (``training.epochs``),
             ``objective.PARAMETER`` or ``strategies.NAME.PARAMETER``.
 
     Returns:
@@ -36,13 +37,12 @@ def resolve_run(
     if chosen not in scenario.protocols:
         raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)
     named = scenario.protocols[chosen]
-    protocol_raw = {"compile": named.compile, **named.model_dump()}  # left out where it is off
+    # `model_dump` drops a false `compile`; --set must find the field.
+    protocol_raw = {"compile": named.compile, **named.model_dump()}
     components = ["objective", *(f"strategies.{s.name}" for s in method.strategies)]
     changes: dict[str, dict[str, Any]] = {component: {} for component in components}
-    overrides = {}
-    for assignment in assignments:
-        name, value = _parse_assignment(assignment)
-        overrides[name] = value
+    overrides = dict(overrides or {})
+    for name, value in overrides.items():
         owner, _, parameter = name.rpartition(".")
         if owner in changes:
             changes[owner][parameter] = value
@@ -73,7 +73,7 @@ def resolve_run(
 
 
 def _check_defaults(defaults: dict[str, dict[str, Any]], protocol: str) -> None:
-    """Refuse defaults of a name that nothing has: a slip there would change nothing, silently."""
+    """Refuse defaults of an unknown component: such a slip would change nothing, silently."""
     kinds: tuple[registry.Kind, ...] = ("objectives", "strategies", "probes")
     known = [name for kind in kinds for name in registry.entries(kind)]
     for name in defaults:
@@ -87,7 +87,7 @@ def _taken(
     method: Method,
     changes: dict[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Return the defaults that a run takes: others are no part of it, nor of its identity."""
+    """Return the defaults that a run uses; the others are no part of its identity."""
     given: dict[str, set[str]] = {probe.probe: set() for probe in scenario.probes}
     parts = {"objective": method.objective} | {f"strategies.{s.name}": s for s in method.strategies}
     for place, part in parts.items():
@@ -125,17 +125,37 @@ def with_parameters(
     )
 
 
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` texts by key.
+
+    Raises:
+        SpecError: If a text is no assignment, or a key is there twice.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, value = _parse_assignment(text)
+        if name in values:
+            raise SpecError(f"--set {name} is there twice; leave one out.")
+        values[name] = value
+    return values
+
+
+def parse_value(text: str) -> Any:
+    """Return a TOML value; a text that is no TOML, such as ``fp32``, stands for itself."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    if set(parsed) != {"value"}:
+        raise SpecError(f"--set takes one key=value at a time; got '{text}'.")
+    return parsed["value"]
+
+
 def _parse_assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
         raise SpecError(f"--set takes key=value, as in training.epochs=5; got '{text}'.")
-    try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        parsed = {"value": value.strip()}  # a bare word, as in precision=fp32
-    if set(parsed) != {"value"}:
-        raise SpecError(f"--set takes one key=value at a time; got '{text}'.")
-    return name.strip(), parsed["value"]
+    return name.strip(), parse_value(value)
 
 
 def _assign(raw: dict[str, Any], name: str, value: Any) -> None:

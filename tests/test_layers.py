@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: From the top. A part may import what is below it and its own kind, nothing beside or above.
 LAYERS = (
     ("cli",),
+    ("api",),
     ("console", "testing"),
     ("sweep",),
     ("engine",),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rscl_bench import registry
 from rscl_bench.declarations import declarations, load_any, load_method, load_scenario
 from rscl_bench.errors import SpecError
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.record import Identity, ScenarioName
 from rscl_bench.spec import Method, RunSpec, Scenario, Spec, identity, validated
 
@@ -43,7 +43,9 @@ def method(raw: Raw | None = None) -> Method:
 
 
 def resolve(*assignments: str, recipe: Raw | None = None, raw: Raw | None = None) -> RunSpec:
-    return resolve_run(scenario(raw or toy()), method(recipe), assignments=assignments)
+    return resolve_run(
+        scenario(raw or toy()), method(recipe), overrides=parse_assignments(assignments)
+    )
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -319,7 +321,7 @@ def test_every_parameter_is_filled_in() -> None:
 
 def test_resolving_changes_nothing_that_was_given() -> None:
     given_scenario, given_method = scenario(toy()), method()
-    resolve_run(given_scenario, given_method, assignments=("training.epochs=7",))
+    resolve_run(given_scenario, given_method, overrides={"training.epochs": 7})
     assert given_scenario == scenario(toy())
     assert given_method == method()
 

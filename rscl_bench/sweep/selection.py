@@ -1,16 +1,17 @@
-"""What a sweep runs: methods or settings of a grid, times seeds."""
+"""Selects the runs of a sweep: methods or points of a grid, times seeds."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rscl_bench.errors import SpecError
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_value, resolve_run
 from rscl_bench.spec import Method, RunSpec, Scenario
 
 
 class PlannedRun(NamedTuple):
-    """A run with what tells it from the others of its seed."""
+    """A run, and what distinguishes the run from others of its seed: the method or grid point."""
 
     label: str
     spec: RunSpec
@@ -21,19 +22,27 @@ def method_runs(
     methods: Sequence[Method],
     seeds: Sequence[int],
     protocol: str | None,
-    assignments: Sequence[str],
+    overrides: Mapping[str, Any],
 ) -> list[PlannedRun]:
     """Return every method with the first seed, then with the next.
 
+    Args:
+        scenario: The scenario.
+        methods: The recipes.
+        seeds: The seeds.
+        protocol: As in `resolve_run`.
+        overrides: As in `resolve_run`, for every method.
+
     Raises:
-        SpecError: If anything is unknown or not valid, two methods have one name, or an assignment
+        SpecError: If anything is unknown or not valid, two methods have one name, or an override
             is for a strategy that only some of the methods have.
     """
-    _demand_distinct("--methods", [method.name for method in methods])
-    for assignment in assignments:
-        _demand_common(assignment, methods)
+    _require_distinct("--methods", [method.name for method in methods])
+    _require_distinct("--seeds", [str(seed) for seed in seeds])
+    for key in overrides:
+        _require_in_all(key, methods)
     return [
-        PlannedRun(method.name, resolve_run(scenario, method, protocol, seed, tuple(assignments)))
+        PlannedRun(method.name, resolve_run(scenario, method, protocol, seed, overrides))
         for seed in seeds
         for method in methods
     ]
@@ -42,42 +51,63 @@ def method_runs(
 def grid_runs(
     scenario: Scenario,
     method: Method,
-    grid: Sequence[str],
+    grid: Mapping[str, Sequence[Any]],
     seeds: Sequence[int],
     protocol: str | None,
-    assignments: Sequence[str],
+    overrides: Mapping[str, Any],
 ) -> list[PlannedRun]:
-    """Return every setting of a grid with the first seed, then with the next.
+    """Return every point of a grid with the first seed, then with the next.
 
     Args:
         scenario: The scenario.
         method: The recipe.
-        grid: ``key=value,value`` texts; the last varies fastest.
+        grid: Values by parameter; the last parameter varies fastest.
         seeds: The seeds.
         protocol: As in `resolve_run`.
-        assignments: ``--set`` texts, the same for every setting.
+        overrides: As in `resolve_run`, for every point.
 
     Raises:
-        SpecError: If anything is unknown or not valid, or no probe has a validation split.
+        SpecError: If anything is unknown or not valid, two points are equal, or no probe has a
+            validation split.
     """
     if not any(probe.val_split for probe in scenario.probes):
         raise SpecError(
             f"No probe of scenario {scenario.name} has a validation split, and nothing is chosen "
             "on a test split; give a probe a val_split."
         )
-    axes = [_axis(text) for text in grid]
-    fixed = [assignment.partition("=")[0].strip() for assignment in assignments]
-    _demand_distinct("--grid and --set", [*(axis[0].partition("=")[0] for axis in axes), *fixed])
+    for key in grid:
+        if key.split(".")[0] not in ("objective", "strategies"):
+            raise _not_a_grid(key)
+    _require_distinct("--grid and --set", [*grid, *overrides])
+    _require_distinct("--seeds", [str(seed) for seed in seeds])
     planned = []
     for seed in seeds:
-        for setting in product(*axes):
-            spec = resolve_run(scenario, method, protocol, seed, (*setting, *assignments))
-            planned.append(PlannedRun(", ".join(setting), spec))
+        for values in product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            spec = resolve_run(scenario, method, protocol, seed, {**overrides, **point})
+            planned.append(PlannedRun(_label(point), spec))
     per_seed = planned[: len(planned) // len(seeds)]
-    for one, other in combinations(per_seed, 2):
-        if one.spec.method == other.spec.method:
-            raise SpecError(f"'{one.label}' and '{other.label}' are one setting; leave one out.")
+    for first, second in combinations(per_seed, 2):
+        if first.spec.method == second.spec.method:
+            raise SpecError(f"'{first.label}' and '{second.label}' are one setting; leave one out.")
     return planned
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of ``key=value,value`` texts by key.
+
+    Raises:
+        SpecError: If a text is no such list, or a key or value is there twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise _not_a_grid(text)
+        if key.strip() in grid:
+            raise SpecError(f"'{key.strip()}' is in --grid twice; leave one out.")
+        grid[key.strip()] = [parse_value(value) for value in split_list("--grid", values)]
+    return grid
 
 
 def split_list(option: str, text: str) -> list[str]:
@@ -89,7 +119,7 @@ def split_list(option: str, text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
         raise SpecError(f"{option} takes a list such as a,b,c without gaps; got '{text}'.")
-    _demand_distinct(option, parts)
+    _require_distinct(option, parts)
     return parts
 
 
@@ -104,34 +134,35 @@ def split_seeds(text: str) -> list[int]:
         if not (part.isascii() and part.isdecimal()):
             raise SpecError(f"--seeds takes whole numbers from 0, as in 0,1,2; got '{part}'.")
     seeds = [int(part) for part in parts]
-    _demand_distinct("--seeds", [str(seed) for seed in seeds])
+    _require_distinct("--seeds", [str(seed) for seed in seeds])
     return seeds
 
 
-def _axis(text: str) -> list[str]:
-    """Return the assignments ``key=value`` of one ``key=value,value``."""
-    key, equals, values = text.partition("=")
-    if not equals or key.strip().split(".")[0] not in ("objective", "strategies"):
-        raise SpecError(
-            "--grid takes a parameter of the objective or of a strategy with its values, as in "
-            f"strategies.ewc.weight=1,10,100; got '{text}'."
-        )
-    return [f"{key.strip()}={value}" for value in split_list("--grid", values)]
+def _label(point: Mapping[str, Any]) -> str:
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in point.items()}
+    return ", ".join(f"{key}={text}" for key, text in texts.items())
 
 
-def _demand_common(assignment: str, methods: Sequence[Method]) -> None:
-    """Refuse an assignment for a strategy that only some of the methods have."""
-    owner = assignment.partition("=")[0].strip().rpartition(".")[0]
+def _not_a_grid(text: str) -> SpecError:
+    return SpecError(
+        "--grid takes a parameter of the objective or of a strategy with its values, as in "
+        f"strategies.ewc.weight=1,10,100; got '{text}'."
+    )
+
+
+def _require_in_all(key: str, methods: Sequence[Method]) -> None:
+    """Refuse an override for a strategy that only some of the methods have."""
+    owner = key.rpartition(".")[0]
     having = [m.name for m in methods if owner in {f"strategies.{s.name}" for s in m.strategies}]
     lacking = [method.name for method in methods if method.name not in having]
     if having and lacking:
         raise SpecError(
-            f"--set {assignment} is for every method of a sweep, but {', '.join(lacking)} "
+            f"--set {key} is for every method of a sweep, but {', '.join(lacking)} "
             f"{'has' if len(lacking) == 1 else 'have'} no {owner}; sweep {', '.join(having)} apart."
         )
 
 
-def _demand_distinct(option: str, parts: Sequence[str]) -> None:
+def _require_distinct(option: str, parts: Sequence[str]) -> None:
     for part in parts:
         if parts.count(part) > 1:
             raise SpecError(f"'{part}' is in {option} twice; leave one out.")

@@ -17,7 +17,7 @@ from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import numpy_generator
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.spec import Component, Method, Probe, Protocol, RunSpec, Scenario, Task, Training
 from rscl_bench.tiles.store import TileStore
 
@@ -115,7 +115,7 @@ def tiny_spec(
         protocols={"tiny": protocol},
     )
     recipe = load_method(method) if isinstance(method, str) else method
-    return resolve_run(scenario, recipe, seed=seed, assignments=tuple(assignments))
+    return resolve_run(scenario, recipe, seed=seed, overrides=parse_assignments(assignments))
 
 
 def start(

@@ -184,7 +184,8 @@ def test_second_run_is_not_run_again(tmp_path: Path) -> None:
     before = path.read_bytes()
     second = call(*same)
     assert second.exit_code == 0
-    assert second.stdout.splitlines()[-1] == f"already recorded (--force runs it again): {path}"
+    assert "This run is recorded; with force, it runs again." in second.stdout.splitlines()
+    assert second.stdout.splitlines()[-1] == f"record: {path}"
     assert "training task" in first.stdout
     assert "training task" not in second.stdout
     assert path.read_bytes() == before

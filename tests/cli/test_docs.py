@@ -22,7 +22,7 @@ from rscl_bench import registry
 from rscl_bench.cli import app
 from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.registry import Entry
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.record import RunRecord
 
 PAGES = sorted(
@@ -309,7 +309,7 @@ def test_commands_name_what_exists(page: Path, examples: Path) -> None:
             load_scenario(spec[0]),
             load_method(spec[1]),
             named.get("--protocol"),
-            assignments=tuple(changes),
+            overrides=parse_assignments(changes),
         )
 
 
@@ -332,7 +332,7 @@ def test_settings_of_a_card_are_settings(card: Path) -> None:
     settings = re.findall(r"`--set ([^`]+)`", text)
     assert settings or card.stem == "finetune"
     for setting in settings:
-        changed = resolve_run(scenario, method, assignments=(setting,))
+        changed = resolve_run(scenario, method, overrides=parse_assignments([setting]))
         assert (changed.method, changed.protocol) != (plain.method, plain.protocol), setting
 
 

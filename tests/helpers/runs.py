@@ -15,7 +15,7 @@ from rscl_bench.engine.run import (
     run_folder,
 )
 from rscl_bench.progress import silent
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State
@@ -59,7 +59,9 @@ class Runner:
     ) -> RunSpec:
         scenario = load_scenario(str(TOY)).model_copy(update=changes)
         checked = Scenario.model_validate(scenario.model_dump())
-        return resolve_run(checked, load_method(method), seed=seed, assignments=assignments)
+        return resolve_run(
+            checked, load_method(method), seed=seed, overrides=parse_assignments(assignments)
+        )
 
     def open(self, spec: RunSpec) -> PreparedRun:
         return open_run(spec, sketches(self.data, self.cache), "cpu", silent)

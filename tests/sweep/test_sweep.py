@@ -368,7 +368,7 @@ def test_no_orphan_goes_on(tmp_path: Path) -> None:
         ({"--set": "backbone.patch_size=7"}, "image_size 16 is not a multiple"),
         (
             {"--set": "strategies.model-mixup.beta=1"},
-            "--set strategies.model-mixup.beta=1 is for every method of a sweep, but finetune has "
+            "--set strategies.model-mixup.beta is for every method of a sweep, but finetune has "
             "no strategies.model-mixup; sweep cosmae apart.",
         ),
         ({"--set": "strategies.modell-mixup.beta=1"}, "Unknown component of method finetune"),
@@ -407,8 +407,8 @@ def opened(spec: RunSpec, data: Path, cache: Path) -> Any:
 
 def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_path: Path) -> None:
     methods = [load_method(name) for name in ("finetune", "cosmae")]
-    assignments = ["objective.mask_ratio=0.5"]
-    planned = method_runs(load_scenario(SCENARIO), methods, [3, 1], None, assignments)
+    overrides = {"objective.mask_ratio": 0.5}
+    planned = method_runs(load_scenario(SCENARIO), methods, [3, 1], None, overrides)
     assert [(item.label, item.spec.seed) for item in planned] == [
         ("finetune", 3),
         ("cosmae", 3),

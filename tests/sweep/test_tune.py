@@ -18,7 +18,7 @@ from rscl_bench.engine.run import PreparedRun, open_run, run_folder
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.progress import silent
-from rscl_bench.resolve import resolve_run
+from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.record import ProbeScore, RunRecord, make_record, write_record
 from rscl_bench.results.tuning import Tuning, read_tuning, write_tuning
 from rscl_bench.spec import RunSpec
@@ -67,7 +67,9 @@ def record(scenario: str, tmp_path_factory: pytest.TempPathFactory) -> RunRecord
 
 def spec_of(scenario: str, seed: int, *assignments: str) -> RunSpec:
     method = load_method("cosmae")
-    return resolve_run(load_scenario(scenario), method, seed=seed, assignments=assignments)
+    return resolve_run(
+        load_scenario(scenario), method, seed=seed, overrides=parse_assignments(assignments)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +352,7 @@ def test_a_file_that_is_cut_or_missing(written: Path, tmp_path: Path) -> None:
         (["--grid", f"{BETA}=1,,2"], "--grid takes a list"),
         (["--grid", f"{BETA}=1,1"], "'1' is in --grid twice"),
         (["--grid", f"{BETA}=1,1.0"], f"'{BETA}=1' and '{BETA}=1.0' are one setting"),
-        (["--grid", f"{BETA}=1", "--grid", f"{BETA}=2"], f"'{BETA}' is in --grid and --set twice"),
+        (["--grid", f"{BETA}=1", "--grid", f"{BETA}=2"], f"'{BETA}' is in --grid twice"),
         (["--grid", f"{BETA}=1", "--set", f"{BETA}=2"], f"'{BETA}' is in --grid and --set twice"),
         (["--grid", "strategies.model-mixup.betta=1"], "did you mean 'beta'?"),
         (["--grid", "strategies.ewc.weight=1"], "Unknown component of method cosmae"),

@@ -1,0 +1,563 @@
+"""The Python interface: train methods, compare them, and use the encoders that they leave.
+
+Everything here is also exported by ``rscl_bench`` itself::
+
+    import rscl_bench as rb
+
+    record = rb.run("scene4", "cosmae", data_root="archives")
+    encoder = rb.load_encoder(rb.run_folder(record) / "encoder.safetensors")
+    features = encoder.features(images)
+
+The command line parses its options, calls these functions and prints what they return. Heavy
+libraries are imported when a function needs them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rscl_bench.errors import RsclError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rscl_bench.avalanche_api import BaseSGDPlugin
+    from rscl_bench.console import Split
+    from rscl_bench.engine.prepare import PreparedRun
+    from rscl_bench.models.pretrained import PretrainedEncoder
+    from rscl_bench.progress import Reporter
+    from rscl_bench.results.record import RunRecord
+    from rscl_bench.results.tuning import Tuning
+    from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
+    from rscl_bench.sweep.pool import Run
+    from rscl_bench.sweep.selection import PlannedRun
+    from rscl_bench.tiles.source import ArchiveSource
+    from rscl_bench.tiles.store import TileStore
+
+#: What ``set`` takes: values by field of the protocol (``training.epochs``), of the objective
+#: (``objective.mask_ratio``) or of a strategy (``strategies.ewc.weight``).
+Settings = Mapping[str, Any]
+
+__all__ = [
+    "GridError",
+    "list_components",
+    "load_encoder",
+    "load_spec",
+    "open_tiles",
+    "read_record",
+    "records",
+    "render_sketches",
+    "run",
+    "run_folder",
+    "sweep",
+    "tune",
+    "tuning_path",
+    "validate",
+    "write_leaderboards",
+]
+
+
+class GridError(RsclError):
+    """Runs of a grid failed, so that no setting can be chosen.
+
+    Attributes:
+        runs: All runs of the grid.
+    """
+
+    def __init__(self, runs: "Sequence[Run]"):
+        failed = [run for run in runs if run.record is None]
+        super().__init__(
+            f"Nothing was chosen, because {len(failed)} of {len(runs)} runs failed; "
+            f"the first, {failed[0].name}: {failed[0].reason}"
+        )
+        self.runs = runs
+
+
+def run(
+    scenario: "str | Path | Scenario",
+    method: "str | Path | Method",
+    *,
+    protocol: str | None = None,
+    seed: int = 0,
+    set: Settings | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path = "runs",
+    device: str = "auto",
+    checkpoint_minutes: float = 10.0,
+    on_bad_tile: "OnBadTile" = "stop",
+    force: bool = False,
+    plugins: "Sequence[BaseSGDPlugin]" = (),
+    verbose: bool = True,
+) -> "RunRecord":
+    """Train one method through a scenario, probe the encoder after each task, write the record.
+
+    A run that is recorded is not run again. A run that was interrupted goes on from its last
+    checkpoint, and ends in the same bits.
+
+    Args:
+        scenario: A known scenario, a path to a TOML, or a loaded scenario.
+        method: A known method, a path to a TOML, or a loaded method.
+        protocol: A protocol of the scenario; the scenario's default if None.
+        seed: Seed of the run.
+        set: Values that replace those of protocol and recipe.
+        data_root: Folder of the real archives; None for the sketch edition.
+        out: Folder for records and encoders.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        checkpoint_minutes: Minutes between checkpoints within a task; 0 for one after every step.
+        on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
+            and recorded.
+        force: Whether a recorded run is run again, from its beginning.
+        plugins: Avalanche plugins, called after the method's strategies.
+        verbose: Whether progress is printed.
+
+    Returns:
+        The record; `run_folder` is where record, image scores and encoder lie.
+
+    Raises:
+        SpecError: If scenario, method or a value is unknown or not valid.
+        ArchiveError: If an archive is missing, partial or holds an unusable file.
+        ArtefactError: If the output folder or the cache cannot be written.
+        TrainingError: If training cannot go on.
+        KeyboardInterrupt: If a signal ended the run; the same call goes on from its checkpoint.
+    """
+    spec = _resolve(scenario, method, protocol, seed, set)
+    root = None if data_root is None else Path(data_root)
+    with _reporter(verbose) as reporter:
+        reporter.message(_edition(spec.scenario, root))
+        from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
+        from rscl_bench.engine.prepare import check_writable
+        from rscl_bench.engine.prepare import run_folder as folder_of
+        from rscl_bench.engine.run import execute
+        from rscl_bench.results.record import read_record
+
+        check_writable(Path(out))  # before an hour of packing, not after it
+        prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter, plugins)
+        folder = folder_of(Path(out), prepared)
+        path = folder / "record.json"
+        if path.is_file() and not force:
+            reporter.message("This run is recorded; with force, it runs again.")
+            remove_checkpoints(folder / FOLDER)  # left by a run that ended just after its record
+            return read_record(path)
+        seconds = 60 * checkpoint_minutes
+        return execute(prepared, folder, reporter, interval=seconds, force=force, plugins=plugins)
+
+
+def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
+    """Return the folder in which a run left its record, image scores and encoder.
+
+    Args:
+        record: The record.
+        out: The ``out`` of the run.
+    """
+    return Path(out) / record.identity.folder()
+
+
+def sweep(
+    scenario: "str | Path | Scenario",
+    methods: "Sequence[str | Path | Method]",
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    protocol: str | None = None,
+    set: Settings | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path = "runs",
+    device: str = "auto",
+    jobs: int | None = None,
+    on_bad_tile: "OnBadTile" = "stop",
+    force: bool = False,
+    verbose: bool = True,
+) -> "list[Run]":
+    """Run methods × seeds, several at a time, each in its own process.
+
+    All methods run with the first seed, then with the next. What is recorded is skipped, so that
+    the same call goes on after an interruption. A run that fails stops no other.
+
+    Args:
+        scenario: As in `run`.
+        methods: As ``method`` in `run`, one or more.
+        seeds: Seeds of the runs.
+        protocol: As in `run`.
+        set: As in `run`, for every method.
+        data_root: As in `run`.
+        out: As in `run`.
+        device: As in `run`.
+        jobs: How many runs at a time; they share the cores evenly. None is one run per core on a
+            CPU and one run on a GPU. The number of threads changes the last bits of results.
+        on_bad_tile: As in `run`.
+        force: As in `run`.
+        verbose: As in `run`.
+
+    Returns:
+        The runs. Each has its ``record``, or None and the ``reason`` of its failure.
+
+    Raises:
+        RsclError: As in `run`, before the first run starts.
+    """
+    from rscl_bench.sweep.selection import method_runs
+
+    planned = method_runs(
+        _scenario(scenario),
+        [_method(method) for method in methods],
+        seeds,
+        protocol,
+        dict(set or {}),
+    )
+    options = _Options(data_root, Path(out), device, jobs, on_bad_tile, force, verbose)
+    return _run_all(planned, options, "method", "test")
+
+
+def tune(
+    scenario: "str | Path | Scenario",
+    method: "str | Path | Method",
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    seeds: Sequence[int] = (0,),
+    protocol: str | None = None,
+    set: Settings | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path = "runs",
+    device: str = "auto",
+    jobs: int | None = None,
+    on_bad_tile: "OnBadTile" = "stop",
+    store: str | Path | None = None,
+    verbose: bool = True,
+) -> "Tuning":
+    """Choose hyper-parameters on the validation splits of the probes; no test score plays a part.
+
+    Every setting of the grid is run as in `sweep`. Its score is the mean over seeds and probes of
+    the micro-mAP on the validation split after the last task. The highest score is chosen; of
+    equal ones, the first of the grid.
+
+    Args:
+        scenario: As in `run`.
+        method: As in `run`.
+        grid: Values to try by parameter (``{"strategies.ewc.weight": [1, 10]}``); all combinations
+            are tried, the last parameter varying fastest.
+        seeds: Seeds of the runs.
+        protocol: As in `run`.
+        set: As in `run`, for every setting.
+        data_root: As in `run`.
+        out: As in `run`.
+        device: As in `run`.
+        jobs: As in `sweep`.
+        on_bad_tile: As in `run`.
+        store: File for the choice and the scores of the grid; None for one below ``out/tuning``.
+        verbose: As in `run`.
+
+    Raises:
+        GridError: If a run fails: every setting must be scored.
+        RsclError: As in `run`, before the first run starts.
+    """
+    from rscl_bench.results.tuning import make_tuning, write_tuning
+    from rscl_bench.sweep.selection import grid_runs
+
+    planned = grid_runs(
+        _scenario(scenario), _method(method), grid, seeds, protocol, dict(set or {})
+    )
+    options = _Options(data_root, Path(out), device, jobs, on_bad_tile, False, verbose)
+    runs = _run_all(planned, options, "setting", "val")
+    settings: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if run.record is None:
+            raise GridError(runs)
+        settings.setdefault(run.label, []).append(run.record)
+    tuning = make_tuning(list(grid), list(settings.values()))
+    write_tuning(tuning, tuning_path(tuning, out) if store is None else Path(store))
+    return tuning
+
+
+def tuning_path(tuning: "Tuning", out: str | Path = "runs") -> Path:
+    """Return where `tune` stores a choice unless it is told otherwise."""
+    from rscl_bench.results.tuning import FOLDER
+
+    return Path(out) / FOLDER / tuning.path()
+
+
+def load_encoder(path: str | Path) -> "PretrainedEncoder":
+    """Load the encoder that a run left, ready for features of new images.
+
+    Args:
+        path: The run's ``encoder.safetensors``.
+
+    Returns:
+        The encoder in evaluation mode, on the CPU; see
+        `rscl_bench.models.pretrained.PretrainedEncoder`.
+
+    Raises:
+        ArtefactError: If the file is damaged, or no run of this version or later wrote it.
+    """
+    from rscl_bench.models.pretrained import load_pretrained
+
+    return load_pretrained(Path(path))
+
+
+def read_record(path: str | Path) -> "RunRecord":
+    """Read and check a run record.
+
+    Raises:
+        ArtefactError: If the file cannot be read, is damaged or contradicts itself.
+    """
+    from rscl_bench.results.record import read_record
+
+    return read_record(Path(path))
+
+
+def records(*folders: str | Path) -> "pd.DataFrame":
+    """Return all scores of the run records below folders, one row each.
+
+    Returns:
+        A row per run, task, probe, split and score; see
+        `rscl_bench.leaderboard.frame.records_frame`.
+
+    Raises:
+        ArtefactError: If there is no record, or one is damaged.
+    """
+    from rscl_bench.leaderboard.collect import record_files
+    from rscl_bench.leaderboard.frame import records_frame
+
+    paths = record_files([Path(folder) for folder in folders])
+    return records_frame([read_record(path) for path in paths])
+
+
+def write_leaderboards(records: "Sequence[Path]", out: str | Path) -> list[Path]:
+    """Write one leaderboard per scenario and protocol: CSV, Markdown and comparisons.
+
+    Args:
+        records: Folders or files of run records.
+        out: Folder for the tables.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        ArtefactError: If there is no record, one is damaged, or records contradict each other.
+    """
+    from rscl_bench.leaderboard.build import build_leaderboard
+
+    return build_leaderboard(records, Path(out))
+
+
+def validate(records: "Sequence[Path]") -> dict[Path, str | None]:
+    """Recompute every score of run records from the scores of their images.
+
+    Args:
+        records: Folders or files of run records.
+
+    Returns:
+        Why each record is refused; None for a valid record.
+    """
+    from rscl_bench.leaderboard.collect import record_files
+    from rscl_bench.results.validation import refusals
+
+    return refusals(record_files(records))
+
+
+def open_tiles(
+    scenario: "str | Path | Scenario",
+    *,
+    data_root: str | Path | None = None,
+    on_bad_tile: "OnBadTile" = "stop",
+    verbose: bool = True,
+) -> "dict[str, TileStore]":
+    """Open all tiles of a scenario, and pack them first where needed.
+
+    Args:
+        scenario: As in `run`.
+        data_root: As in `run`.
+        on_bad_tile: As in `run`.
+        verbose: As in `run`.
+
+    Returns:
+        The tile stores by ``task NAME`` and ``probe NAME ROLE``.
+
+    Raises:
+        ArchiveError: If an archive is missing, partial or holds an unusable file.
+        ArtefactError: If stored tiles have changed, or the cache is not writable.
+    """
+    from rscl_bench.tiles.source import find_archives
+
+    loaded, root = _scenario(scenario), None if data_root is None else Path(data_root)
+    with _reporter(verbose) as reporter:
+        reporter.message(_edition(loaded, root))
+        archives = find_archives(loaded, root, on_bad_tile, reporter)
+        stores = {
+            f"task {task.name}": archives.open(task, False, reporter.progress)
+            for task in loaded.tasks
+        }
+        for probe in loaded.probes:
+            for role, split in probe.splits().items():
+                store = archives.open(probe.source(split), True, reporter.progress)
+                stores[f"probe {probe.name} {role}"] = store
+    return stores
+
+
+def render_sketches(
+    scenario: "str | Path | Scenario", out: str | Path, *, verbose: bool = True
+) -> Path:
+    """Render the synthetic archives of a scenario, in their true layouts, into a folder.
+
+    Args:
+        scenario: As in `run`.
+        out: Folder to write to.
+        verbose: As in `run`.
+
+    Returns:
+        The data root, below ``out``.
+    """
+    from rscl_bench.archives.sketch import datasets_of, render
+
+    with _reporter(verbose) as reporter:
+        return render(datasets_of(_scenario(scenario)), Path(out), reporter.progress)
+
+
+def list_components(kind: str) -> dict[str, str]:
+    """Return what is known of one kind: names, and one line on each.
+
+    Args:
+        kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``, ``datasets`` or
+            ``backbones``.
+
+    Raises:
+        SpecError: If there is no such kind.
+    """
+    import tomllib
+
+    from rscl_bench import registry
+    from rscl_bench.declarations import KINDS, declarations
+
+    if kind in KINDS:
+        return {
+            name: str(tomllib.loads(path.read_text(encoding="utf-8"))["title"])
+            for name, path in declarations(kind).items()
+        }
+    if kind in registry.BUILTIN:
+        return {name: entry.summary for name, entry in registry.entries(kind).items()}
+    raise unknown("kind of component", kind, [*KINDS, *registry.BUILTIN])
+
+
+def load_spec(name: str | Path) -> "Scenario | Method":
+    """Return a scenario or method by name or by path to a TOML, a method's defaults filled in.
+
+    Raises:
+        SpecError: If it is unknown or not valid.
+    """
+    from rscl_bench.declarations import load_any
+
+    return load_any(str(name))
+
+
+def _scenario(scenario: "str | Path | Scenario") -> "Scenario":
+    from rscl_bench.declarations import load_scenario
+
+    return load_scenario(str(scenario)) if isinstance(scenario, str | Path) else scenario
+
+
+def _method(method: "str | Path | Method") -> "Method":
+    from rscl_bench.declarations import load_method
+
+    return load_method(str(method)) if isinstance(method, str | Path) else method
+
+
+def _resolve(
+    scenario: "str | Path | Scenario",
+    method: "str | Path | Method",
+    protocol: str | None,
+    seed: int,
+    set: Settings | None,
+) -> "RunSpec":
+    from rscl_bench.resolve import resolve_run
+
+    return resolve_run(_scenario(scenario), _method(method), protocol, seed, dict(set or {}))
+
+
+def _edition(scenario: "Scenario", data_root: Path | None) -> str:
+    """Return the first line of everything that opens archives."""
+    if data_root is not None:
+        return f"Archives of {scenario.name} from {data_root}."
+    return (
+        f"Sketch edition of {scenario.name}: small synthetic images, no result about the real "
+        "world. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
+    )
+
+
+@contextmanager
+def _reporter(verbose: bool) -> "Iterator[Reporter]":
+    if verbose:
+        from rscl_bench.console import reporter
+
+        with reporter() as shown:
+            yield shown
+    else:
+        from rscl_bench.progress import SilentReporter
+
+        yield SilentReporter()
+
+
+def _prepare(
+    spec: "RunSpec",
+    data_root: Path | None,
+    device: str,
+    on_bad_tile: "OnBadTile",
+    reporter: "Reporter",
+) -> "tuple[PreparedRun, ArchiveSource]":
+    """Open the tiles of a run, and pack them first where needed."""
+    from rscl_bench.engine.prepare import open_run
+    from rscl_bench.tiles.source import find_archives
+
+    archives = find_archives(spec.scenario, data_root, on_bad_tile, reporter)
+    prepared = open_run(spec, archives, device, reporter.progress)
+    for name, store in prepared.named_stores().items():
+        if store.blank:
+            reporter.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+        if store.skipped:
+            reporter.message(
+                f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "
+                f"{', '.join(store.skipped)}"
+            )
+    return prepared, archives
+
+
+class _Options(NamedTuple):
+    """What all runs of a sweep share besides scenario and protocol; see `sweep`."""
+
+    data_root: str | Path | None
+    out: Path
+    device: str
+    jobs: int | None
+    on_bad_tile: "OnBadTile"
+    force: bool
+    verbose: bool
+
+
+def _run_all(
+    planned: "list[PlannedRun]", options: _Options, column: str, split: "Split"
+) -> "list[Run]":
+    """Pack once, then run what is not recorded."""
+    from rscl_bench.sweep.plan import plan
+    from rscl_bench.sweep.pool import run_all, share_cores
+
+    spec, root = planned[0].spec, options.data_root
+    with _reporter(options.verbose) as reporter:
+        reporter.message(_edition(spec.scenario, None if root is None else Path(root)))
+        from rscl_bench.engine.prepare import check_writable
+
+        check_writable(options.out)
+        prepared, archives = _prepare(
+            spec, root and Path(root), options.device, options.on_bad_tile, reporter
+        )
+        jobs, threads = share_cores(options.jobs, prepared.device.torch.type)
+        runs = plan(planned, prepared, archives, threads, options.out, options.force)
+        waiting = sum(run.state == "waiting" for run in runs)
+        reporter.message(
+            f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at "
+            f"a time, {threads} thread{'' if threads == 1 else 's'} each."
+        )
+    if options.verbose:
+        from rscl_bench.console import sweep_view
+
+        with sweep_view(runs, column, split) as changed:
+            run_all(runs, jobs, changed)
+    else:
+        run_all(runs, jobs, lambda _: None)
+    return runs
