@@ -15,7 +15,7 @@ from rscl_bench.errors import ArchiveError, RsclError
 
 if TYPE_CHECKING:
     from rscl_bench.console import Split
-    from rscl_bench.engine.run import PreparedRun
+    from rscl_bench.engine.prepare import PreparedRun
     from rscl_bench.spec import OnBadTile, RunSpec, Scenario
     from rscl_bench.sweep.pool import Run
     from rscl_bench.sweep.selection import PlannedRun
@@ -137,7 +137,8 @@ def run(
     )
     print(_edition_line(spec.scenario, data_root), flush=True)
     from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
-    from rscl_bench.engine.run import check_writable, execute, run_folder
+    from rscl_bench.engine.prepare import check_writable, run_folder
+    from rscl_bench.engine.run import execute
     from rscl_bench.results.record import read_record
 
     check_writable(out)  # before an hour of packing, not after it
@@ -413,7 +414,7 @@ def _run_all(
 ) -> "list[Run]":
     """Pack once, then run what is not recorded."""
     from rscl_bench.console import reporter, sweep_view
-    from rscl_bench.engine.run import check_writable
+    from rscl_bench.engine.prepare import check_writable
     from rscl_bench.sweep.plan import plan
     from rscl_bench.sweep.pool import run_all, share_cores
 
@@ -464,7 +465,7 @@ def _open(
     spec: "RunSpec", data_root: Path | None, device: str, report: Any, on_bad_tile: "OnBadTile"
 ) -> "tuple[PreparedRun, Path, Path]":
     """Open a run's tiles, packing them first where needed; returns data root and cache too."""
-    from rscl_bench.engine.run import open_run
+    from rscl_bench.engine.prepare import open_run
 
     edition, root, cache = _data(spec.scenario, data_root, report)
     opened = open_run(spec, edition, root, cache, device, report.progress, on_bad_tile)

@@ -17,6 +17,8 @@ class Spec(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Real archives, or synthetic ones in the layout of the real ones.
+Edition = Literal["real", "sketch"]
 #: What happens at an image that cannot be used.
 OnBadTile = Literal["stop", "skip"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -309,6 +311,11 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
         current = models[0] if models else current
     prefix = ".".join(str(part) for part in place)
     return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
+
+
+def edition_folder(scenario: str, edition: Edition) -> str:
+    """Return the folder name of a scenario; names of sketch editions end with ``-sketch``."""
+    return scenario if edition == "real" else f"{scenario}-{edition}"
 
 
 def identity(payload: dict[str, Any]) -> str:

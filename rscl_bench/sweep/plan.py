@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from rscl_bench.engine.run import PreparedRun, build_objective, build_strategies, run_folder
+from rscl_bench.engine.build import build_objective, build_strategies
+from rscl_bench.engine.prepare import PreparedRun, run_folder
 from rscl_bench.results.record import read_record
 from rscl_bench.spec import OnBadTile
 from rscl_bench.sweep.pool import Run

@@ -19,15 +19,11 @@ from safetensors.torch import load_file
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.declarations import load_scenario
+from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.device import open_device
-from rscl_bench.engine.run import (
-    _task_line,
-    build_objective,
-    check_writable,
-    execute,
-    open_run,
-    run_folder,
-)
+from rscl_bench.engine.prepare import check_writable, open_run, run_folder
+from rscl_bench.engine.recording import task_line
+from rscl_bench.engine.run import execute
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.mae import MAE
@@ -183,7 +179,7 @@ def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
     opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
     template: Any = Fake(final_loss=[0.25], train_seconds=[1.0])
     prober: Any = Fake(rows=[0, 1], scores=lambda: [scores], spreads=[spreads])
-    line = _task_line(opened, template, prober)
+    line = task_line(opened, template, prober)
     assert line == f"task 1 first: trained in 1.0 s, loss 0.2500, {found}"
 
 

@@ -7,12 +7,8 @@ from safetensors.torch import load_file
 
 from helpers.paths import TOY
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.run import (
-    PreparedRun,
-    execute,
-    open_run,
-    run_folder,
-)
+from rscl_bench.engine.prepare import PreparedRun, open_run, run_folder
+from rscl_bench.engine.run import execute
 from rscl_bench.resolve import resolve_run
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec, Scenario

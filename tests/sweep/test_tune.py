@@ -13,7 +13,7 @@ from helpers.paths import ROOT, TOY
 from typer.testing import Result
 
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.run import PreparedRun, open_run, run_folder
+from rscl_bench.engine.prepare import PreparedRun, open_run, run_folder
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.resolve import resolve_run
