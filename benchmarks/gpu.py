@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.peers import LightlyLoop
 from benchmarks.workload import TemplateLoop, short_run, synchronise, synthetic_store
-from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.flops import count_flops, matrix_flops
+from rscl_bench.engine.device import Device, matrix_flops, open_device
+from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.probes.encoding import encode_tiles
 from rscl_bench.probes.images import EvalContext, Images

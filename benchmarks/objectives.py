@@ -9,8 +9,8 @@ import torch
 
 from rscl_bench import registry
 from rscl_bench.declarations import load_scenario
+from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.flops import count_flops
-from rscl_bench.engine.run import build_objective
 from rscl_bench.objectives.base import Objective
 from rscl_bench.resolve import resolve_run
 from rscl_bench.spec import Component, Method

@@ -10,8 +10,7 @@ import numpy as np
 
 from benchmarks.ratio import Ratio, seconds_of
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
-from rscl_bench.engine.device import open_device
-from rscl_bench.engine.memory import resident_peak
+from rscl_bench.engine.device import open_device, resident_peak
 from rscl_bench.engine.probing import archive_of
 from rscl_bench.probes.encoding import encode_tiles
 from rscl_bench.probes.images import EvalContext, Images

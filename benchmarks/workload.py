@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from rscl_bench.declarations import load_method, load_scenario
+from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.compiled import compile_blocks

@@ -1,3 +1,51 @@
 """rscl-bench: continual self-supervised learning in remote sensing, measured."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rscl_bench.api import (
+        GridError,
+        list_components,
+        load_encoder,
+        load_spec,
+        open_tiles,
+        read_record,
+        records,
+        render_sketches,
+        run,
+        run_folder,
+        sweep,
+        tune,
+        tuning_path,
+        validate,
+        write_leaderboards,
+    )
+
 __version__ = "0.3.0"
+
+__all__ = [
+    "GridError",
+    "__version__",
+    "list_components",
+    "load_encoder",
+    "load_spec",
+    "open_tiles",
+    "read_record",
+    "records",
+    "render_sketches",
+    "run",
+    "run_folder",
+    "sweep",
+    "tune",
+    "tuning_path",
+    "validate",
+    "write_leaderboards",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python interface when one of its names is first used."""
+    if name in __all__:
+        return getattr(import_module("rscl_bench.api"), name)
+    raise AttributeError(f"module 'rscl_bench' has no attribute '{name}'")

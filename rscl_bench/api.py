@@ -12,7 +12,7 @@ The command line parses its options, calls these functions and prints what they 
 libraries are imported when a function needs them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,20 +127,20 @@ def run(
         reporter.message(_edition(spec.scenario, root))
         from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
         from rscl_bench.engine.prepare import check_writable
-        from rscl_bench.engine.prepare import run_folder as folder_of
         from rscl_bench.engine.run import execute
+        from rscl_bench.results import folders
         from rscl_bench.results.record import read_record
 
         check_writable(Path(out))  # before an hour of packing, not after it
-        prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter, plugins)
-        folder = folder_of(Path(out), prepared)
+        prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
+        folder = folders.run_folder(Path(out), prepared.identity)
         path = folder / "record.json"
         if path.is_file() and not force:
             reporter.message("This run is recorded; with force, it runs again.")
             remove_checkpoints(folder / FOLDER)  # left by a run that ended just after its record
             return read_record(path)
         seconds = 60 * checkpoint_minutes
-        return execute(prepared, folder, reporter, interval=seconds, force=force, plugins=plugins)
+        return execute(prepared, folder, reporter, interval=seconds, force=force)
 
 
 def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
@@ -150,7 +150,9 @@ def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
         record: The record.
         out: The ``out`` of the run.
     """
-    return Path(out) / record.identity.folder()
+    from rscl_bench.results import folders
+
+    return folders.run_folder(Path(out), record.identity)
 
 
 def sweep(
@@ -415,8 +417,8 @@ def list_components(kind: str) -> dict[str, str]:
     """Return what is known of one kind: names, and one line on each.
 
     Args:
-        kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``, ``datasets`` or
-            ``backbones``.
+        kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``,
+            ``datasets`` or ``backbones``.
 
     Raises:
         SpecError: If there is no such kind.
@@ -544,7 +546,11 @@ def _run_all(
 
         check_writable(options.out)
         prepared, archives = _prepare(
-            spec, root and Path(root), options.device, options.on_bad_tile, reporter
+            spec,
+            None if root is None else Path(root),
+            options.device,
+            options.on_bad_tile,
+            reporter,
         )
         jobs, threads = share_cores(options.jobs, prepared.device.torch.type)
         runs = plan(planned, prepared, archives, threads, options.out, options.force)

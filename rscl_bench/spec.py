@@ -313,6 +313,11 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
     return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
 
 
+def edition_folder(scenario: str, edition: Edition) -> str:
+    """Return the folder name of a scenario; names of sketch editions end with ``-sketch``."""
+    return scenario if edition == "real" else f"{scenario}-{edition}"
+
+
 def identity(payload: dict[str, Any]) -> str:
     """Return the hash of a run's identity: 16 hexadecimal digits of SHA-256 over canonical JSON.
 

@@ -66,7 +66,8 @@ def test_imports_go_downwards(module: Path) -> None:
     part = part_of(module)
     for other in imported(module):
         if part == "__init__":
-            pytest.fail(f"the package itself imports {other}")
+            assert other == "api"
+            continue
         if other == "__version__" or other == part:
             continue
         assert LEVEL[other] < LEVEL[part], f"{part} imports {other}"

@@ -1,7 +1,9 @@
-"""Device and precision of a run, through Lightning Fabric."""
+"""Device and precision of a run, and what the device gives: matrix products and memory."""
 
 import logging
 import platform
+import re
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ _FABRIC_PRECISION: dict[Precision, Literal["bf16-mixed", "32-true"]] = {
     "bf16": "bf16-mixed",
     "fp32": "32-true",
 }
+_PRODUCTS = 5  # the fastest product counts
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,52 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         precision=_FABRIC_PRECISION[resolved],
     )
     return Device(fabric.device, _device_name(fabric.device), resolved, fabric.autocast)
+
+
+def matrix_flops(device: Device) -> float:
+    """Return the operations per second of the fastest of some large matrix products.
+
+    Data sheets of GPUs do not say what a device reaches, and say nothing of CPUs; published tables
+    of theirs mix rates of tensor cores with others. So the rate is measured, in the precision and
+    with the threads of the run; what else runs beside it lowers it.
+
+    Args:
+        device: Where to compute.
+    """
+    cuda = device.torch.type == "cuda"
+    side = 8192 if cuda else 1024
+    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
+    # Not all ones: a GPU runs faster where few bits change. Torch's own generator stays as it is.
+    generator = torch.Generator(device.torch).manual_seed(0)
+    matrix = torch.rand(side, side, generator=generator, device=device.torch).to(dtype)
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        if cuda:
+            torch.cuda.synchronize(device.torch)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the peak of memory in bytes: allocated on a GPU, or resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resident_peak()
+
+
+def resident_peak() -> int | None:
+    """Return the most bytes that this process had resident; None where Linux does not say so.
+
+    Not by ``getrusage``, whose figure begins with that of the process which started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
 
 
 def _native_bf16(accelerator: str) -> bool:

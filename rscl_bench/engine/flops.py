@@ -1,7 +1,6 @@
-"""Floating-point operations of a training step, counted by running one, and a device's rate."""
+"""Floating-point operations of a training step, counted by running one step."""
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,13 +10,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from rscl_bench.engine.device import Device
 from rscl_bench.objectives.base import Objective, StepInfo
 from rscl_bench.views.crops import whole_tiles
 from rscl_bench.views.view import view_size
 
 _BATCH = 2  # the least with which batch normalisation trains
-_PRODUCTS = 5  # of which the fastest counts
 _SHOWN = 16  # images that an objective may look at before it starts; not part of a step
 
 
@@ -91,29 +88,3 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
             counter.backward = True
             loss.backward()
     return Flops(counter.with_gradient // _BATCH, counter.without_gradient // _BATCH)
-
-
-def matrix_flops(device: Device) -> float:
-    """Return the operations per second of the fastest of some large matrix products.
-
-    Data sheets of GPUs do not say what a device reaches, and say nothing of CPUs; published tables
-    of theirs mix rates of tensor cores with others. So the rate is measured, in the precision and
-    with the threads of the run; what else runs beside it lowers it.
-
-    Args:
-        device: Where to compute.
-    """
-    cuda = device.torch.type == "cuda"
-    side = 8192 if cuda else 1024
-    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    # Not all ones: a GPU runs faster where few bits change. Torch's own generator stays as it is.
-    generator = torch.Generator(device.torch).manual_seed(0)
-    matrix = torch.rand(side, side, generator=generator, device=device.torch).to(dtype)
-    seconds = []
-    for _ in range(_PRODUCTS):
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        if cuda:
-            torch.cuda.synchronize(device.torch)
-        seconds.append(time.perf_counter() - started)
-    return 2 * side**3 / min(seconds)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rscl_bench.engine.checkpointing.state import Snapshot, part, prefixed
+from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_prefix
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.probing import OpenProbe
 from rscl_bench.models.encoder import Encoder
@@ -68,7 +68,7 @@ class Prober:
             for probe, roles in row.items()
             for role, scores in roles.items()
         }
-        return prefixed("scores", named)
+        return with_prefix("scores", named)
 
     def facts(self) -> dict[str, Any]:
         """Return the rest, JSON-able."""
@@ -78,7 +78,7 @@ class Prober:
     def restore(self, snapshot: Snapshot) -> None:
         """Take back what was scored."""
         rows: list[dict[str, dict[str, Any]]] = []
-        for name, value in part(snapshot.tensors, "scores").items():
+        for name, value in strip_prefix(snapshot.tensors, "scores").items():
             number, rest = name.split(".", 1)
             probe, role = rest.rsplit(".", 1)
             while len(rows) <= int(number):
@@ -89,6 +89,6 @@ class Prober:
         self.rows = [{name: row[name] for name in order} for row in rows]
         self.spreads = [
             {name: records.SpreadRecord(**row[name]) for name in order}
-            for row in snapshot.facts["spreads"]
+            for row in snapshot.metadata["spreads"]
         ]
-        self.seconds = snapshot.facts["probing_seconds"]
+        self.seconds = snapshot.metadata["probing_seconds"]

@@ -20,8 +20,8 @@ from rscl_bench.engine.checkpointing.state import (
     Snapshot,
     load_optimiser,
     optimiser_tensors,
-    part,
-    prefixed,
+    strip_prefix,
+    with_prefix,
 )
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
@@ -247,11 +247,11 @@ class SelfSupervisedTrainer(BatchObservation, SGDUpdate, BaseSGDTemplate):  # ty
             TrainingError: If the loss of an earlier step was not finite.
         """
         within = len(self.steps_taken) == self.task
-        tensors = prefixed("objective", self.model.state_dict())
+        tensors = with_prefix("objective", self.model.state_dict())
         for number, strategy in enumerate(self.strategies):
-            tensors |= prefixed(f"strategy{number}", strategy.state_dict())
+            tensors |= with_prefix(f"strategy{number}", strategy.state_dict())
             if strategy.head is not None:
-                tensors |= prefixed(f"head{number}", strategy.head.state_dict())
+                tensors |= with_prefix(f"head{number}", strategy.head.state_dict())
         facts = {
             "task": self.task if within else self.task + 1,
             "step": self.step if within else 0,
@@ -265,14 +265,14 @@ class SelfSupervisedTrainer(BatchObservation, SGDUpdate, BaseSGDTemplate):  # ty
             self._synchronise()
             facts["seconds"] = time.perf_counter() - self._started
             facts["waited"] = self.dataloader.waited
-            tensors |= prefixed("task", self.model.task_state())
-            tensors |= prefixed("optimiser", optimiser_tensors(self.optimizer))
+            tensors |= with_prefix("task", self.model.task_state())
+            tensors |= with_prefix("optimiser", optimiser_tensors(self.optimizer))
             tensors["epoch_loss"] = self._epoch_loss
         return Snapshot(tensors, facts)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot: the next task to train is the one that it names."""
-        facts = snapshot.facts
+        facts = snapshot.metadata
         self.task = facts["task"] - 1
         self.steps_taken = list(facts["steps_taken"])
         self.train_seconds = list(facts["train_seconds"])
@@ -282,19 +282,19 @@ class SelfSupervisedTrainer(BatchObservation, SGDUpdate, BaseSGDTemplate):  # ty
         self._interrupted = snapshot if facts["step"] else None
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.model.load_state_dict(part(tensors, "objective"))
+        self.model.load_state_dict(strip_prefix(tensors, "objective"))
         for number, strategy in enumerate(self.strategies):
-            strategy.load_state_dict(part(tensors, f"strategy{number}"))
+            strategy.load_state_dict(strip_prefix(tensors, f"strategy{number}"))
             if strategy.head is not None:
-                strategy.head.load_state_dict(part(tensors, f"head{number}"))
+                strategy.head.load_state_dict(strip_prefix(tensors, f"head{number}"))
 
     def _go_on(self, snapshot: Snapshot) -> None:
         """Take back the state within a task, over what its start has just made."""
         self._interrupted = None
         tensors, facts = snapshot
         self._load(tensors)
-        self.model.load_task_state(part(tensors, "task"))
-        load_optimiser(self.optimizer, part(tensors, "optimiser"))
+        self.model.load_task_state(strip_prefix(tensors, "task"))
+        load_optimiser(self.optimizer, strip_prefix(tensors, "optimiser"))
         self._epoch_loss.copy_(tensors["epoch_loss"])
         self.step = facts["step"]
         self.dataloader.skip(self.step)

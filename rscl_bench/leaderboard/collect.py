@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import RunRecord, read_record
 from rscl_bench.results.tuning import FOLDER
+from rscl_bench.spec import Edition
 
 
 class GroupKey(NamedTuple):
@@ -28,7 +29,7 @@ class GroupKey(NamedTuple):
 
     scenario: str
     version: str
-    edition: str
+    edition: Edition
     protocol: str
     protocol_digest: str
     record_format: int

@@ -23,7 +23,7 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.results.consistency import continual_of, problems
 from rscl_bench.results.continual import ContinualMetrics
-from rscl_bench.spec import Name, Positive, Spec, identity
+from rscl_bench.spec import Edition, Name, Positive, Spec, identity
 
 FORMAT = 2
 RANDOM_ENCODER = "random-encoder"
@@ -70,7 +70,7 @@ class Identity(Spec):
     """
 
     scenario: ScenarioName
-    edition: Literal["real", "sketch"]
+    edition: Edition
     protocol_name: ProtocolName
     protocol: dict[str, JsonValue]
     method: dict[str, JsonValue]

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import ProtocolName, RunRecord, ScenarioName
-from rscl_bench.spec import Fraction, Name, Spec, identity
+from rscl_bench.spec import Edition, Fraction, Name, Spec, edition_folder, identity
 
 Values = dict[str, JsonValue]
 FOLDER = "tuning"
@@ -52,7 +52,7 @@ class Tuning(Spec):
 
     format: Literal[1] = 1
     scenario: ScenarioName
-    edition: Literal["real", "sketch"]
+    edition: Edition
     protocol_name: ProtocolName
     protocol: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     method: Name
@@ -85,7 +85,7 @@ class Tuning(Spec):
 
         The digest is there if an assignment changes the protocol, as in leaderboards.
         """
-        scenario = self.scenario.name + ("-sketch" if self.edition == "sketch" else "")
+        scenario = edition_folder(self.scenario.name, self.edition)
         changed = any(
             key.split(".")[0] not in ("objective", "strategies") for key in self.overrides
         )

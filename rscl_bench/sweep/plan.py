@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 
-from rscl_bench.engine.run import PreparedRun, build_objective, build_strategies, run_folder
+from rscl_bench.engine.build import build_objective, build_strategies
+from rscl_bench.engine.prepare import PreparedRun
+from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import read_record
 from rscl_bench.sweep.pool import Run
 from rscl_bench.sweep.selection import PlannedRun
@@ -42,7 +44,7 @@ def plan(
             archives=archives,
             device=str(this.device.torch),
             threads=threads,
-            folder=run_folder(out, this),
+            folder=run_folder(out, this.identity),
             force=force,
         )
         run = Run(label, job)

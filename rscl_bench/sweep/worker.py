@@ -97,7 +97,8 @@ def run(job: Job, reporter: PipeReporter) -> None:
     """
     import torch
 
-    from rscl_bench.engine.run import execute, open_run
+    from rscl_bench.engine.prepare import open_run
+    from rscl_bench.engine.run import execute
     from rscl_bench.progress import silent
 
     torch.set_num_threads(job.threads)

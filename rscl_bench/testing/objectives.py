@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from rscl_bench import registry
+from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.engine.run import build_objective
 from rscl_bench.probes.base import Probe
 from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.metrics import multilabel_map

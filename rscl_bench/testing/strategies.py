@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rscl_bench import registry
 from rscl_bench.declarations import load_method
-from rscl_bench.engine.run import build_strategies
+from rscl_bench.engine.build import build_strategies
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder

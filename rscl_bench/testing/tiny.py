@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.declarations import load_method
+from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.engine.run import build_objective, build_strategies
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.objectives.base import Objective

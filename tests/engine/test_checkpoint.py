@@ -37,7 +37,7 @@ def read(folder: Path) -> tuple[int | None, list[str]]:
     found = read_checkpoint(folder, said.append)
     if found is None:
         return None, said
-    number = found.facts["step"]
+    number = found.metadata["step"]
     expected = snapshot(number)
     assert found.tensors.keys() == expected.tensors.keys()
     for name, value in expected.tensors.items():

@@ -9,9 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.device import open_device
-from rscl_bench.engine.flops import count_flops, matrix_flops
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
+from rscl_bench.engine.device import matrix_flops, open_device
+from rscl_bench.engine.flops import count_flops
 from rscl_bench.objectives.base import Objective
 from rscl_bench.resolve import resolve_run
 from rscl_bench.testing import tiny_spec

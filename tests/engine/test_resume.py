@@ -41,13 +41,13 @@ class StopAt:
 
 def through_bytes(snapshot: Snapshot) -> Snapshot:
     tensors = {name: value.contiguous() for name, value in snapshot.tensors.items()}
-    return Snapshot(load(save(tensors)), snapshot.facts)
+    return Snapshot(load(save(tensors)), snapshot.metadata)
 
 
 def everything(template: SelfSupervisedTrainer) -> State:
     """Return weights of objective and heads, strategies' state, and the last optimiser's."""
     snapshot = template.snapshot()
-    assert snapshot.facts["task"] == STREAM
+    assert snapshot.metadata["task"] == STREAM
     state = {name: value.detach().clone() for name, value in snapshot.tensors.items()}
     rows = template.optimizer.state_dict()["state"]
     moments = {f"{n}.{key}": v.clone() for n, row in rows.items() for key, v in row.items()}
@@ -61,7 +61,7 @@ def interrupted(spec: RunSpec, places: Sequence[tuple[int, int]]) -> SelfSupervi
         template = start(spec)
         if kept is not None:
             template.restore(kept)
-        first = 0 if kept is None else kept.facts["task"]
+        first = 0 if kept is None else kept.metadata["task"]
         stop = StopAt(template, task, step)
         if step == 0:
             train(template, range(first, task))

@@ -20,15 +20,11 @@ from safetensors.torch import load_file
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.declarations import load_scenario
+from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.device import open_device
-from rscl_bench.engine.run import (
-    _task_line,
-    build_objective,
-    check_writable,
-    execute,
-    open_run,
-    run_folder,
-)
+from rscl_bench.engine.prepare import check_writable, open_run
+from rscl_bench.engine.recording import task_line
+from rscl_bench.engine.run import execute
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.mae import MAE
@@ -40,6 +36,7 @@ from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.progress import silent
 from rscl_bench.randomness import seeded
 from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.folders import run_folder
 from rscl_bench.results.image_scores import read_image_scores
 from rscl_bench.results.record import read_record
 from rscl_bench.testing.tiny import differing
@@ -185,7 +182,7 @@ def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
     opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
     template: Any = Fake(final_loss=[0.25], train_seconds=[1.0])
     prober: Any = Fake(rows=[0, 1], scores=lambda: [scores], spreads=[spreads])
-    line = _task_line(opened, template, prober)
+    line = task_line(opened, template, prober)
     assert line == f"task 1 first: trained in 1.0 s, loss 0.2500, {found}"
 
 
@@ -332,7 +329,7 @@ def test_utilisation_that_does_not_follow_is_refused(runs: Runner, tmp_path: Pat
 
 def test_diverging_run_leaves_no_record(runs: Runner, tmp_path: Path) -> None:
     opened = runs.open(runs.spec("finetune", 0, "training.learning_rate=1e30"))
-    folder = run_folder(tmp_path, opened)
+    folder = run_folder(tmp_path, opened.identity)
     with pytest.raises(TrainingError, match=r"NaN or infinite at step [12] of task 1"):
         execute(opened, folder, Quiet())
     assert list(folder.iterdir()) == []
@@ -378,7 +375,7 @@ def stopped_once(
 
     spec = runs.spec("cosmae", 0, "training.epochs=4")
     opened = runs.open(spec)
-    folder = run_folder(out, opened)
+    folder = run_folder(out, opened.identity)
     with monkeypatch.context() as patch:
         patch.setattr(MAE, "forward", faulty)
         with pytest.raises(TrainingError, match=message):
@@ -430,7 +427,7 @@ def test_training_time_has_no_checkpoints(
 
     monkeypatch.setattr("rscl_bench.engine.checkpointing.manager.write_checkpoint", slow)
     opened = runs.open(runs.spec("finetune"))
-    record = execute(opened, run_folder(tmp_path, opened), Quiet(), interval=0)
+    record = execute(opened, run_folder(tmp_path, opened.identity), Quiet(), interval=0)
     steps = sum(task.steps for task in record.tasks)
     assert steps >= 10
     assert record.seconds.total > 0.3 * steps

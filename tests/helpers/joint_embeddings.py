@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.objectives.base import Objective, StepInfo
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import start, tiny_spec, train

@@ -8,14 +8,11 @@ from safetensors.torch import load_file
 from helpers.archives import sketches
 from helpers.paths import TOY
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.run import (
-    PreparedRun,
-    execute,
-    open_run,
-    run_folder,
-)
+from rscl_bench.engine.prepare import PreparedRun, open_run
+from rscl_bench.engine.run import execute
 from rscl_bench.progress import silent
 from rscl_bench.resolve import parse_assignments, resolve_run
+from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State
@@ -68,7 +65,7 @@ class Runner:
 
     def fresh(self, spec: RunSpec, out: Path) -> Run:
         opened, reporter = self.open(spec), Quiet()
-        folder = run_folder(out, opened)
+        folder = run_folder(out, opened.identity)
         return Run(opened, folder, execute(opened, folder, reporter), reporter)
 
     def __call__(self, method: str, seed: int = 0, *assignments: str) -> Run:

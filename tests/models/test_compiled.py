@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.models.compiled import compile_blocks, is_compiled
 from rscl_bench.spec import Protocol, identity
 from rscl_bench.strategies.distillation import frozen_copy

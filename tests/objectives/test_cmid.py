@@ -25,7 +25,7 @@ from helpers.joint_embeddings import (
 )
 from torch import Tensor, nn
 
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.cmid import (

@@ -13,7 +13,7 @@ from lightly.loss import DINOLoss
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.dino import DINO

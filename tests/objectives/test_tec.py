@@ -11,7 +11,7 @@ from helpers.joint_embeddings import RESNET, Watch, mean, noise
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rscl_bench.engine.run import build_objective
+from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.objectives.tec import TEC, TECParams

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rscl_bench.declarations import load_scenario
+from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.engine.run import build_objective
 from rscl_bench.errors import SpecError, TrainingError
 from rscl_bench.leaderboard.build import build_leaderboard
 from rscl_bench.models.encoder import Encoder

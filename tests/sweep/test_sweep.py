@@ -20,8 +20,9 @@ from typer.testing import Result
 
 from rscl_bench.console import LiveSweep, PlainSweep
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.run import open_run, run_folder
+from rscl_bench.engine.prepare import open_run
 from rscl_bench.progress import silent
+from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import RunRecord
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweep import pool
@@ -419,7 +420,7 @@ def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_
     runs = plan(planned, first, sketches(toy_data, toy_cache), 1, tmp_path, False)
     folders = [run.job.folder for run in runs]
     each = [opened(item.spec, toy_data, toy_cache) for item in planned]
-    assert folders == [run_folder(tmp_path, one) for one in each]
+    assert folders == [run_folder(tmp_path, one.identity) for one in each]
     assert len(set(folders)) == 4
     for run in runs:  # what the process gets is what was planned
         again = Job.model_validate_json(run.job.model_dump_json(), strict=True)

@@ -14,11 +14,12 @@ from helpers.paths import ROOT, TOY
 from typer.testing import Result
 
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.engine.run import PreparedRun, open_run, run_folder
+from rscl_bench.engine.prepare import PreparedRun, open_run
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.progress import silent
 from rscl_bench.resolve import parse_assignments, resolve_run
+from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import ProbeScore, RunRecord, make_record, write_record
 from rscl_bench.results.tuning import Tuning, read_tuning, write_tuning
 from rscl_bench.spec import RunSpec
@@ -131,7 +132,7 @@ def fill(
             for seed, value in enumerate(values):
                 this = opened.with_spec(spec_of(scenario, seed, f"{BETA}={beta}"))
                 made = scored(doubled, this, value, SECRET - beta / 1e4)
-                write_record(made, run_folder(out, this) / "record.json")
+                write_record(made, run_folder(out, this.identity) / "record.json")
         return out
 
     return write
@@ -244,7 +245,9 @@ def test_a_failed_run_chooses_nothing(scenario: str, fill: Fill) -> None:
     lines = result.stderr.splitlines()
     assert lines[0] == "1 of 4 runs failed:"
     assert lines[1].startswith(f"  {BETA}=0.5 seed 1: The process ended with exit status 7")
-    assert lines[-1] == "nothing was chosen: every setting must be scored"
+    assert lines[-1].startswith(
+        "error: Nothing was chosen, because 1 of 4 runs failed; the first, "
+    )
     assert not (out / "tuning").exists()
 
 

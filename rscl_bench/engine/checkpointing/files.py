@@ -40,7 +40,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fast: bool = False) -> Pa
     """
     tensors = {name: _plain(value) for name, value in snapshot.tensors.items()}
     # One key: safetensors writes several in an order that changes from run to run.
-    content = save(tensors, {_KEY: json.dumps(snapshot.facts, sort_keys=True)})
+    content = save(tensors, {_KEY: json.dumps(snapshot.metadata, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
     known = _files(folder)
     number = 1 + (int(known[-1].name[:6]) if known else 0)
@@ -76,13 +76,13 @@ def read_checkpoint(folder: Path, message: Callable[[str], None]) -> Snapshot | 
     return None
 
 
-def latest_facts(folder: Path) -> dict[str, Any] | None:
-    """Return the facts of the latest checkpoint whose header can be read, None if there is none."""
+def latest_metadata(folder: Path) -> dict[str, Any] | None:
+    """Return the metadata of the latest readable checkpoint, or None."""
     for path in reversed(_files(folder)):
         try:
             with safe_open(path, framework="pt") as file:
-                facts: dict[str, Any] = json.loads(file.metadata()[_KEY])
-                return facts
+                metadata: dict[str, Any] = json.loads(file.metadata()[_KEY])
+                return metadata
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
     return None
@@ -110,9 +110,9 @@ def _is_whole(path: Path) -> bool:
 
 def _read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()[_KEY])
+        metadata: dict[str, Any] = json.loads(file.metadata()[_KEY])
         names = list(file.keys())  # it is no dictionary, and cannot be iterated
-        return Snapshot({name: file.get_tensor(name) for name in names}, facts)
+        return Snapshot({name: file.get_tensor(name) for name in names}, metadata)
 
 
 def _plain(value: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rscl_bench.engine.checkpointing.files import (
     FOLDER,
-    latest_facts,
+    latest_metadata,
     read_checkpoint,
     remove_checkpoints,
     write_checkpoint,
@@ -66,11 +66,12 @@ class Checkpoints:
         Raises:
             ArtefactError: If the checkpoint is of another run.
         """
-        found = read_checkpoint(self.folder, self._message)
-        if found is None:
+        snapshot = read_checkpoint(self.folder, self._message)
+        if snapshot is None:
             self._refuse_a_changed_run()
             return None
-        field = first_difference("identity", found.facts["identity"], self._identity)
+        metadata = snapshot.metadata
+        field = first_difference("identity", metadata["identity"], self._identity)
         if field:
             raise ArtefactError(
                 f"The checkpoint in {self.folder} is of another run: '{field}' differs; give that "
@@ -78,24 +79,24 @@ class Checkpoints:
             )
         changed = tuple(
             f"{name}: {before} before, {self._environment.get(name)} now"
-            for name, before in found.facts["environment"].items()
+            for name, before in metadata["environment"].items()
             if before != self._environment.get(name)
         )
-        earlier = [Resumption.model_validate_json(text) for text in found.facts["resumed"]]
-        where = Resumption(task=found.facts["task"], step=found.facts["step"], changed=changed)
+        earlier = [Resumption.model_validate_json(text) for text in metadata["resumed"]]
+        where = Resumption(task=metadata["task"], step=metadata["step"], changed=changed)
         self.resumed = (*earlier, where)
         self._message(f"going on after step {where.step} of task {where.task + 1}")
         for line in changed:
             self._message(f"note: the last bits of results may differ, since {line}")
-        return found
+        return snapshot
 
     def _refuse_a_changed_run(self) -> None:
         """Refuse to begin where the same run was interrupted on other tiles or by other code."""
         for folder in sorted(self.folder.parent.parent.glob(f"*/{FOLDER}")):
-            facts = latest_facts(folder)
-            if facts is None or _asked(facts["identity"]) != _asked(self._identity):
+            metadata = latest_metadata(folder)
+            if metadata is None or _asked(metadata["identity"]) != _asked(self._identity):
                 continue
-            field = first_difference("identity", facts["identity"], self._identity)
+            field = first_difference("identity", metadata["identity"], self._identity)
             raise ArtefactError(
                 f"This run was interrupted and is in {folder.parent}, but cannot go on: '{field}' "
                 "differs since. Bring back what it was, or start over with --force."
@@ -104,13 +105,13 @@ class Checkpoints:
     def write(self) -> None:
         """Write a checkpoint now, in haste if the run is about to end."""
         started = time.monotonic()
-        tensors, facts = self._state()
-        facts |= {
+        tensors, metadata = self._state()
+        metadata |= {
             "identity": self._identity,
             "environment": self._environment,
             "resumed": [one.model_dump_json() for one in self.resumed],
         }
-        write_checkpoint(self.folder, Snapshot(tensors, facts), self._ending is not None)
+        write_checkpoint(self.folder, Snapshot(tensors, metadata), self._ending is not None)
         self._written = time.monotonic()
         self._cost = self._written - started
 
@@ -150,6 +151,6 @@ def _asked(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(provenance: Provenance) -> dict[str, str]:
     """Return what may change the last bits of a result."""
-    facts = provenance.model_dump(mode="json", exclude={"started", "resumed", "versions"})
+    metadata = provenance.model_dump(mode="json", exclude={"started", "resumed", "versions"})
     versions = provenance.versions
-    return {name: str(value) for name, value in {**facts, **versions}.items()}
+    return {name: str(value) for name, value in {**metadata, **versions}.items()}

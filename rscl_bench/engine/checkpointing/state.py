@@ -12,20 +12,20 @@ class Snapshot(NamedTuple):
 
     Attributes:
         tensors: Weights, buffers, strategies' state, optimiser.
-        facts: Counters and times, JSON-able.
+        metadata: Counters and times, JSON-able.
     """
 
     tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors by names that begin with a prefix and a dot."""
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return what `prefixed` was given."""
+def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors that `with_prefix` named, under their first names."""
     start = f"{prefix}."
     return {n.removeprefix(start): value for n, value in tensors.items() if n.startswith(start)}
 

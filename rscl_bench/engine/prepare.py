@@ -1,0 +1,161 @@
+"""Everything that a run needs, opened and checked before its first step."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import rscl_bench
+from rscl_bench import registry
+from rscl_bench.engine.device import Device, open_device
+from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
+from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.progress import Progress
+from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results.record import Identity, ScenarioName
+from rscl_bench.spec import Edition, RunSpec, identity
+from rscl_bench.tiles.source import ArchiveSource
+from rscl_bench.tiles.store import TileStore
+from rscl_bench.views.view import PixelScaling
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run with its opened tiles and device.
+
+    Attributes:
+        spec: The run.
+        edition: Whether the archives are real or sketches.
+        device: The device that computes.
+        stores: Tiles of every task.
+        archives: Pixel scaling of every task's archive.
+        probes: Opened probes, in the order of the scenario.
+        identity: The run's identity.
+        packing_seconds: Seconds of packing and checking the tiles.
+    """
+
+    spec: RunSpec
+    edition: Edition
+    device: Device
+    stores: Sequence[TileStore]
+    archives: Sequence[PixelScaling]
+    probes: Sequence[OpenProbe]
+    identity: Identity
+    packing_seconds: float
+
+    def named_stores(self) -> dict[str, TileStore]:
+        """Return all stores by their key in ``identity.data``."""
+        return _named_stores(self.spec, self.stores, self.probes)
+
+    def with_spec(self, spec: RunSpec) -> "PreparedRun":
+        """Return this prepared run for another method or seed of its scenario and protocol."""
+        return replace(
+            self, spec=spec, identity=self.identity.model_copy(update=_identity_of_spec(spec))
+        )
+
+
+def open_run(
+    spec: RunSpec, archives: ArchiveSource, device: str, progress: Progress
+) -> PreparedRun:
+    """Open tiles and device, and check that they fit the protocol.
+
+    Args:
+        spec: The run.
+        archives: Where the tiles come from.
+        device: Device name, as in `open_device`.
+        progress: Callback for the progress of packing.
+
+    Raises:
+        RsclError: If something is missing or does not fit.
+    """
+    scenario, protocol = spec.scenario, spec.protocol
+    opened_device = open_device(device, protocol.precision)
+    _check_tile_sizes(spec)
+    started = time.perf_counter()
+    tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
+    probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]
+    stores = [store for store, _ in tasks]
+    _check_tile_counts(spec, stores)
+    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
+    return PreparedRun(
+        spec=spec,
+        edition=archives.edition,
+        device=opened_device,
+        stores=stores,
+        archives=[archive for _, archive in tasks],
+        probes=probes,
+        identity=Identity(
+            scenario=ScenarioName(
+                name=scenario.name, version=scenario.version, digest=identity(content)
+            ),
+            edition=archives.edition,
+            protocol_name=spec.protocol_name,
+            precision=opened_device.precision,
+            data={n: store.digest for n, store in _named_stores(spec, stores, probes).items()},
+            code=rscl_bench.__version__,
+            **_identity_of_spec(spec),
+        ),
+        packing_seconds=time.perf_counter() - started,
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and check that files can be written into it.
+
+    Raises:
+        ArtefactError: If the folder is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):  # a random name: several runs may check at one moment
+            pass
+    except OSError as error:
+        raise ArtefactError(
+            f"The output folder {folder} is not writable ({error.strerror or error}); choose "
+            "another with --out."
+        ) from error
+
+
+def _named_stores(
+    spec: RunSpec, stores: Sequence[TileStore], probes: Sequence[OpenProbe]
+) -> dict[str, TileStore]:
+    tasks = spec.scenario.tasks
+    named = {task_key(task.name): store for task, store in zip(tasks, stores, strict=True)}
+    for probe in probes:
+        named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
+    return named
+
+
+def _identity_of_spec(spec: RunSpec) -> dict[str, Any]:
+    """Return the fields of an identity that differ between runs on the same tiles."""
+    method = registry.portable(spec.method.model_dump(mode="json"))
+    protocol = registry.portable(spec.protocol.model_dump(mode="json"))
+    return {
+        "method": method,
+        "protocol": protocol,
+        "overrides": spec.overrides,
+        "seed": spec.seed,
+    }
+
+
+def _check_tile_sizes(spec: RunSpec) -> None:
+    sizes = {f"task '{task.name}'": task.tile_size for task in spec.scenario.tasks}
+    sizes |= {f"probe '{probe.name}'": probe.tile_size for probe in spec.scenario.probes}
+    for name, tile_size in sizes.items():
+        if tile_size < spec.protocol.image_size:
+            raise SpecError(
+                f"Tiles of {name} are {tile_size} pixels, smaller than the crop of "
+                f"{spec.protocol.image_size}; raise its tile_size or lower image_size."
+            )
+
+
+def _check_tile_counts(spec: RunSpec, stores: Sequence[TileStore]) -> None:
+    batch_size = spec.protocol.training.batch_size
+    for task, store in zip(spec.scenario.tasks, stores, strict=True):
+        if len(store) < batch_size:
+            raise SpecError(
+                f"Task '{task.name}' has {len(store)} tiles, fewer than one batch of "
+                f"{batch_size}; lower training.batch_size."
+            )

@@ -1,0 +1,123 @@
+"""The parts of a run's record, and the line that is printed after each task."""
+
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+
+import torch
+from torch import nn
+
+import rscl_bench
+from rscl_bench import registry
+from rscl_bench.engine.device import Device
+from rscl_bench.engine.flops import Flops
+from rscl_bench.engine.prepare import PreparedRun
+from rscl_bench.engine.prober import Prober
+from rscl_bench.engine.probing import OpenProbe
+from rscl_bench.engine.trainer import SelfSupervisedTrainer
+from rscl_bench.results.record import (
+    Parameters,
+    ProbeRecord,
+    Provenance,
+    TaskRecord,
+    package_versions,
+)
+
+
+def provenance_of(device: Device, started: datetime) -> Provenance:
+    """Return where, when and with which software a run is made."""
+    return Provenance(
+        rscl_bench=rscl_bench.__version__,
+        started=started,
+        device_type=device.torch.type,
+        device=device.name,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        versions=package_versions(),
+    )
+
+
+def task_records(
+    prepared: PreparedRun,
+    trainer: SelfSupervisedTrainer,
+    peaks: Sequence[int | None],
+    flops: Flops,
+    matrix_flops: float,
+) -> list[TaskRecord]:
+    """Return the record of every task of a run that has ended.
+
+    Args:
+        prepared: The run.
+        trainer: The trainer after the last task.
+        peaks: Peak memory of every task in bytes.
+        flops: Operations per image of one step.
+        matrix_flops: Operations per second of matrix products on the device.
+    """
+    training, records = prepared.spec.protocol.training, []
+    for task, declared in enumerate(prepared.spec.scenario.tasks):
+        steps, seconds = trainer.steps_taken[task], trainer.train_seconds[task]
+        rate = steps * training.batch_size / seconds if steps else None
+        records.append(
+            TaskRecord(
+                name=declared.name,
+                tiles=len(prepared.stores[task]),
+                epochs=training.epochs,
+                steps=steps,
+                train_seconds=seconds,
+                images_per_second=rate,
+                final_loss=trainer.final_loss[task],
+                peak_memory_bytes=peaks[task],
+                waited_seconds=trainer.waited_seconds[task],
+                flop_utilisation=rate and rate * sum(flops) / matrix_flops,
+            )
+        )
+    return records
+
+
+def parameter_counts(trainer: SelfSupervisedTrainer) -> Parameters:
+    """Return the number of parameters of the encoder, and of all that the run trained."""
+    return Parameters(
+        encoder=_count([trainer.model.encoder]),
+        trainable=_count(trainer.trained_modules(), trained_only=True),
+    )
+
+
+def probe_record(probe: OpenProbe) -> ProbeRecord:
+    """Return the description of a probe and of its test split."""
+    tiles, labels = probe.labels["test"].shape
+    return ProbeRecord(
+        name=probe.spec.name,
+        probe=registry.portable(probe.spec.probe),
+        task=probe.spec.task,
+        test_tiles=tiles,
+        labels=labels,
+    )
+
+
+def task_line(prepared: PreparedRun, trainer: SelfSupervisedTrainer, prober: Prober) -> str:
+    """Return one line on the task that was probed last: time, loss, scores and feature spread."""
+    task = len(prober.rows) - 2  # row 0 is of the untrained encoder
+    scores, spreads = [], []
+    for probe, score in prober.scores()[-1].items():
+        micro = score.test.micro
+        scores.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
+        spread = prober.spreads[-1][probe]
+        spreads.append(f"(spread {spread.std:.2f}, effective rank {spread.effective_rank:.1f})")
+    if len(set(spreads)) == 1:  # all probes have the same tiles
+        results = f"{', '.join(scores)} {spreads[0]}"
+    else:
+        results = ", ".join(map(" ".join, zip(scores, spreads, strict=True)))
+    name = prepared.spec.scenario.tasks[task].name
+    loss, seconds = trainer.final_loss[task], trainer.train_seconds[task]
+    training = "no step" if loss is None else f"trained in {seconds:.1f} s, loss {loss:.4f}"
+    return f"task {task + 1} {name}: {training}, {results}"
+
+
+def _count(modules: Sequence[nn.Module], trained_only: bool = False) -> int:
+    return sum(
+        parameter.numel()
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad or not trained_only
+    )

@@ -1,0 +1,13 @@
+"""Folders of the artefacts of runs."""
+
+from pathlib import Path
+
+from rscl_bench.results.record import Identity
+from rscl_bench.spec import edition_folder
+
+
+def run_folder(out: Path, identity: Identity) -> Path:
+    """Return the folder of a run's artefacts; two identities never share a folder."""
+    scenario = edition_folder(identity.scenario.name, identity.edition)
+    name = f"seed{identity.seed}-{identity.run_id()}"
+    return out / scenario / identity.protocol_name / str(identity.method["name"]) / name
