@@ -129,15 +129,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Return the values of ``key=value`` texts by key.
 
     Raises:
-        SpecError: If a text is no assignment, or a key is there twice.
+        SpecError: If a text is no assignment.
     """
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, value = _parse_assignment(text)
-        if name in values:
-            raise SpecError(f"--set {name} is there twice; leave one out.")
-        values[name] = value
-    return values
+    return dict(_parse_assignment(text) for text in texts)  # of equal keys, the last one counts
 
 
 def parse_value(text: str) -> Any:
