@@ -32,9 +32,10 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Progress
 from rscl_bench.randomness import seeded
-from rscl_bench.results import record as records
-from rscl_bench.results.consistency import probe_key, task_key
+from rscl_bench.results import schema as records
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
+from rscl_bench.results.record import make_record, package_versions, write_record
+from rscl_bench.results.schema import probe_key, scenario_folder, task_key
 from rscl_bench.spec import Component, OnBadTile, RunSpec, identity
 from rscl_bench.strategies.base import Context, Strategy
 from rscl_bench.tiles.store import TileStore
@@ -183,7 +184,7 @@ def _check_sizes(spec: RunSpec) -> None:
 def run_folder(out: Path, opened: PreparedRun) -> Path:
     """Return the folder of a run's artefacts; two identities never share one."""
     spec = opened.spec
-    scenario = spec.scenario.name + ("-sketch" if opened.edition == "sketch" else "")
+    scenario = scenario_folder(spec.scenario.name, opened.edition)
     name = f"seed{spec.seed}-{opened.identity.run_id()}"
     return out / scenario / spec.protocol_name / spec.method.name / name
 
@@ -222,7 +223,7 @@ def execute(
     _save_encoder(running.objective.encoder, opened, folder / "encoder.safetensors")
     # The record last: where it is, the run is complete.
     write_image_scores(running.prober.image_scores(), folder / "record.json")
-    records.write_record(record, folder / "record.json", force=True)
+    write_record(record, folder / "record.json", force=True)
     running.checkpoints.remove()
     return record
 
@@ -317,7 +318,7 @@ class _Running:
         opened, prober, template = self.opened, self.prober, self.template
         images = prober.image_scores()
         provenance = _provenance(opened.device, self.started)
-        return records.make_record(
+        return make_record(
             identity=opened.identity,
             provenance=provenance.model_copy(
                 update={"resumed": self.checkpoints.resumed, "matrix_flops": self.matrix_flops}
@@ -473,7 +474,7 @@ def _provenance(device: Device, started: datetime) -> records.Provenance:
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        versions=records.package_versions(),
+        versions=package_versions(),
     )
 
 

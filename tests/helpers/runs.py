@@ -14,7 +14,7 @@ from rscl_bench.engine.run import (
     run_folder,
 )
 from rscl_bench.resolve import resolve_run
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State
 

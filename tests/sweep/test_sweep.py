@@ -20,7 +20,7 @@ from typer.testing import Result
 from rscl_bench.console import LiveSweep, PlainSweep
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.run import open_run, run_folder
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweep import pool
 from rscl_bench.sweep.plan import plan
