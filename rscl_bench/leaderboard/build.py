@@ -16,11 +16,8 @@ from rscl_bench.leaderboard.image_intervals import (
     read_intervals,
 )
 from rscl_bench.leaderboard.rows import leaderboard_rows
-from rscl_bench.leaderboard.run_table import RunRow, run_table
 from rscl_bench.leaderboard.tables import Board, csv_table, markdown_table
-from rscl_bench.spec import edition_folder
-
-__all__ = ["RunRow", "build_leaderboard", "run_table"]
+from rscl_bench.results.schema import scenario_folder
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
@@ -88,7 +85,7 @@ def _files(
 
 
 def _folder(key: GroupKey, loaded: Sequence[LoadedRecord]) -> Path:
-    scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
+    scenario = scenario_folder(f"{key.scenario}-v{key.version}", key.edition)
     overridden = all(item.protocol_overrides() for item in loaded)
     return Path(scenario) / (
         f"{key.protocol}-{key.protocol_digest}" if overridden else key.protocol
