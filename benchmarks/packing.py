@@ -18,8 +18,9 @@ from PIL import Image
 
 from benchmarks.ratio import Ratio, seconds_of
 from rscl_bench import registry
-from rscl_bench.archives.files import sketch_folder, write_tiff
-from rscl_bench.archives.ucmerced import UCMercedAdapter, UCMercedMultiLabel, stored_split
+from rscl_bench.archives.adapter import sketch_folder
+from rscl_bench.archives.files import write_tiff
+from rscl_bench.archives.ucmerced import IMAGE_FOLDER, LABEL_FILE, UCMercedAdapter, stored_split
 from rscl_bench.spec import Source
 from rscl_bench.tiles.cutting import MOST_WORKERS, usable_cores
 from rscl_bench.tiles.packing import open_or_pack
@@ -97,15 +98,14 @@ def _noise(random: np.random.Generator, side: int) -> NDArray[np.uint8]:
 def write_tiffs(data_root: Path) -> None:
     random = np.random.default_rng(0)
     names = [name for name, split in stored_split().items() if split == "train"][:FILES]
-    with sketch_folder(data_root, UCMercedAdapter.folder) as root:
-        classes = UCMercedMultiLabel.classes
+    with sketch_folder(data_root / UCMercedAdapter.folder) as root:
+        classes = UCMercedAdapter.classes
         rows = ["\t".join(("IMAGE\\LABEL", *classes))]
         for name in names:
-            path = root / UCMercedMultiLabel.base_dir / name[:-2] / f"{name}.tif"
+            path = root / IMAGE_FOLDER / name[:-2] / f"{name}.tif"
             write_tiff(path, _noise(random, 256), interleave="pixel")
             rows.append("\t".join((name, *random.choice(["0", "1"], len(classes)))))
-        table = root / UCMercedMultiLabel.label_file
-        table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        (root / LABEL_FILE).write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def write_jpegs(data_root: Path) -> None:

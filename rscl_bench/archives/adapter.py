@@ -1,7 +1,9 @@
-"""The dataset adapter: an archive in its own layout, read as scenes in their declared unit."""
+"""The dataset adapter: reads an archive in its published layout, as scenes in a declared unit."""
 
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,13 +15,15 @@ from rscl_bench.errors import ArchiveError, RsclError, SpecError, unknown
 from rscl_bench.sensors import Sensor
 from rscl_bench.spec import Spec, validated
 
-#: File in an archive's folder that says that its images are synthetic; see `write_sketch`.
+#: Name of the file that marks an archive's folder as synthetic; `sketch_folder` writes the file.
 SKETCH_MARKER = "SKETCH"
+_MARKER_HEADER = "Synthetic images drawn by rscl-bench, not the archive of this name. Files:"
+UNDEFINED = 255
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image of an archive, as stored: not scaled, not cut, all bands of its sensor.
+    """One image of an archive, as stored: neither scaled nor cut, with all bands of its sensor.
 
     Attributes:
         image: Pixels, ``[H, W, C]``, in the sensor's dtype and band order.
@@ -33,27 +37,36 @@ class Scene:
 
 
 class NoOptions(Spec):
-    """The options of a dataset that has none."""
+    """The options of a dataset without options."""
 
 
 class DatasetAdapter(ABC):
-    """One split of one archive.
+    """One split of one archive, real or sketch.
 
-    A subclass declares the class attributes, lists its files in ``_find`` and reads one of them in
-    ``_read``. The sealed ``scene`` checks what was read, so that a wrong band count, dtype or size
-    is refused by file name whatever the subclass does.
+    A subclass declares the class attributes and implements three hooks: ``_list_files`` lists the
+    images of the split, ``_read`` reads one of them, and ``_draw_sketch`` writes a small synthetic
+    archive. The public methods around the hooks are final: ``scene`` checks every image, so that a
+    wrong band count, dtype or size is refused by file name, and ``write_sketch`` marks the
+    synthetic archive.
+
+    A real archive must hold every file of its publisher; a subclass checks this in
+    ``_list_files`` with ``_require_files`` and ``_require_count``. A sketch is smaller than the
+    real archive and must hold the files that its marker lists; this class checks the marker.
 
     Attributes:
         name: Registered name.
         folder: Folder below the data root that holds the archive.
-        title: Full name, for messages.
-        sensor: What the bands are.
-        classes: Class names of labels or masks; empty when the archive has neither.
+        title: Full name, for messages and the documentation.
+        sensor: The bands of the images.
+        classes: Class names of labels or masks; empty if the archive has neither.
         splits: Names of the splits.
-        source: Where to get the archive.
-        licence: Its licence or terms.
-        layout: The files that must lie below ``folder``, for messages.
-        Options: What a scenario may set for this dataset; subclass ``NoOptions`` to add some.
+        source: Where the archive can be fetched.
+        licence: Licence or terms of use.
+        layout: The files that must lie below ``folder``, for messages and the documentation.
+        images: One line on the images, for the documentation.
+        notes: Further remarks for the documentation, one sentence or two each.
+        citations: Links to the papers to cite.
+        Options: What a scenario may set for this dataset; a subclass of ``NoOptions`` adds fields.
     """
 
     name: ClassVar[str]
@@ -65,9 +78,23 @@ class DatasetAdapter(ABC):
     source: ClassVar[str]
     licence: ClassVar[str]
     layout: ClassVar[str]
+    images: ClassVar[str] = ""
+    notes: ClassVar[tuple[str, ...]] = ()
+    citations: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Spec]] = NoOptions
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
+        """Open a split.
+
+        Args:
+            data_root: Folder that holds the archives.
+            split: One of ``splits``.
+            options: Values for ``Options``.
+
+        Raises:
+            SpecError: If the split or an option is unknown.
+            ArchiveError: If the archive is missing or partial.
+        """
         if split not in self.splits:
             raise unknown(f"split of {self.name}", split, self.splits)
         self.root = data_root / self.folder
@@ -75,33 +102,49 @@ class DatasetAdapter(ABC):
         self.options = validated(self.Options, dict(options or {}), f"dataset '{self.name}'")
         if not self.root.is_dir():
             raise self.missing(f"the folder {self.root} does not exist")
-        self.files = self._find()
+        if self.is_sketch:
+            self._check_sketch()
+        self.files = self._list_files()
         if not self.files:
             raise self.missing(f"{self.root} holds no image of split '{split}'")
 
     @abstractmethod
-    def _find(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         """List the image files of the split in a fixed order.
 
         Raises:
-            ArchiveError: If a file that the split needs is missing; use ``self.missing``.
+            ArchiveError: If the archive lacks a file; see ``_require_files`` and ``missing``.
         """
 
     @abstractmethod
     def _read(self, index: int, with_labels: bool) -> Scene:
-        """Read one image, and its labels or mask where the archive has them and they are asked."""
+        """Read the image ``files[index]``, and its labels or mask if ``with_labels`` is true."""
 
     @classmethod
     @abstractmethod
-    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
-        """Write a small synthetic archive in the true on-disk layout below ``data_root``.
+    def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
+        """Write a small synthetic archive in the published layout into the empty folder ``root``.
 
-        It holds a file ``SKETCH``, so that synthetic images are never taken for real ones.
+        Every random number must come from ``rng``, so that a sketch can be drawn again.
         """
+
+    @classmethod
+    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
+        """Write a small synthetic archive below ``data_root``, and mark the archive as a sketch.
+
+        Args:
+            data_root: Folder that holds the archives.
+            rng: Source of all randomness.
+
+        Raises:
+            ArchiveError: If the archive's folder holds files that are no sketch.
+        """
+        with sketch_folder(data_root / cls.folder) as root:
+            cls._draw_sketch(root, rng)
 
     @property
     def is_sketch(self) -> bool:
-        """Whether the archive is a synthetic one, written by ``write_sketch``."""
+        """Whether the archive is synthetic, written by ``write_sketch``."""
         return (self.root / SKETCH_MARKER).is_file()
 
     def __len__(self) -> int:
@@ -109,9 +152,10 @@ class DatasetAdapter(ABC):
         return len(self.files)
 
     def inputs(self) -> list[Path]:
-        """Return every file that the split's tiles and labels come from.
+        """Return every file that the split's tiles and labels depend on.
 
-        More than the images where labels lie in files of their own.
+        Tiles are packed again when one of these files changes. A subclass whose labels lie in
+        files of their own, or whose images are listed in a file, adds these files.
         """
         return list(self.files)
 
@@ -120,15 +164,15 @@ class DatasetAdapter(ABC):
 
         Args:
             index: Position in ``files``.
-            with_labels: Whether labels or mask are wanted.
+            with_labels: Whether to read labels or mask too.
 
         Returns:
             The scene; ``image`` is ``[H, W, C]`` in the sensor's dtype.
 
         Raises:
-            ArchiveError: If the file cannot be read, or has another band count, dtype or size than
-                declared.
-            SpecError: If labels are asked of an archive that has none.
+            ArchiveError: If the file cannot be read, or differs from the declaration in band
+                count, dtype or size.
+            SpecError: If ``with_labels`` is true and the archive has no labels.
         """
         if with_labels and not self.classes:
             raise SpecError(f"Dataset {self.name} has no labels; it cannot serve a probe.")
@@ -138,46 +182,104 @@ class DatasetAdapter(ABC):
         except RsclError:
             raise
         except Exception as error:
-            raise ArchiveError(
-                f"{path} cannot be read ({type(error).__name__}: {error}); fetch it again from "
-                f"{self.source}."
+            raise self.damaged(
+                f"{path} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        self._check(path, scene, with_labels)
+        self._check_image(path, scene.image)
+        if scene.mask is not None:
+            self._check_mask(path, scene.mask, scene.image.shape[:2])
+        if with_labels and scene.mask is None and scene.labels is None:
+            raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
         return scene
 
-    def _check(self, path: Path, scene: Scene, with_labels: bool) -> None:
-        image = scene.image
+    def _check_image(self, path: Path, image: NDArray[Any]) -> None:
         bands = len(self.sensor.bands)
         if image.ndim != 3 or image.shape[2] != bands:
             got = image.shape[2] if image.ndim == 3 else f"shape {image.shape}"
             raise ArchiveError(f"{path} has {got} bands where {self.title} has {bands}.")
-        if image.dtype != np.dtype(self.sensor.dtype):
-            if image.dtype.kind == "f" and not np.isfinite(image).all():
-                bad = int(np.argmin(np.isfinite(image).all(axis=(0, 1))))
-                raise ArchiveError(
-                    f"{path} holds NaN or infinite values in band "
-                    f"'{self.sensor.bands[bad].name}'; fetch it again from {self.source}."
-                )
+        if image.dtype == np.dtype(self.sensor.dtype):
+            return
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            band = self.sensor.bands[int(np.argmin(np.isfinite(image).all(axis=(0, 1))))].name
+            raise self.damaged(f"{path} holds NaN or infinite values in band '{band}'")
+        raise ArchiveError(f"{path} is {image.dtype} where {self.title} is {self.sensor.dtype}.")
+
+    def _check_mask(self, path: Path, mask: NDArray[np.uint8], size: tuple[int, ...]) -> None:
+        if mask.shape != size:
+            raise ArchiveError(f"The mask of {path} is {mask.shape} where its image is {size}.")
+        highest = int(mask[mask != UNDEFINED].max(initial=0))
+        if highest >= len(self.classes):
             raise ArchiveError(
-                f"{path} is {image.dtype} where {self.title} is {self.sensor.dtype}."
+                f"The mask of {path} holds class {highest} where {self.title} has classes "
+                f"0 to {len(self.classes) - 1}, and {UNDEFINED} for undefined."
             )
-        if scene.mask is not None and scene.mask.shape != image.shape[:2]:
+
+    def _check_sketch(self) -> None:
+        lines = (self.root / SKETCH_MARKER).read_text(encoding="utf-8").splitlines()
+        if lines[:1] != [_MARKER_HEADER]:
             raise ArchiveError(
-                f"The mask of {path} is {scene.mask.shape} where its image is {image.shape[:2]}."
+                f"The sketch archive {self.root} was not written to its end; delete it."
             )
-        if scene.mask is not None:
-            classes = set(np.unique(scene.mask).tolist()) - {255}
-            if classes and max(classes) >= len(self.classes):
-                raise ArchiveError(
-                    f"The mask of {path} holds class {max(classes)} where {self.title} has classes "
-                    f"0 to {len(self.classes) - 1}, and 255 for undefined."
-                )
-        if with_labels and scene.mask is None and scene.labels is None:
-            raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
+        for line in lines[1:]:
+            if not (self.root / line).is_file():
+                raise self.missing(f"{self.root / line}, listed in {SKETCH_MARKER}, does not exist")
+
+    def _require_files(self, paths: Sequence[Path]) -> None:
+        """Raise ``ArchiveError`` with the first of ``paths`` that does not exist."""
+        # Archives have tens of thousands of files: listing a folder beats one call per file.
+        folders: dict[Path, set[str]] = {}
+        absent = []
+        for path in paths:
+            parent = path.parent
+            if parent not in folders:
+                folders[parent] = {p.name for p in parent.iterdir()} if parent.is_dir() else set()
+            if path.name not in folders[parent]:
+                absent.append(path)
+        if absent:
+            more = f" and {len(absent) - 1} more files do" if len(absent) > 1 else " does"
+            raise self.missing(f"{absent[0]}{more} not exist")
+
+    def _require_count(self, count: int, expected: int, what: str) -> None:
+        """Raise ``ArchiveError`` if a real archive holds another number of files or folders."""
+        if count != expected and not self.is_sketch:
+            raise self.missing(f"{self.root} holds {count} {what} where there are {expected}")
 
     def missing(self, what: str) -> ArchiveError:
-        """Return the error for a missing or partial archive, with what to fetch and where to."""
+        """Return the error for a missing or partial archive; it says what to fetch and where to."""
         return ArchiveError(
             f"The archive of {self.title} is missing or partial: {what}. Fetch it from "
             f"{self.source} (licence: {self.licence}) into {self.root} as {self.layout}."
         )
+
+    def damaged(self, what: str) -> ArchiveError:
+        """Return the error for a file with wrong content; it says where to fetch the file again."""
+        return ArchiveError(f"{what}; fetch it again from {self.source}.")
+
+
+@contextmanager
+def sketch_folder(root: Path) -> Iterator[Path]:
+    """Open a folder for a sketch archive, and mark the folder as one.
+
+    An empty marker is written before the first image, so that a sketch whose writing was cut off
+    is refused and not taken for a real archive. At the end, the marker lists every file.
+
+    Args:
+        root: The archive's folder.
+
+    Yields:
+        The folder, empty: an earlier sketch in the folder is deleted.
+
+    Raises:
+        ArchiveError: If the folder holds files that are no sketch.
+    """
+    marker = root / SKETCH_MARKER
+    if root.is_dir() and any(root.iterdir()):
+        if not marker.is_file():
+            raise ArchiveError(f"{root} holds files that are no sketch; they are not overwritten.")
+        shutil.rmtree(root)
+    root.mkdir(parents=True, exist_ok=True)
+    marker.write_text("", encoding="utf-8")
+    yield root
+    files = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    files.remove(SKETCH_MARKER)
+    marker.write_text("\n".join([_MARKER_HEADER, *files]) + "\n", encoding="utf-8")

@@ -1,9 +1,8 @@
 """TreeSatAI: aerial forest tiles at 20 cm with the tree genera in them.
 
-Layout and classes are those of TorchGeo's ``TreeSatAI``, and the band order (infrared, green, blue,
-red) is as TorchGeo quotes it from the archive's documentation. The images are 304 × 304 pixels by
-public accounts; any size is read. Reading is our own: it keeps the stored dtype and wants the
-aerial images only.
+Layout and classes are those of TorchGeo's ``TreeSatAI``. TorchGeo quotes the band order (infrared,
+green, blue, red) from the archive's documentation. The adapter reads the files itself: it keeps the
+stored dtype and needs the aerial images only.
 """
 
 import json
@@ -14,24 +13,25 @@ from numpy.typing import NDArray
 from torchgeo.datasets import TreeSatAI
 
 from rscl_bench import sensors
-from rscl_bench.archives.adapter import Scene
-from rscl_bench.archives.files import ArchiveAdapter, read_tiff, sketch_folder, write_tiff
-from rscl_bench.archives.painting import Canvas, Look, Material
+from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.files import read_tiff, write_tiff
+from rscl_bench.archives.painting.canvas import Canvas
+from rscl_bench.archives.painting.materials import Look, Material
 from rscl_bench.errors import ArchiveError
 
-#: Key of the shuffle that the paper splits are cut from. Never change it: it names the splits.
+#: Key of the shuffle that the paper splits are cut from. Another key would give other splits.
 _SHUFFLE_KEY = 0
 _PAPER_COUNTS = {"paper-train": 15_000, "paper-val": 1_000}
 
 
-class TreeSatAIAdapter(ArchiveAdapter):
+class TreeSatAIAdapter(DatasetAdapter):
     """TreeSatAI's 4-band aerial images and multi-labels of 15 genera.
 
-    A genus is labelled wherever the archive gives it any share of the tile, as in TorchGeo.
-    ``train`` and ``test`` are the archive's own lists. The CoSMAE paper took 15,000 and 1,000 of
-    the training files without saying which; ``paper-train`` and ``paper-val`` are the first 15,000
-    of a seeded shuffle of the training list, and the next 1,000. In a sketch they are six sevenths
-    and one seventh of the list.
+    A genus is positive if the archive gives it any share of the image, as in TorchGeo. ``train``
+    and ``test`` are the archive's own lists. The CoSMAE paper took 15,000 and 1,000 of the training
+    files and does not name them. Here, ``paper-train`` is the first 15,000 files of a seeded
+    shuffle of the training list, and ``paper-val`` the next 1,000. In a sketch, the two splits are
+    six sevenths and one seventh of the list.
     """
 
     name = "treesatai"
@@ -47,22 +47,27 @@ class TreeSatAIAdapter(ArchiveAdapter):
         "TreeSatBA_v9_60m_multi_labels.json (labels.zip), train_filenames.lst and "
         "test_filenames.lst"
     )
+    images = "aerial TIFFs of 304 × 304 pixels; other sizes are read too"
+    notes = (
+        "`train` and `test` are the archive's own lists. `paper-train` and `paper-val` are 15,000 "
+        "and 1,000 files of the training list by a seeded shuffle; the CoSMAE paper has the same "
+        "sizes and does not name its files.",
+        "The Sentinel images of the archive are not read.",
+    )
 
-    def _list(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         self.listing = self.root / f"{'test' if self.split == 'test' else 'train'}_filenames.lst"
         self.label_file = self.root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
-        self._demand([self.listing, self.label_file])
+        self._require_files([self.listing, self.label_file])
         names = self.listing.read_text(encoding="utf-8").split()
         if self.split in _PAPER_COUNTS:
             names = self._paper_subset(names)
         files = [self.root / "aerial" / "60m" / name for name in names]
-        self._demand(files)
+        self._require_files(files)
         try:
             self.labels = json.loads(self.label_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ArchiveError(
-                f"{self.label_file} is not valid JSON ({error}); fetch it again from {self.source}."
-            ) from error
+            raise self.damaged(f"{self.label_file} is not valid JSON ({error})") from error
         for path in files:
             self._label(path)
         return files
@@ -77,14 +82,14 @@ class TreeSatAIAdapter(ArchiveAdapter):
                 f"{self.listing} lists {len(names)} files where split '{self.split}' is cut from "
                 f"at least {train + val}"
             )
-        # By name first, so that the split does not depend on the order of the list.
+        # Sorted by name, so that the split does not depend on the order of the list.
         ordered = sorted(names)
         shuffle = np.random.Generator(np.random.Philox(key=_SHUFFLE_KEY)).permutation(len(ordered))
         chosen = shuffle[:train] if self.split == "paper-train" else shuffle[train : train + val]
         return sorted(ordered[i] for i in chosen)
 
     def inputs(self) -> list[Path]:
-        """Return images, the list of them and the file of labels."""
+        """Return the images, the file that lists them and the file of labels."""
         return [*self.files, self.listing, self.label_file]
 
     def _label(self, path: Path) -> NDArray[np.uint8]:
@@ -105,54 +110,59 @@ class TreeSatAIAdapter(ArchiveAdapter):
         return Scene(read_tiff(path), labels=self._label(path) if with_labels else None)
 
     @classmethod
-    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
-        """Write 112 training and 40 test images of 304 × 304 pixels."""
-        with sketch_folder(data_root, cls.folder) as root:
-            labels: dict[str, list[list[str | float]]] = {}
-            for split, count in (("train", 112), ("test", 40)):
-                names = []
-                for number in range(count):
-                    # The common genera of the real archive are the first in this order.
-                    weights = 1.0 / (1.0 + np.arange(len(_STANDS)))
-                    genera = rng.choice(
-                        [m.name for m in _STANDS],
-                        size=int(rng.integers(1, 4)),
-                        replace=False,
-                        p=weights / weights.sum(),
-                    ).tolist()
-                    canvas = _stand(genera, rng)
-                    name = f"{_SPECIES[genera[0]]}_{number % 12 + 1}_{len(labels)}_WEFL_NLF.tif"
-                    write_tiff(
-                        root / "aerial" / "60m" / name,
-                        canvas.render(cls.sensor, _LOOK),
-                        compress="jpeg",
-                        interleave="pixel",
-                    )
-                    shares = sorted(((canvas.share(g), g) for g in genera), reverse=True)
-                    labels[name] = [[g, round(share, 5)] for share, g in shares if share > 0.03]
-                    names.append(name)
-                listing = root / f"{split}_filenames.lst"
-                listing.write_text("\n".join(names) + "\n", encoding="utf-8")
-            path = root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
-            path.parent.mkdir()
-            path.write_text(json.dumps(labels), encoding="utf-8")
+    def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
+        """Draw 112 training and 40 test images of 304 × 304 pixels."""
+        labels: dict[str, list[list[str | float]]] = {}
+        for split, count in (("train", 112), ("test", 40)):
+            names = []
+            for number in range(count):
+                genera = _draw_genera(rng)
+                canvas = _stand(genera, rng)
+                name = f"{_SPECIES[genera[0]]}_{number % 12 + 1}_{len(labels)}_WEFL_NLF.tif"
+                write_tiff(
+                    root / "aerial" / "60m" / name,
+                    canvas.render(cls.sensor, _LOOK),
+                    compress="jpeg",
+                    interleave="pixel",
+                )
+                shares = sorted(((canvas.share(g), g) for g in genera), reverse=True)
+                labels[name] = [[g, round(share, 5)] for share, g in shares if share > 0.03]
+                names.append(name)
+            listing = root / f"{split}_filenames.lst"
+            listing.write_text("\n".join(names) + "\n", encoding="utf-8")
+        path = root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(labels), encoding="utf-8")
+
+
+def _draw_genera(rng: np.random.Generator) -> list[str]:
+    """Return one to three genera; the common genera of the real archive are the likely ones."""
+    weights = 1.0 / (1.0 + np.arange(len(_STANDS)))
+    genera: list[str] = rng.choice(
+        [material.name for material in _STANDS],
+        size=int(rng.integers(1, 4)),
+        replace=False,
+        p=weights / weights.sum(),
+    ).tolist()
+    return genera
 
 
 def _stand(genera: list[str], rng: np.random.Generator) -> Canvas:
-    """Paint a stand of one to three genera: a patch of each, with crowns of its size over it."""
+    """Paint a forest stand: patches of each genus, with tree crowns of the genus on them."""
     canvas = Canvas(304, 304, rng, _STANDS)
     canvas.patchwork(genera, len(genera) + int(rng.integers(0, 3)))
     ground = canvas.cover.copy()
     for index, material in enumerate(_STANDS):
         radius = _CROWN.get(material.name)
-        places = np.argwhere(ground == index)
-        if radius is not None and len(places):
-            count = max(int(len(places) / (radius * radius)), 1)
-            canvas.discs(material.name, count, (0.7 * radius, 1.3 * radius), at=places)
+        pixels = np.argwhere(ground == index)
+        if radius is not None and len(pixels):
+            count = max(int(len(pixels) / (radius * radius)), 1)
+            canvas.discs(material.name, count, (0.7 * radius, 1.3 * radius), at=pixels)
     return canvas
 
 
-# Conifers are darker in the infrared than broad-leaved trees, and grow narrower crowns.
+# In the order of frequency. Conifers are darker in the infrared than broad-leaved trees, and their
+# crowns are narrower.
 _STANDS = (
     Material("Pinus", (0.04, 0.07, 0.06, 0.25), 6.0),
     Material("Quercus", (0.03, 0.09, 0.05, 0.42), 3.5),
@@ -170,6 +180,7 @@ _STANDS = (
     Material("Prunus", (0.07, 0.12, 0.09, 0.45), 3.0),
     Material("Tilia", (0.03, 0.12, 0.03, 0.52), 2.0),
 )
+#: Genus to the mean radius of its crowns, in canvas pixels.
 _CROWN = {
     "Pinus": 9.0,
     "Quercus": 14.0,

@@ -1,16 +1,16 @@
-"""Two small datasets: one that a run trains and is probed on, and one that packing is tried on."""
+"""Small datasets: `Toy` for training and probing, `Masked` for packing."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter, Scene
+from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.sensors import RGB8, Band, Sensor
 
 
 class Toy(DatasetAdapter):
-    """Random RGB tiles whose number decides what is dark, in three splits with two labels."""
+    """Random RGB tiles in three splits; the number of a tile decides its two labels."""
 
     name = "toy"
     folder = "toy"
@@ -22,7 +22,7 @@ class Toy(DatasetAdapter):
     licence = "MIT"
     layout = "SPLIT/NUMBER.png"
 
-    def _find(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         return sorted((self.root / self.split).glob("*.png"))
 
     def _read(self, index: int, with_labels: bool) -> Scene:
@@ -32,26 +32,24 @@ class Toy(DatasetAdapter):
         return Scene(image, labels=np.array([number % 2, number // 2 % 2], np.uint8))
 
     @classmethod
-    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
-        root = data_root / cls.folder
+    def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
         for split in cls.splits:
             (root / split).mkdir(parents=True)
             for number in range(20):
                 pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-                # Not dark enough to tell in every tile: a probe must be able to do worse than 1.
+                # Halved, not black, so that a probe does not score 1.
                 pixels[:2, :, 0] //= 1 + number % 2
                 pixels[:, :2, 1] //= 1 + number // 2 % 2
                 Image.fromarray(pixels).save(root / split / f"{number:03d}.png")
-        (root / SKETCH_MARKER).touch()
 
 
 class Watched(Toy):
-    """The same, with a file beside the archive that tells which images were read."""
+    """`Toy` with a file ``read`` beside the archive that lists the indices of the images read."""
 
     name = "watched"
 
     def _read(self, index: int, with_labels: bool) -> Scene:
-        with (self.root.parent / "read").open("a") as file:  # appended whole, by any process
+        with (self.root.parent / "read").open("a") as file:  # several processes append
             file.write(f"{index}\n")
         return super()._read(index, with_labels)
 
@@ -71,7 +69,7 @@ class Masked(DatasetAdapter):
     licence = "MIT"
     layout = "NUMBER.npy and NUMBER.mask"
 
-    def _find(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         return sorted(self.root.glob("*.npy"))
 
     def inputs(self) -> list[Path]:
@@ -84,12 +82,11 @@ class Masked(DatasetAdapter):
             return Scene(image, mask=np.load(file, allow_pickle=False))
 
     @classmethod
-    def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
+    def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
         for number, (height, width) in enumerate([(20, 31), (8, 8), (17, 9)]):
             image = rng.integers(0, 4096, (height, width, 4), dtype=np.uint16)
             mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))
-            write_masked(data_root, number, image, mask)
-        (data_root / cls.folder / SKETCH_MARKER).touch()
+            write_masked(root.parent, number, image, mask)
 
 
 def write_masked(
