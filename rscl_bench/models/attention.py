@@ -1,4 +1,4 @@
-"""Which attention kernel a forward pass takes."""
+"""Choice of the attention kernel for a forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,19 @@ from contextlib import contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Where the plain kernel stops being faster on a CPU; benchmarks/NOTES.md has the measurements.
+# Longest sequence for which the plain kernel is faster on a CPU; measured in benchmarks/NOTES.md.
 SHORT = 128
 
 
 @contextmanager
 def attention(device: torch.device, tokens: int) -> Iterator[None]:
-    """Take plain attention where it trains faster than torch's own choice.
+    """Use the plain attention kernel within the block, if plain attention trains faster.
 
-    On a CPU in bf16 the backward pass of the fused kernel is two to three times slower than that
-    of plain matrix products while sequences are short. Forward passes without gradient keep it.
+    On a CPU in bf16, the backward pass of the fused kernel is two to three times slower than plain
+    matrix products for short sequences. Forward passes without gradient keep the fused kernel.
 
     Args:
-        device: Where the pass runs.
+        device: Device of the forward pass.
         tokens: Length of the sequence.
     """
     slow = device.type == "cpu" and torch.is_autocast_enabled("cpu")

@@ -1,4 +1,4 @@
-"""Compilation of the blocks that a network repeats: once for all of them, by `torch.compile`."""
+"""Compiles the repeated blocks of a network with `torch.compile`."""
 
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -9,19 +9,20 @@ _BLOCKS = (Block, SwinTransformerBlock, BasicBlock, Bottleneck)
 
 
 def compile_blocks(module: nn.Module) -> None:
-    """Compile a module's blocks in place; names of parameters stay as they are.
+    """Compile the blocks of a module in place. Parameter names do not change.
 
-    Block by block rather than whole: blocks of one kind share their code, and what lies between,
-    such as drawing masks, cannot break a graph. A copy of the module is not compiled.
+    Blocks are compiled one by one, not the module as a whole: blocks of one class share their
+    compiled code, and code between the blocks, such as drawing masks, cannot break a graph. A copy
+    of the module is not compiled.
 
     Args:
-        module: The module.
+        module: The module whose blocks are compiled.
     """
-    for part in module.modules():
-        if isinstance(part, _BLOCKS):
-            part.compile()
+    for submodule in module.modules():
+        if isinstance(submodule, _BLOCKS):
+            submodule.compile()
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Return whether any block of a module is."""
-    return any(getattr(part, "_compiled_call_impl", None) for part in module.modules())
+    """Return whether any block of the module is compiled."""
+    return any(getattr(child, "_compiled_call_impl", None) for child in module.modules())

@@ -1,4 +1,4 @@
-"""What every backbone offers to objectives, strategies and probes."""
+"""The interface that every backbone offers to objectives, strategies and probes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,19 @@ Pool = Literal["patches", "cls"]
 class Encoder(nn.Module, ABC):
     """An image encoder: the part of a model that is probed, mixed and kept.
 
+    An encoder maps images to a feature map. A position of the feature map is a *location*; it
+    stands for ``feature_stride`` × ``feature_stride`` pixels. A *mask cell* is the smallest square
+    of pixels that a mask token can stand for; its side is ``mask_stride`` pixels.
+
     Attributes:
-        Params: What a protocol's ``[backbone]`` may set.
+        Params: The parameters that ``[backbone]`` of a protocol may set.
+        pools: The supported ways of pooling features.
         feature_dim: Width D of a pooled feature.
         channels: Bands C of the input.
-        multiple: Sides of inputs are multiples of this, in pixels.
-        cell: Side in pixels of the smallest part that a token can stand for.
-        place: Side in pixels of what a place of ``grid`` stands for.
-        token_dim: Width of the token.
-        pools: How features can be pooled.
+        multiple: The sides of an input, in pixels, must be multiples of this number.
+        mask_stride: Side of a mask cell in pixels.
+        feature_stride: Side in pixels of the square that a location of ``grid`` stands for.
+        token_dim: Width of the mask token.
     """
 
     Params: ClassVar[type[Spec]]
@@ -33,106 +37,112 @@ class Encoder(nn.Module, ABC):
     feature_dim: int
     channels: int
     multiple: int
-    cell: int
-    place: int
+    mask_stride: int
+    feature_stride: int
     token_dim: int
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images ``[B, C, H, W]``; what is returned is for ``pool`` and for objectives."""
+        """Encode images ``[B, C, H, W]``. ``pool``, ``grid`` and ``locations`` read the result."""
 
     @abstractmethod
-    def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
-        """Return one feature per image, ``[B, D]``, from what ``forward`` returned.
-
-        Raises:
-            SpecError: If this encoder cannot pool that way.
-        """
-
-    def places(self, encoded: Tensor) -> Tensor:
-        """Return the features of all places, row by row, ``[B, N, D]``."""
-        return self.grid(encoded).flatten(2).transpose(1, 2)
+    def grid(self, encoded: Tensor) -> Tensor:
+        """Return the feature map ``[B, D, h, w]`` from the output of ``forward``."""
 
     @abstractmethod
     def forward_with_mask_token_added(
         self, images: Tensor, hidden: Tensor, token: Tensor
     ) -> Tensor:
-        """Encode images, a token added to what the first stage sees of some cells.
+        """Encode images and add a mask token to the first stage's output at hidden mask cells.
 
         Args:
             images: ``[B, C, H, W]``.
-            hidden: Which cells, ``[B, H / cell, W / cell]`` bool.
-            token: ``[token_dim]``.
+            hidden: The hidden mask cells, ``[B, H / mask_stride, W / mask_stride]`` bool.
+            token: The mask token, ``[token_dim]``.
 
         Returns:
-            As ``forward``.
+            Encoded images, in the form that ``forward`` returns.
         """
 
-    def check_pool(self, how: Pool) -> None:
-        """Refuse a way of pooling that this encoder has not.
+    @abstractmethod
+    def timm_model(self) -> nn.Module:
+        """Return the submodule that holds all parameters and can order its layers.
+
+        A model of another library is possible if it has timm's ``group_matcher``.
+        """
+
+    def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
+        """Return one feature per image, ``[B, D]``: the mean over all locations.
+
+        Args:
+            encoded: The output of ``forward``.
+            how: Mean over locations ("patches"), or class token ("cls").
 
         Raises:
-            SpecError: If it has not.
+            SpecError: If the encoder does not support this way of pooling.
+        """
+        self.check_pool(how)
+        return self.grid(encoded).mean(dim=(2, 3))
+
+    def locations(self, encoded: Tensor) -> Tensor:
+        """Return the features of all locations, row by row, ``[B, N, D]``."""
+        return self.grid(encoded).flatten(2).transpose(1, 2)
+
+    def check_pool(self, how: Pool) -> None:
+        """Check that the encoder supports a way of pooling.
+
+        Raises:
+            SpecError: If the encoder does not support this way of pooling.
         """
         if how not in self.pools:
             raise SpecError(
                 f"{type(self).__name__} has no class token to pool by; set feature = 'patches'."
             )
 
-    @abstractmethod
-    def grid(self, encoded: Tensor) -> Tensor:
-        """Return the features of all places, ``[B, D, h, w]``, from what ``forward`` returned."""
-
-    @abstractmethod
-    def timm_model(self) -> nn.Module:
-        """Return the part that holds all parameters and knows the order of its layers.
-
-        Another library's model will do if it has timm's ``group_matcher``.
-        """
-
 
 class MaskableEncoder(Encoder):
     """An encoder that can see a learnt token in place of hidden parts of an image.
 
-    ``place`` is a multiple of ``cell``.
+    ``feature_stride`` is a multiple of ``mask_stride``.
     """
 
     @abstractmethod
     def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
-        """Encode images of which some cells are replaced by a token.
+        """Encode images with a mask token in place of every hidden mask cell.
 
         Args:
             images: ``[B, C, H, W]``.
-            hidden: Which cells are, ``[B, H / cell, W / cell]`` bool.
-            token: ``[token_dim]``.
+            hidden: The hidden mask cells, ``[B, H / mask_stride, W / mask_stride]`` bool.
+            token: The mask token, ``[token_dim]``.
 
         Returns:
-            As ``forward``.
+            Encoded images, in the form that ``forward`` returns.
         """
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation mode for a block; it and its parts take back their own mode."""
-    modes = {part: part.training for part in module.modules()}
+    """Set a module to evaluation mode within the block, then restore the mode of each submodule."""
+    modes = {submodule: submodule.training for submodule in module.modules()}
     module.eval()
     try:
         yield
     finally:
-        # Not module.train(): a part that its owner keeps in evaluation mode stays so.
-        for part, training in modes.items():
-            part.training = training
+        # Not module.train(): a submodule that its owner keeps in evaluation mode must stay in it.
+        for submodule, training in modes.items():
+            submodule.training = training
 
 
 def keep_in_autocast_dtype(module: nn.Module, device_type: str) -> None:
-    """Keep a frozen module's large weights as autocast would cast them, if it is on.
+    """Store the large weights of a frozen module in the autocast dtype, if autocast is on.
 
-    The same bits as with a cast at every forward pass, which autocast does not remember for weights
-    without gradient. For copies that no optimiser and no mixture of weights needs in full.
+    The results are bit-identical: autocast would cast these weights at every forward pass, because
+    it caches casts only for weights with gradient. Use this function only for copies whose float32
+    weights neither an optimiser nor a mixture of weights needs.
     """
     if not torch.is_autocast_enabled(device_type):
         return
     dtype = torch.get_autocast_dtype(device_type)
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d) and part.weight.dtype != dtype:
-            part.to(dtype)
+    for submodule in module.modules():
+        if isinstance(submodule, nn.Linear | nn.Conv2d) and submodule.weight.dtype != dtype:
+            submodule.to(dtype)

@@ -1,38 +1,39 @@
-"""Learning rate of a step, and which parameters decay."""
+"""Learning-rate schedule and weight-decay groups."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
-    """Return the rate of a step: linear warm-up, then half a cosine to 0.
+    """Return the learning rate of a step: linear warm-up, then half a cosine down to 0.
 
-    As He et al. (2022) in their code, per step: the first step of a warm-up has rate 0.
+    The schedule follows the code of He et al. (2022), per step: the first step of a warm-up has
+    rate 0.
 
     Args:
-        step: From 0.
-        steps: Steps of the task.
-        warmup_steps: Steps of the warm-up.
-        peak: Rate at its end.
+        step: Index of the step within the task, from 0.
+        steps: Number of steps of the task.
+        warmup_steps: Number of steps of the warm-up.
+        peak: Learning rate at the end of the warm-up.
     """
     if step < warmup_steps:
         return peak * step / warmup_steps
-    done = (step - warmup_steps) / (steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+    progress = (step - warmup_steps) / (steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def weight_decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: no decay on parameters of one dimension (He et al. 2022, code)."""
-    trained = list(_trained(modules))
+    """Return two AdamW groups of the trained parameters: with weight decay, then without.
+
+    Parameters of one dimension (biases, norms) do not decay (He et al. 2022, code). Unlike
+    `timm.optim.param_groups_weight_decay`, the result has both groups in this order for every
+    ``weight_decay``, 0 included, so that the indices in a saved optimiser state are always valid.
+    """
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-
-
-def _trained(modules: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
-    for module in modules:
-        yield from (p for p in module.parameters() if p.requires_grad)

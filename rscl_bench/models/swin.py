@@ -8,18 +8,18 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
-from rscl_bench.models.encoder import MaskableEncoder, Pool
+from rscl_bench.models.encoder import MaskableEncoder
 from rscl_bench.spec import Positive, Spec
 
 
 class SwinParams(Spec):
-    """Shape of a Swin transformer (Liu et al. 2021, Section 3.3); the defaults are Swin-T.
+    """Shape of a Swin transformer (Liu et al. 2021, Section 3.3). The defaults are Swin-T.
 
     Attributes:
         patch_size: Side of a patch in pixels.
-        embed_dim: Width of the first stage; it doubles with every stage.
-        depths: Blocks of the stages.
-        num_heads: Attention heads of the stages.
+        embed_dim: Width of the first stage. Every further stage doubles the width.
+        depths: Number of blocks of each stage.
+        num_heads: Number of attention heads of each stage.
         window_size: Side of a window in patches.
         mlp_ratio: Hidden width of a block's MLP over its width.
     """
@@ -34,15 +34,16 @@ class SwinParams(Spec):
     @model_validator(mode="after")
     def _stages_agree(self) -> "SwinParams":
         if len(self.depths) != len(self.num_heads):
-            raise ValueError("depths and num_heads must have one number per stage each")
+            raise ValueError("depths and num_heads must both have one number per stage")
         return self
 
 
 class Swin(MaskableEncoder):
     """Swin without its classifier; features are those of the last stage, after its LayerNorm.
 
-    Hidden cells are patches of the first stage, whose embeddings a token replaces. There is no
-    class token, and no stochastic depth: its draws would not be the run's.
+    A mask cell is a patch of the first stage. A mask token replaces the embedding of a hidden
+    patch. There is no class token. There is no stochastic depth, because its random draws would not
+    come from the run's keyed generators.
     """
 
     Params = SwinParams
@@ -56,11 +57,11 @@ class Swin(MaskableEncoder):
             channels: Bands C of the input.
 
         Raises:
-            SpecError: If the image is no whole number of last-stage patches, or heads do not divide
-                their width.
+            SpecError: If ``image_size`` is not a multiple of ``feature_stride``, or the heads of a
+                stage do not divide its width.
         """
         super().__init__()
-        self.multiple = self.place = params.patch_size * 2 ** (len(params.depths) - 1)
+        self.multiple = self.feature_stride = params.patch_size * 2 ** (len(params.depths) - 1)
         self.channels = channels
         if image_size % self.multiple:
             raise SpecError(
@@ -86,44 +87,35 @@ class Swin(MaskableEncoder):
             drop_path_rate=0.0,
             strict_img_size=False,
         )
-        self.cell = params.patch_size
+        self.mask_stride = params.patch_size
         self.token_dim = params.embed_dim
         self.feature_dim: int = self.network.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images ``[B, C, H, W]`` to maps ``[B, h, w, D]`` after the final LayerNorm."""
+        """Encode images ``[B, C, H, W]`` as maps ``[B, h, w, D]`` after the final LayerNorm."""
         encoded: Tensor = self.network.forward_features(images)
         return encoded
 
     def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
-        """Encode images, a token in place of the embeddings of hidden patches."""
+        """Encode images with a mask token in place of the embedding of every hidden patch."""
         patches = self.network.patch_embed(images)
         return self._encode(torch.where(hidden[..., None], token.to(patches.dtype), patches))
 
     def forward_with_mask_token_added(
         self, images: Tensor, hidden: Tensor, token: Tensor
     ) -> Tensor:
-        """Encode images, a token added to the embeddings of hidden patches."""
+        """Encode images and add a mask token to the embedding of every hidden patch."""
         return self._encode(self.network.patch_embed(images) + hidden[..., None] * token)
 
     def _encode(self, patches: Tensor) -> Tensor:
         encoded: Tensor = self.network.norm(self.network.layers(patches))
         return encoded
 
-    def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
-        """Return the mean over places, ``[B, D]``.
-
-        Raises:
-            SpecError: If a class token is asked for.
-        """
-        self.check_pool(how)
-        return encoded.mean(dim=(1, 2))
-
     def grid(self, encoded: Tensor) -> Tensor:
-        """Return the maps with bands first, ``[B, D, h, w]``."""
+        """Return the feature map ``[B, D, h, w]``, channels first."""
         return encoded.permute(0, 3, 1, 2)
 
     def timm_model(self) -> nn.Module:
-        """Return timm's model."""
+        """Return timm's Swin transformer."""
         model: nn.Module = self.network
         return model

@@ -1,14 +1,16 @@
-"""Vision transformer that can leave patches out, from timm's and lightly's parts."""
+"""Vision transformer that can leave patches out, built from timm's and lightly's modules."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from lightly.models import utils
 from lightly.models.modules import MaskedVisionTransformerTIMM
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
@@ -18,13 +20,13 @@ from rscl_bench.spec import Positive, Spec
 
 
 class ViTParams(Spec):
-    """Shape of a ViT (Dosovitskiy et al. 2021, Table 1); the defaults are ViT-B/16.
+    """Shape of a ViT (Dosovitskiy et al. 2021, Table 1). The defaults are ViT-B/16.
 
     Attributes:
         patch_size: Side of a patch in pixels.
         embed_dim: Width D.
-        depth: Transformer blocks.
-        num_heads: Attention heads per block.
+        depth: Number of transformer blocks.
+        num_heads: Number of attention heads per block.
         mlp_ratio: Hidden width of a block's MLP over D.
     """
 
@@ -36,14 +38,14 @@ class ViTParams(Spec):
 
 
 class ViT(MaskableEncoder):
-    """ViT as masked autoencoders use it (He et al. 2022, Appendix A).
+    """ViT of masked autoencoders (He et al. 2022, Appendix A).
 
-    A class token, fixed sin-cos positions added before any patch is left out, LayerNorm with
-    epsilon 1e-6, and lightly's MAE initialisation.
+    The ViT has a class token, LayerNorm with epsilon 1e-6 and lightly's MAE initialisation. Fixed
+    sin-cos positions are added before patches are left out.
 
     Attributes:
         patch_size: Side of a patch in pixels.
-        num_patches: Patches N of an image.
+        num_patches: Number N of patches of an image.
         params: The transformer's shape.
         image_size: Side of the input in pixels.
     """
@@ -60,7 +62,7 @@ class ViT(MaskableEncoder):
             channels: Bands C of the input.
 
         Raises:
-            SpecError: If patches do not tile the image or heads do not divide the width.
+            SpecError: If patches do not tile the image, or heads do not divide the width.
         """
         super().__init__()
         self.params, self.image_size = params, image_size
@@ -88,10 +90,10 @@ class ViT(MaskableEncoder):
             dynamic_img_size=True,  # smaller crops resample the positions
         )
         masked = MaskedVisionTransformerTIMM(vit)
-        # Masking here leaves tokens out; a mask token that nothing uses would only decay.
+        # lightly's own mask token is unused here: weight decay would only shrink it.
         masked.mask_token = None
         self.masked_vit = masked
-        self.patch_size = self.multiple = self.cell = self.place = params.patch_size
+        self.patch_size = self.multiple = self.mask_stride = self.feature_stride = params.patch_size
         self.channels = channels
         self.num_patches: int = vit.patch_embed.num_patches
         self.feature_dim = self.token_dim = params.embed_dim
@@ -101,19 +103,22 @@ class ViT(MaskableEncoder):
 
         Args:
             images: ``[B, C, H, W]``.
-            keep: Token indices to encode, ``[B, K]`` int64, where 0 is the class token and
-                patches count from 1; all if None.
+            keep: Indices of the tokens to encode, ``[B, K]`` int64. Index 0 is the class token;
+                patches count from 1. None encodes all tokens.
 
         Returns:
             Tokens after the final LayerNorm, class token first: ``[B, 1 + N, D]`` or ``[B, K, D]``.
         """
-        tokens = 1 + self._patches(images) if keep is None else keep.shape[1]
+        tokens = 1 + self._count_patches(images) if keep is None else keep.shape[1]
         with attention(images.device, tokens):
             encoded: Tensor = self.masked_vit.encode(images, idx_keep=keep)
         return encoded
 
     def forward_masked(self, images: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
-        """Encode all patches, a token in place of hidden ones before positions are added."""
+        """Encode images with a mask token in place of the embedding of every hidden patch.
+
+        Positions are added to the embeddings afterwards.
+        """
         patches = self.masked_vit.images_to_tokens(images)
         token = token.to(patches.dtype)
         return self._encode(torch.where(hidden.flatten(1)[..., None], token, patches))
@@ -121,37 +126,42 @@ class ViT(MaskableEncoder):
     def forward_with_mask_token_added(
         self, images: Tensor, hidden: Tensor, token: Tensor
     ) -> Tensor:
-        """Encode all patches, a token added to hidden ones before positions are."""
+        """Encode images and add a mask token to the embedding of every hidden patch.
+
+        Positions are added to the embeddings afterwards.
+        """
         patches = self.masked_vit.images_to_tokens(images)
         return self._encode(patches + hidden.flatten(1)[..., None] * token)
 
     def forward_blocks(
         self, images: Tensor, keep: Tensor | None = None, token: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode images, and keep what every block makes of them.
+        """Encode images and return the output of every block.
 
         Args:
             images: ``[B, C, H, W]``.
-            keep: As ``forward``.
-            token: In place of the class token, ``[1, 1, D]``; that of the encoder if None.
+            keep: Indices of the tokens to encode, as in ``forward``.
+            token: Replacement for the class token, ``[1, 1, D]``. None uses the encoder's own.
 
         Returns:
-            As ``forward``; and the tokens before the first block and after every one.
+            The output of ``forward``, and a list: the tokens before the first block, then the
+            output of every block.
         """
         vit = self.masked_vit.vit
         patches = self.masked_vit.images_to_tokens(images)
-        first = (vit.cls_token if token is None else token).expand(len(patches), -1, -1)
-        tokens = self.masked_vit.add_pos_embed(torch.cat([first, patches], dim=1))
+        class_token = self.cls_token if token is None else token
+        class_tokens = class_token.expand(len(patches), -1, -1)
+        tokens = self.masked_vit.add_pos_embed(torch.cat([class_tokens, patches], dim=1))
         if keep is not None:
             tokens = utils.get_at_index(tokens, keep)
         states = [vit.norm_pre(tokens)]
         with attention(images.device, states[0].shape[1]):
-            for block in vit.blocks:
+            for block in self.blocks:
                 states.append(block(states[-1]))
         return vit.norm(states[-1]), states
 
     def _encode(self, patches: Tensor) -> Tensor:
-        """Return all tokens after the final LayerNorm, of embedded patches ``[B, N, D]``."""
+        """Encode embedded patches ``[B, N, D]`` to all tokens after the final LayerNorm."""
         vit = self.masked_vit.vit
         with attention(patches.device, 1 + patches.shape[1]):
             tokens = self.masked_vit.add_pos_embed(self.masked_vit.prepend_prefix_tokens(patches))
@@ -159,19 +169,39 @@ class ViT(MaskableEncoder):
         return encoded
 
     def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
-        """Return the mean patch token, or the class token: ``[B, D]``."""
+        """Return the mean patch token ("patches") or the class token ("cls"), ``[B, D]``."""
         return encoded[:, 0] if how == "cls" else encoded[:, 1:].mean(dim=1)
 
     def grid(self, encoded: Tensor) -> Tensor:
-        """Return the patch tokens of square images where they are, ``[B, D, h, w]``."""
+        """Return the patch tokens of square images as a feature map, ``[B, D, h, w]``."""
         patches = encoded[:, 1:]
         side = math.isqrt(patches.shape[1])
         return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
 
     def timm_model(self) -> nn.Module:
-        """Return timm's model."""
+        """Return timm's ViT."""
         model: nn.Module = self.masked_vit.vit
         return model
 
-    def _patches(self, images: Tensor) -> int:
+    @property
+    def patch_embed(self) -> PatchEmbed:
+        """The patch embedding."""
+        return cast("PatchEmbed", self.masked_vit.vit.patch_embed)
+
+    @property
+    def cls_token(self) -> nn.Parameter:
+        """The class token, ``[1, 1, D]``."""
+        return cast("nn.Parameter", self.masked_vit.vit.cls_token)
+
+    @property
+    def pos_embed(self) -> nn.Parameter:
+        """The fixed positions of all tokens, ``[1, 1 + N, D]``."""
+        return cast("nn.Parameter", self.masked_vit.vit.pos_embed)
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The transformer blocks."""
+        return cast("Sequence[Block]", self.masked_vit.vit.blocks)
+
+    def _count_patches(self, images: Tensor) -> int:
         return images.shape[2] * images.shape[3] // self.patch_size**2

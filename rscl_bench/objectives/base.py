@@ -156,13 +156,13 @@ class Objective(nn.Module, ABC):
             sample: Gives a look at the task's tiles.
         """
 
-    def before_step(self, moment: StepInfo) -> None:
+    def before_step(self, info: StepInfo) -> None:
         """Prepare for a step: schedules, and which tiles come."""
 
-    def before_update(self, moment: StepInfo) -> None:
+    def before_update(self, info: StepInfo) -> None:
         """Change gradients, those of strategies included."""
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Follow the new weights, with a moving average for instance."""
 
     def after_task(self, task: int) -> None:

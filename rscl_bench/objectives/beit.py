@@ -97,7 +97,7 @@ class BEiT(BlockMasked):
         encoder = require_maskable(encoder, "beit")
         super().__init__(params, encoder, params.view, params.vocabulary)
         self.params = params
-        self.tokeniser = PatchTokeniser(encoder.place, encoder.channels, params.vocabulary)
+        self.tokeniser = PatchTokeniser(encoder.feature_stride, encoder.channels, params.vocabulary)
 
     def before_task(self, task: int, sample: TileSampler) -> None:
         """Fit the tokeniser, once in a stream."""

@@ -57,14 +57,14 @@ class BYOL(TeacherEmbedding):
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
         """Return 2 − 2 cos of prediction and teacher, both ways, averaged over images."""
-        targets = [self.taught(view) for view in views]
+        targets = [self.teacher_projection(view) for view in views]
         predicted = [self.predictor(one) for one in projected]
         pairs = zip(predicted, reversed(targets), strict=True)
         return torch.stack([in_fp32(byol_loss, *pair) for pair in pairs]).sum()
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the teacher follow."""
-        self.teach(cosine_to_one(self.params.momentum, moment.progress))
+        self.update_teacher(cosine_to_one(self.params.momentum, info.progress))
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
         """Return 2 − 2 cos, averaged over views."""

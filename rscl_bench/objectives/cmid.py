@@ -127,7 +127,7 @@ class CMID(Objective):
         width = encoder.feature_dim
         self.token = nn.Parameter(torch.zeros(encoder.token_dim))
         nn.init.trunc_normal_(self.token, std=0.02)
-        self.predict = nn.Linear(width, encoder.place**2 * encoder.channels)
+        self.predict = nn.Linear(width, encoder.feature_stride**2 * encoder.channels)
         self.projector = mlp(width, params.hidden_dim, params.output_dim, norm=False)
         self.projected_dim = params.output_dim
         self.local_head = DINOHead(
@@ -149,8 +149,8 @@ class CMID(Objective):
         with torch.no_grad():
             taught = [self.teacher(view) for view in views]
         projected = tuple(self.projector(self.encoder.pool(one)) for one in encoded)
-        own = [self.encoder.places(one) for one in encoded]
-        theirs = [self.teacher.places(one) for one in taught]
+        own = [self.encoder.locations(one) for one in encoded]
+        theirs = [self.teacher.locations(one) for one in taught]
         pixels = [self.pixel_loss(*one) for one in zip(views, own, hidden, strict=True)]
         loss = torch.stack(pixels).mean() + self.global_loss(projected, taught)
         return ObjectiveOutput(loss + self.local_loss(own, theirs), encoded, projected)
@@ -159,7 +159,7 @@ class CMID(Objective):
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
         """Return which mask units are hidden, ``[B, n, n]`` bool."""
-        cells = image_size // self.encoder.cell
+        cells = image_size // self.encoder.mask_stride
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
         wanted = math.ceil(self.params.mask_ratio * side**2)
         wanted = check_mask_count(wanted, side**2, "mask units")
@@ -170,7 +170,7 @@ class CMID(Objective):
         size = images.shape[-1]
         pixels = enlarged(hidden, size)[:, None]
         filled = torch.where(pixels, images.mean(dim=(2, 3), keepdim=True), images)
-        cells = enlarged(hidden, size // self.encoder.cell)
+        cells = enlarged(hidden, size // self.encoder.mask_stride)
         return self.encoder.forward_with_mask_token_added(filled, cells, self.token)
 
     # Losses.
@@ -185,7 +185,7 @@ class CMID(Objective):
         """
         size, params = images.shape[-1], self.params
         painted = utils.unpatchify(
-            self.predict(features), self.encoder.place, self.encoder.channels
+            self.predict(features), self.encoder.feature_stride, self.encoder.channels
         ).float()
         painted = painted[..., :size, :size]  # a ResNet's last places reach over the border
         pixels = enlarged(hidden, size)[:, None]
@@ -237,17 +237,17 @@ class CMID(Objective):
 
     # The stream.
 
-    def before_step(self, moment: StepInfo) -> None:
+    def before_step(self, info: StepInfo) -> None:
         """Set the teacher's temperature, and note which parts of tiles the views are."""
         params = self.params
         self.temperature = warmed_up(
-            params.start_temperature, params.teacher_temperature, params.warmup, moment.progress
+            params.start_temperature, params.teacher_temperature, params.warmup, info.progress
         )
-        self.crops = moment.crops
+        self.crops = info.crops
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the teacher follow, and the keys of the batch replace the oldest."""
-        momentum = cosine_to_one(self.params.momentum, moment.progress)
+        momentum = cosine_to_one(self.params.momentum, info.progress)
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)
         ema_update(self.teacher_head, self.local_head, momentum)

@@ -48,7 +48,7 @@ class DeepClusterV2(JointEmbedding):
     """
 
     Params = DeepClusterV2Params
-    together = True
+    joint_batch = True
     prototypes: Tensor
     embedded: Tensor
 
@@ -121,13 +121,13 @@ class DeepClusterV2(JointEmbedding):
         if "known_keys" in state:
             self.known = on_device["known_keys"], on_device["known_clusters"]
 
-    def before_step(self, moment: StepInfo) -> None:
+    def before_step(self, info: StepInfo) -> None:
         """Cluster the embeddings of the last epoch when the next one begins."""
-        if moment.begins_epoch and self.memory:
+        if info.begins_epoch and self.memory:
             self._cluster()
-        self.current = _keys(moment.tiles).to(self.prototypes.device)
+        self.current = _keys(info.tiles).to(self.prototypes.device)
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Keep the embeddings of the step's tiles."""
         assert self.current is not None
         self.keys.append(self.current)

@@ -12,7 +12,7 @@ from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, forward_multicrop
 from rscl_bench.objectives.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.self_distillation import (
-    Centring,
+    Centering,
     DINOHead,
     TeacherTargets,
     across_views,
@@ -79,7 +79,7 @@ class DINOParams(Spec):
     start_temperature: Temperature = 0.04
     teacher_temperature: Temperature = 0.07
     warmup: Fraction = 0.1
-    centring: Centring = "mean"
+    centring: Centering = "mean"
     centre_momentum: Fraction = 0.9
     momentum: Fraction = 0.996
     frozen_epochs: NonNegativeInt = 1
@@ -162,21 +162,21 @@ class DINO(Objective):
         ]
         return torch.stack(terms).mean()
 
-    def before_step(self, moment: StepInfo) -> None:
+    def before_step(self, info: StepInfo) -> None:
         """Set the teacher's temperature."""
         params = self.params
         self.temperature = warmed_up(
-            params.start_temperature, params.teacher_temperature, params.warmup, moment.progress
+            params.start_temperature, params.teacher_temperature, params.warmup, info.progress
         )
 
-    def before_update(self, moment: StepInfo) -> None:
+    def before_update(self, info: StepInfo) -> None:
         """Clip gradients, and leave the prototypes as they are in the first epochs of a task."""
         clip_each((p for p in self.parameters() if p.requires_grad), self.params.clip)
-        if moment.epoch < self.params.frozen_epochs:
+        if info.epoch < self.params.frozen_epochs:
             self.projector.prototypes.weight.grad = None
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the teacher follow."""
-        momentum = cosine_to_one(self.params.momentum, moment.progress)
+        momentum = cosine_to_one(self.params.momentum, info.progress)
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)

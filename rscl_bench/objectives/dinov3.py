@@ -13,7 +13,7 @@ from rscl_bench.objectives.base import ObjectiveOutput, TileSampler
 from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
 from rscl_bench.objectives.embedding import in_fp32
 from rscl_bench.objectives.momentum import teacher_copy
-from rscl_bench.objectives.self_distillation import Centring
+from rscl_bench.objectives.self_distillation import Centering
 
 
 class DINOv3Params(DINOv2Params):
@@ -23,7 +23,7 @@ class DINOv3Params(DINOv2Params):
         gram_weight: Weight of the Gram loss.
     """
 
-    centring: Centring = "sinkhorn"
+    centring: Centering = "sinkhorn"
     gram_weight: Annotated[float, Field(ge=0)] = 2.0
 
 
@@ -48,8 +48,8 @@ class DINOv3(DINOv2):
         if not self.anchored:
             return output
         with torch.no_grad():
-            past = self.gram_teacher.places(self.gram_teacher(torch.cat([*views[:2]])))
-        now = torch.cat([self.encoder.places(one) for one in output.encoded[:2]])
+            past = self.gram_teacher.locations(self.gram_teacher(torch.cat([*views[:2]])))
+        now = torch.cat([self.encoder.locations(one) for one in output.encoded[:2]])
         loss = output.loss + self.params.gram_weight * in_fp32(gram_loss, now, past)
         return ObjectiveOutput(loss, output.encoded, output.projected)
 

@@ -57,11 +57,11 @@ class JointEmbedding(Objective):
     """Encodes every view, pools, projects, and compares the projections.
 
     Attributes:
-        together: Whether views of one size pass as one batch, and the features of all as one, of
+        joint_batch: Whether views of one size pass as one batch, and the features of all as one, of
             which batch normalisation takes its statistics; else every view passes alone.
     """
 
-    together: ClassVar[bool] = False
+    joint_batch: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class JointEmbedding(Objective):
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss over all views; see `Objective.forward`."""
-        passed = forward_multicrop if self.together else forward_each
+        passed = forward_multicrop if self.joint_batch else forward_each
         encoded = passed(self.encoder, views)
         projected = passed(
             self.projector, [self.encoder.pool(one, self.feature) for one in encoded]
@@ -114,13 +114,13 @@ class TeacherEmbedding(JointEmbedding):
         self.teacher_projector = teacher_copy(projector)
 
     @torch.no_grad()
-    def taught(self, view: Tensor) -> Tensor:
+    def teacher_projection(self, view: Tensor) -> Tensor:
         """Return the teacher's projections of a view, ``[B, P]``."""
         pooled = self.encoder.pool(self.teacher(view), self.feature)
         projected: Tensor = self.teacher_projector(pooled)
         return projected
 
-    def teach(self, momentum: float) -> None:
+    def update_teacher(self, momentum: float) -> None:
         """Let the teacher follow."""
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)

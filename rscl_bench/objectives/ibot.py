@@ -75,8 +75,8 @@ class IBOT(DINO):
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the losses of views and of hidden places; see `Objective.forward`."""
         images = torch.cat([*views[:2]])
-        hidden = self.draw(len(images), images.shape[-1] // self.encoder.place, generator)
-        cells = enlarged(hidden, images.shape[-1] // self.encoder.cell)
+        hidden = self.draw(len(images), images.shape[-1] // self.encoder.feature_stride, generator)
+        cells = enlarged(hidden, images.shape[-1] // self.encoder.mask_stride)
         masked = self.encoder.forward_masked(images, cells, self.token)
         encoded = (*masked.chunk(2), *forward_multicrop(self.encoder, views[2:]))
         logits = self.logits(encoded)
@@ -110,9 +110,9 @@ class IBOT(DINO):
             hidden: ``[2 B, side, side]`` bool.
         """
         hidden = hidden.flatten(1)
-        own = self.projector(self.encoder.places(masked)[hidden])
+        own = self.projector(self.encoder.locations(masked)[hidden])
         with torch.no_grad():
-            taught, centred = self.taught_places(self.teacher.places(seen), hidden)
+            taught, centred = self.taught_places(self.teacher.locations(seen), hidden)
         with torch.autocast(own.device.type, enabled=False):
             targets = self.place_targets(taught, self.temperature)
             each = cross_entropies(targets, own, self.params.student_temperature)

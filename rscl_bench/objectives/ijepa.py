@@ -126,10 +126,10 @@ class IJEPA(Objective):
         patches = self.target_encoder(images)[:, 1:].float()
         return F.layer_norm(patches, patches.shape[-1:])
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the target encoder follow."""
         start = self.params.momentum
-        ema_update(self.target_encoder, self.encoder, start + (1 - start) * moment.progress)
+        ema_update(self.target_encoder, self.encoder, start + (1 - start) * info.progress)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the blocks of each image (Section 3, and the authors' code).

@@ -70,7 +70,6 @@ class MAE(Objective):
                 f"decoder_dim {params.decoder_dim} must be a multiple of 4 and of twice "
                 f"decoder_heads ({params.decoder_heads})."
             )
-        channels = encoder.masked_vit.vit.patch_embed.proj.in_channels
         self.embed = nn.Linear(encoder.feature_dim, params.decoder_dim)
         self.decoder = MaskedVisionTransformerDecoderTIMM(
             num_patches=encoder.num_patches,
@@ -78,7 +77,7 @@ class MAE(Objective):
             depth=params.decoder_depth,
             num_heads=params.decoder_heads,
         )
-        self.predict = nn.Linear(params.decoder_dim, encoder.patch_size**2 * channels)
+        self.predict = nn.Linear(params.decoder_dim, encoder.patch_size**2 * encoder.channels)
         for layer in (self.embed, self.predict):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)

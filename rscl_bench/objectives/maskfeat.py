@@ -41,15 +41,15 @@ class MaskFeat(BlockMasked):
 
     def __init__(self, params: MaskFeatParams, encoder: Encoder):
         encoder = require_maskable(encoder, "maskfeat")
-        cell = nearest_divisor(encoder.place, params.hog_cell)
-        outputs = encoder.channels * params.hog_bins * (encoder.place // cell) ** 2
+        cell = nearest_divisor(encoder.feature_stride, params.hog_cell)
+        outputs = encoder.channels * params.hog_bins * (encoder.feature_stride // cell) ** 2
         super().__init__(params, encoder, params.view, outputs)
         self.cell, self.bins = cell, params.hog_bins
 
     def targets(self, images: Tensor, places: Tensor) -> Tensor:
         """Return the histograms of a place's cells, ``[B, M, C * bins * cells]``."""
         histograms = hog(images, self.cell, self.bins).flatten(1, 2)
-        patches = utils.patchify(histograms, self.encoder.place // self.cell)
+        patches = utils.patchify(histograms, self.encoder.feature_stride // self.cell)
         chosen: Tensor = utils.get_at_index(patches, places)
         return chosen
 

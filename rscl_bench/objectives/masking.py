@@ -58,7 +58,7 @@ class Masked(Objective):
             images: ``[B, C, H, W]``.
             hidden: ``[B, n, n]`` bool, over parts of equal size, each of whole cells.
         """
-        cells = images.shape[-1] // self.encoder.cell
+        cells = images.shape[-1] // self.encoder.mask_stride
         return self.encoder.forward_masked(images, enlarged(hidden, cells), self.token)
 
 
@@ -88,10 +88,10 @@ class BlockMasked(Masked):
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss of the predictions at hidden places; see `Objective.forward`."""
         (images,) = views
-        side = images.shape[-1] // self.encoder.place
+        side = images.shape[-1] // self.encoder.feature_stride
         places = self.draw(len(images), side, generator)
         encoded = self.encode(images, mask_of(places, side))
-        predicted = self.predict(utils.get_at_index(self.encoder.places(encoded), places))
+        predicted = self.predict(utils.get_at_index(self.encoder.locations(encoded), places))
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 targets = self.targets(images, places)

@@ -71,15 +71,15 @@ class MoCoV2(TeacherEmbedding):
         queries, keyed = list(projected[:1]), list(views[1:])
         if self.params.symmetric:
             queries, keyed = list(projected), [views[1], views[0]]
-        keys = [F.normalize(self.taught(view).float(), dim=1) for view in keyed]
+        keys = [F.normalize(self.teacher_projection(view).float(), dim=1) for view in keyed]
         self.keys = torch.cat(keys)
         loss = partial(moco_loss, negatives=self.queue.rows, temperature=self.params.temperature)
         pairs = zip(queries, keys, strict=True)
         return torch.stack([in_fp32(loss, *pair) for pair in pairs]).mean()
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the teacher follow, and the keys of the batch replace the oldest."""
-        self.teach(self.params.momentum)
+        self.update_teacher(self.params.momentum)
         assert self.keys is not None
         self.queue.push(self.keys)
 

@@ -67,20 +67,20 @@ class MoCoV3(TeacherEmbedding):
         self.params = params
         self.predictor = mlp(width, hidden, width, last_norm=True)
         if params.freeze_patches and isinstance(encoder, ViT):
-            encoder.masked_vit.vit.patch_embed.requires_grad_(False)
+            encoder.patch_embed.requires_grad_(False)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
         """Return 2τ times the contrast of predictions with keys, both ways, summed."""
-        keys = [self.taught(view) for view in views]
+        keys = [self.teacher_projection(view) for view in views]
         queries = [self.predictor(one) for one in projected]
         loss = partial(contrast, temperature=self.params.temperature)
         pairs = zip(queries, reversed(keys), strict=True)
         both = torch.stack([in_fp32(loss, *pair) for pair in pairs]).sum()
         return 2 * self.params.temperature * both
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Let the teacher follow."""
-        self.teach(cosine_to_one(self.params.momentum, moment.progress))
+        self.update_teacher(cosine_to_one(self.params.momentum, info.progress))
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
         """Return the contrast of predicted and past projections; see `distil_by_contrast`."""

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rscl_bench.models import foreach
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -27,7 +29,7 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
         momentum: m.
     """
     old: list[Tensor] = list(teacher.parameters())
-    torch._foreach_lerp_(old, list(student.parameters()), 1 - momentum)
+    foreach.lerp_(old, list(student.parameters()), 1 - momentum)
 
 
 def cosine_to_one(start: float, progress: float) -> float:

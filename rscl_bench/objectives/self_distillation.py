@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor, nn
 
-Centring = Literal["mean", "sinkhorn"]
+from rscl_bench.models import foreach
+
+Centering = Literal["mean", "sinkhorn"]
 _SINKHORN_ITERATIONS = 3
 
 
@@ -59,9 +61,9 @@ class TeacherTargets(nn.Module):
     ``sinkhorn`` uses all prototypes alike within the batch (Caron et al. 2020, Section 3).
     """
 
-    def __init__(self, prototypes: int, momentum: float, centring: Centring):
+    def __init__(self, prototypes: int, momentum: float, centering: Centering):
         super().__init__()
-        self.momentum, self.centring = momentum, centring
+        self.momentum, self.centering = momentum, centering
         self.centre: Tensor
         self.register_buffer("centre", torch.zeros(prototypes))
 
@@ -69,7 +71,7 @@ class TeacherTargets(nn.Module):
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
         """Return distributions ``[n, K]`` float32 of logits ``[n, K]``."""
         logits = logits.float()
-        if self.centring == "sinkhorn":
+        if self.centering == "sinkhorn":
             assigned: Tensor = sinkhorn(logits, _SINKHORN_ITERATIONS, temperature)
             return assigned
         return F.softmax((logits - self.centre) / temperature, dim=-1)
@@ -77,7 +79,7 @@ class TeacherTargets(nn.Module):
     @torch.no_grad()
     def update_centre(self, logits: Tensor) -> None:
         """Move the centre towards the mean of logits ``[n, K]``; none leave it where it is."""
-        if len(logits) and self.centring == "mean":
+        if len(logits) and self.centering == "mean":
             self.centre.lerp_(logits.float().mean(dim=0), 1 - self.momentum)
 
 
@@ -112,12 +114,12 @@ def across_views(targets: Sequence[Tensor], logits: Sequence[Tensor], temperatur
 def clip_each(parameters: Iterable[nn.Parameter], norm: float) -> None:
     """Scale the gradient of every parameter to a norm at most, each on its own (DINO, code)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch._foreach_norm(gradients)
-    torch._foreach_add_(norms, 1e-6)
-    torch._foreach_reciprocal_(norms)
-    torch._foreach_mul_(norms, norm)
-    torch._foreach_clamp_max_(norms, 1.0)
-    torch._foreach_mul_(gradients, norms)
+    norms = foreach.norm(gradients)
+    foreach.add_(norms, 1e-6)
+    foreach.reciprocal_(norms)
+    foreach.mul_(norms, norm)
+    foreach.clamp_max_(norms, 1.0)
+    foreach.mul_(gradients, norms)
 
 
 def warmed_up(start: float, end: float, share: float, progress: float) -> float:

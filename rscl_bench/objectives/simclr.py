@@ -46,7 +46,7 @@ class SimCLR(JointEmbedding):
     Params = SimCLRParams
     negatives = True
     stateless_loss = True
-    together = True
+    joint_batch = True
 
     def __init__(self, params: SimCLRParams, encoder: Encoder):
         projector = SimCLRProjectionHead(encoder.feature_dim, params.hidden_dim, params.output_dim)

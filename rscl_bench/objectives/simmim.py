@@ -47,7 +47,7 @@ class SimMIM(Masked):
 
     def __init__(self, params: SimMIMParams, encoder: Encoder):
         encoder = require_maskable(encoder, "simmim")
-        super().__init__(params, encoder, params.view, encoder.place**2 * encoder.channels)
+        super().__init__(params, encoder, params.view, encoder.feature_stride**2 * encoder.channels)
         self.params = params
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
@@ -72,7 +72,7 @@ class SimMIM(Masked):
         Raises:
             SpecError: If all units would be hidden.
         """
-        cells = image_size // self.encoder.cell
+        cells = image_size // self.encoder.mask_stride
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
         wanted = math.ceil(self.params.mask_ratio * side**2)
         wanted = check_mask_count(wanted, side**2, "mask units")
@@ -80,6 +80,8 @@ class SimMIM(Masked):
 
     def reconstruct(self, encoded: Tensor) -> Tensor:
         """Predict the pixels of every place, ``[B, C, H, W]``."""
-        pixels = self.predict(self.encoder.places(encoded))
-        images: Tensor = utils.unpatchify(pixels, self.encoder.place, self.encoder.channels)
+        pixels = self.predict(self.encoder.locations(encoded))
+        images: Tensor = utils.unpatchify(
+            pixels, self.encoder.feature_stride, self.encoder.channels
+        )
         return images

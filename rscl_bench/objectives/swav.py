@@ -43,7 +43,7 @@ class SwAV(JointEmbedding):
     """Predicts the code of one view, balanced over the batch, from every other one (Eq. 1 to 5)."""
 
     Params = SwAVParams
-    together = True
+    joint_batch = True
     past_prototypes: Tensor
 
     def __init__(self, params: SwAVParams, encoder: Encoder):
@@ -93,15 +93,15 @@ class SwAV(JointEmbedding):
         """Take back how many."""
         self.queued = int(state["queued"])
 
-    def before_update(self, moment: StepInfo) -> None:
+    def before_update(self, info: StepInfo) -> None:
         """Hold the prototypes where they are in the first epochs."""
-        if moment.epoch < self.params.freeze_epochs:
+        if info.epoch < self.params.freeze_epochs:
             self.prototypes.weight.grad = None
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Bring prototypes back to length 1, and the batch into the queue."""
         self._normalise()
-        if moment.epoch >= self.params.queue_epoch:
+        if info.epoch >= self.params.queue_epoch:
             for number, queue in enumerate(self.queues):
                 cast("Queue", queue).push(self.embedded[number])
             self.queued += len(self.embedded[0])

@@ -124,7 +124,7 @@ class TEC(MAE):
         features = last[:, :, 1:].float().mean(dim=0)
         variance = features.var(dim=1, keepdim=True)
         features = (features - features.mean(dim=1, keepdim=True)) / (variance + 1e-6).sqrt()
-        block = self.base.masked_vit.vit.blocks[-1]
+        block = self.base.blocks[-1]
         own = block.attn
         queries, keys, _ = by_heads(own.qkv(block.norm1(states[-2])), 3, own.num_heads)
         first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
@@ -157,7 +157,7 @@ class TEC(MAE):
             module.requires_grad_(not self.later)
         self.decoder.pos_embed.requires_grad_(False)
         self.conditional.requires_grad_(self.later)
-        self.vit.masked_vit.vit.cls_token.requires_grad_(not self.later)
+        self.vit.cls_token.requires_grad_(not self.later)
 
     def restart(self, task: int) -> None:
         """Give encoder, adapters and decoders new random weights, a function of the task."""
@@ -168,7 +168,7 @@ class TEC(MAE):
         self.encoder.load_state_dict(encoder.state_dict())
         self.conditional.load_state_dict(conditional.state_dict())
 
-    def after_update(self, moment: StepInfo) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Write the new class token."""
         if self.later:
             self.write_class_token()
@@ -176,7 +176,7 @@ class TEC(MAE):
     @torch.no_grad()
     def write_class_token(self) -> None:
         """Set the encoder's class token to what the input adapter makes."""
-        self.vit.masked_vit.vit.cls_token.copy_(self.conditional.class_token())
+        self.vit.cls_token.copy_(self.conditional.class_token())
 
 
 class Conditional(nn.Module):

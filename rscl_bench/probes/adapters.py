@@ -65,7 +65,7 @@ class _InputAdapted(nn.Module):
         nn.init.zeros_(self.adapter.fc2.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        token = self.vit.masked_vit.vit.cls_token
+        token = self.vit.cls_token
         encoded, _ = self.vit.forward_blocks(images, token=token + self.adapter(token))
         return self.vit.pool(encoded)
 

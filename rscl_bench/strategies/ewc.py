@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rscl_bench.models import foreach
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Fraction, Positive, Spec
@@ -67,7 +68,7 @@ class EWC(QuadraticPenalty):
             self.hold_too(importance)
             return
         if self.curvature:
-            torch._foreach_add_(importance, self.curvature, alpha=self.params.decay)
+            foreach.add_(importance, self.curvature, alpha=self.params.decay)
         self.hold(importance)
 
     def _fisher(self, trainer: Trainer) -> Values:
@@ -80,7 +81,7 @@ class EWC(QuadraticPenalty):
                 views = trainer.views_of([(task, indices)], f"fisher {number}")
                 mask = torch_generator(device, seed, "fisher", task, number)
                 gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
-                torch._foreach_addcmul_(total, gradients, gradients)
+                foreach.addcmul_(total, gradients, gradients)
         mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
         return [t / mean for t in total]
 

@@ -8,6 +8,7 @@ from lightly.loss import NTXentLoss
 from pydantic import Field
 from torch import Tensor, nn
 
+from rscl_bench.models import foreach
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
@@ -97,8 +98,8 @@ def mix_weights(teacher: Encoder, previous: Encoder, current: Encoder, weight: f
         weight: λ.
     """
     mixed: list[Tensor] = list(teacher.parameters())
-    torch._foreach_copy_(mixed, list(previous.parameters()))
-    torch._foreach_lerp_(mixed, list(current.parameters()), weight)
+    foreach.copy_(mixed, list(previous.parameters()))
+    foreach.lerp_(mixed, list(current.parameters()), weight)
     for target, source in zip(teacher.buffers(), current.buffers(), strict=True):
         target.copy_(source)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from rscl_bench.models import foreach
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
@@ -65,11 +66,11 @@ class QuadraticPenalty(Strategy):
             self.hold(importance)
             return
         here = self.values()
-        moved = torch._foreach_sub(here, self.anchor)
-        curved = torch._foreach_mul(self.curvature, moved)
+        moved = foreach.sub(here, self.anchor)
+        curved = foreach.mul(self.curvature, moved)
         self.constant = self.constant + 2 * dot(self.slope, moved) + dot(curved, moved)
-        torch._foreach_add_(self.slope, curved)
-        torch._foreach_add_(self.curvature, importance)
+        foreach.add_(self.slope, curved)
+        foreach.add_(self.curvature, importance)
         self.anchor = here
 
     @abstractmethod
@@ -84,8 +85,8 @@ class QuadraticPenalty(Strategy):
     @torch.no_grad()
     def _penalty(self) -> Tensor:
         """Return the value without its graph, and keep A d + B for after the backward pass."""
-        moved = torch._foreach_sub(cast("Values", self.parameters()), self.anchor)
-        self._gradient = list(torch._foreach_addcmul(self.slope, self.curvature, moved))
+        moved = foreach.sub(cast("Values", self.parameters()), self.anchor)
+        self._gradient = list(foreach.addcmul(self.slope, self.curvature, moved))
         value = dot(self._gradient, moved) + dot(self.slope, moved) + self.constant
         return self.weight / 2 * value
 
@@ -93,7 +94,7 @@ class QuadraticPenalty(Strategy):
     def after_backward(self, trainer: Trainer, **_: Any) -> None:
         """Add the penalty's gradient, w Σ_i F^i (θ − θ^{*i})."""
         if self._gradient:
-            torch._foreach_add_(self.gradients(), self._gradient, alpha=self.weight)
+            foreach.add_(self.gradients(), self._gradient, alpha=self.weight)
             self._gradient = []
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rscl_bench.models import foreach
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Trainer
 from rscl_bench.strategies.quadratic import QuadraticPenalty, Values
@@ -56,8 +57,8 @@ class SI(QuadraticPenalty):
     @torch.no_grad()
     def after_update(self, trainer: Trainer, **_: Any) -> None:
         """Add the step to the path integral."""
-        moved = torch._foreach_sub(list(self.parameters()), self._before)
-        torch._foreach_addcmul_(self._path, self._loss_gradient, moved, value=-1)
+        moved = foreach.sub(list(self.parameters()), self._before)
+        foreach.addcmul_(self._path, self._loss_gradient, moved, value=-1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what is held, and the path of the current task."""
@@ -82,5 +83,5 @@ class SI(QuadraticPenalty):
             for path, end, start in zip(self._path, self.values(), self._start, strict=True)
         ]
         if self.curvature:
-            torch._foreach_add_(importance, self.curvature)
+            foreach.add_(importance, self.curvature)
         self.hold([value.clamp(min=0) for value in importance])

@@ -48,7 +48,7 @@ def test_teacher_is_without_gradient() -> None:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         for view in views:
-            model.taught(view)
+            model.teacher_projection(view)
     assert count_flops(model, 16).without_gradient == counter.get_total_flops() / 2
 
 

@@ -333,7 +333,7 @@ def test_whole_views_are_what_probes_see() -> None:
 
 def test_evaluating_restores_every_part() -> None:
     model = start(tiny_spec()).model.train()
-    kept = model.encoder.masked_vit.vit.blocks[0].eval()
+    kept = model.encoder.blocks[0].eval()
 
     def fail() -> None:
         with evaluating(model):
@@ -452,7 +452,7 @@ def setting_of(template: SelfSupervisedTrainer) -> EvalContext:
 def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     template = start(tiny_spec())
     encoder = template.model.encoder.train(training)
-    encoder.masked_vit.vit.blocks[0].eval()  # a part that is frozen by choice stays so
+    encoder.blocks[0].eval()  # a part that is frozen by choice stays so
     before = state_of(encoder)
     modes = [module.training for module in encoder.modules()]
     store = template.stores[0]

@@ -170,8 +170,8 @@ def train_on_noise(objective: Any, steps: int = 40, noise: float = 1.0) -> Tenso
         chosen = torch.arange(step % 2, 32, 2)
         sides = [16 if view.size == 1 else 8 for view in objective.views]
         crops = [whole_tiles(16, 16, 16, torch.device("cpu")) for _ in sides]
-        moment = StepInfo(0, step, steps, steps // 2, [(0, chosen)], crops)
-        objective.before_step(moment)
+        info = StepInfo(0, step, steps, steps // 2, [(0, chosen)], crops)
+        objective.before_step(info)
         views = [
             images[chosen, :, :side, :side]
             + noise * torch.randn(16, 3, side, side, generator=generator)
@@ -179,7 +179,7 @@ def train_on_noise(objective: Any, steps: int = 40, noise: float = 1.0) -> Tenso
         ]
         optimiser.zero_grad()
         objective(views, generator).loss.backward()
-        objective.before_update(moment)
+        objective.before_update(info)
         optimiser.step()
-        objective.after_update(moment)
+        objective.after_update(info)
     return images

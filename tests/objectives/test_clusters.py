@@ -169,9 +169,9 @@ def test_deepcluster_over_training(
     order: list[list[tuple[int, int]]] = []
     original = DeepClusterV2.before_step
 
-    def before_step(self: DeepClusterV2, moment: StepInfo) -> None:
-        order.append([(task, int(tile)) for task, tiles in moment.tiles for tile in tiles])
-        original(self, moment)
+    def before_step(self: DeepClusterV2, info: StepInfo) -> None:
+        order.append([(task, int(tile)) for task, tiles in info.tiles for tile in tiles])
+        original(self, info)
 
     monkeypatch.setattr(DeepClusterV2, "before_step", before_step)
     steps = watched(

@@ -132,7 +132,7 @@ def test_weights_of_frequencies_take_no_gradient() -> None:
 
 def painted_by_loops(objective: CMID, features: Tensor, size: int) -> Tensor:
     """Every place paints a square of pixels, bands of a pixel after one another."""
-    place, side = objective.encoder.place, math.isqrt(features.shape[1])
+    place, side = objective.encoder.feature_stride, math.isqrt(features.shape[1])
     whole = torch.zeros(len(features), 3, side * place, side * place)
     for image, row, column in product(range(len(features)), range(side), range(side)):
         pixels = objective.predict(features[image, row * side + column]).reshape(place, place, 3)
@@ -330,7 +330,7 @@ def test_student_sees_filled_views_and_the_teacher_whole_ones(
     assert all(given is view for given, view in zip(whole, views, strict=True))
     assert len(seen) == len(whole) == 2
     assert not torch.equal(seen[0][1], seen[1][1])  # each view has a mask of its own
-    cell = objective.encoder.cell
+    cell = objective.encoder.mask_stride
     for view, (images, cells) in zip(views, seen, strict=True):
         assert cells.shape == (4, size // cell, size // cell)
         expected = view.clone()
@@ -346,7 +346,7 @@ def test_token_is_added_to_what_the_first_stage_makes_of_hidden_cells(
 ) -> None:
     encoder: Any = build(backbone, size).encoder.eval()
     images, token = noise(2, 3, size, size), noise(encoder.token_dim, seed=1)
-    cells = size // encoder.cell
+    cells = size // encoder.mask_stride
     hidden = noise(2, cells, cells, seed=2) > 0.3
     with torch.no_grad():
         none = encoder.forward_with_mask_token_added(images, torch.zeros_like(hidden), token)
@@ -362,7 +362,7 @@ def test_token_is_added_to_what_the_first_stage_makes_of_hidden_cells(
             return first
 
         vit = backbone is None
-        stage = encoder.masked_vit.vit.patch_embed if vit else encoder.network
+        stage = encoder.patch_embed if vit else encoder.network
         stage = stage if vit else stage.maxpool if backbone is RESNET else stage.patch_embed
         handle = stage.register_forward_hook(add)
         torch.testing.assert_close(result, encoder(images))
@@ -532,7 +532,7 @@ def test_collapse_is_prevented(monkeypatch: pytest.MonkeyPatch) -> None:
         with torch.no_grad():
             encoded = objective.encoder(images)
             projected = objective.projector(objective.encoder.pool(encoded))
-            logits = objective.local_head(objective.encoder.places(encoded)).flatten(0, 1)
+            logits = objective.local_head(objective.encoder.locations(encoded)).flatten(0, 1)
         apart.append(spread(projected.numpy()).std)
         mean_share = torch.softmax(logits / 0.1, dim=-1).mean(dim=0)
         used.append(float(torch.exp(-(mean_share * mean_share.log()).sum())) / 12)

@@ -231,7 +231,7 @@ def test_masks_come_from_the_generator() -> None:
 def test_positions_are_sin_cos_and_fixed() -> None:
     mae = build()
     for positions, width in (
-        (mae.vit.masked_vit.vit.pos_embed, 24),
+        (mae.vit.pos_embed, 24),
         (mae.decoder.pos_embed, 16),
     ):
         assert isinstance(positions, torch.nn.Parameter)
@@ -250,7 +250,7 @@ def test_every_trained_parameter_gets_a_gradient() -> None:
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
-    assert mae.vit.masked_vit.vit.cls_token in set(mae.parameters())
+    assert mae.vit.cls_token in set(mae.parameters())
 
 
 def test_encoder_alone_has_no_unused_parameter() -> None:

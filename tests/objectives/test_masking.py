@@ -188,7 +188,7 @@ def test_places_are_where_the_encoder_has_them(kind: str) -> None:
     images = torch.zeros(1, 3, 16, 16)
     images[:, :, 4:8, 12:16] = 3.0
     with torch.no_grad():
-        before, after = (encoder.places(encoder(x)) for x in (torch.zeros_like(images), images))
+        before, after = (encoder.locations(encoder(x)) for x in (torch.zeros_like(images), images))
     assert int((after - before).norm(dim=2).argmax()) == 1 * 4 + 3
 
 

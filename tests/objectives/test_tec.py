@@ -319,7 +319,7 @@ def test_encoder_has_the_adapters_class_token_after_every_step() -> None:
     for step in watch.steps[4:]:
         objective = copy.deepcopy(template.model)
         objective.load_state_dict(step.after)
-        token = objective.vit.masked_vit.vit.cls_token
+        token = objective.vit.cls_token
         assert torch.equal(token, objective.conditional.class_token())
         tokens.add(float(token.sum().detach()))
         images = noise(2, 3, 16, 16)
@@ -335,7 +335,7 @@ def test_blocks_of_the_encoder() -> None:
         encoded, states = objective.vit.forward_blocks(images, chosen)
         torch.testing.assert_close(encoded, objective.vit(images, chosen))
         assert len(states) == 5
-        blocks = objective.vit.masked_vit.vit.blocks
+        blocks = objective.vit.blocks
         for block, before, after in zip(blocks, states, states[1:], strict=False):
             torch.testing.assert_close(block(before), after)
 

@@ -177,7 +177,7 @@ def test_input_adapter_starts_at_the_encoder() -> None:
         change = torch.linspace(-3, 3, 24) ** 3
         model.get_parameter("adapter.fc2.bias").copy_(change)
         moved = copy.deepcopy(encoder)
-        moved.masked_vit.vit.cls_token.add_(change)
+        moved.cls_token.add_(change)
         torch.testing.assert_close(model(images), moved.pool(moved(images)))
         assert not torch.allclose(model(images), plain, atol=1e-3)
 
