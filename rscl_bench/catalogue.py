@@ -29,8 +29,8 @@ _TABLE = re.compile(r"<!-- list (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 def markdown(kind: str) -> str:
     """Return the table of all components of a kind as Markdown.
 
-    Methods are grouped by the family of their objective and by the families of their strategies.
-    Every other kind has one row for each component.
+    Methods with strategies are grouped by the families of their strategies, and the others by the
+    family of their objective. Every other kind has one row for each component.
 
     Args:
         kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``, ``datasets``
@@ -63,15 +63,15 @@ def updated(page: str) -> str:
 
 def _method_table() -> str:
     objectives, strategies = registry.entries("objectives"), registry.entries("strategies")
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name, path in declarations("methods").items():
         recipe = _read(path)
-        used = [strategies[strategy["name"]] for strategy in recipe.get("strategies", ())]
-        families = " and ".join(dict.fromkeys(entry.family for entry in used)) or "none"
-        family = objectives[recipe["objective"]["name"]].family
-        groups.setdefault((family, families), []).append(f"`{name}`")
-    rows = ((*families, ", ".join(sorted(names))) for families, names in sorted(groups.items()))
-    return _table(("objective", "strategies", "methods"), rows)
+        used = [strategies[strategy["name"]].family for strategy in recipe.get("strategies", ())]
+        alone = f"objective alone: {objectives[recipe['objective']['name']].family}"
+        group = f"strategies: {' and '.join(dict.fromkeys(used))}" if used else alone
+        groups.setdefault(group, []).append(name)
+    rows = ((group, f"`{'`, `'.join(sorted(names))}`") for group, names in sorted(groups.items()))
+    return _table(("family", "methods"), rows)
 
 
 def _entry_table(entries: dict[str, Entry]) -> str:
