@@ -133,42 +133,52 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "cassle": Entry(
             "rscl_bench.strategies.cassle:CaSSLe",
             "predicts the old feature by the objective's kind of loss (Fini et al. 2022)",
+            "regularisation",
         ),
         "data-mixup": Entry(
             "rscl_bench.strategies.data_mixup:DataMixup",
             "mixes each batch with images of past tasks (CoSMAE, Eq. 2)",
+            "rehearsal",
         ),
         "der": Entry(
             "rscl_bench.strategies.der:DER",
             "replayed images keep their old features (Buzzega et al. 2020)",
+            "rehearsal",
         ),
         "ewc": Entry(
             "rscl_bench.strategies.ewc:EWC",
             "holds parameters by their Fisher information (Kirkpatrick et al. 2017)",
+            "regularisation",
         ),
         "joint": Entry(
             "rscl_bench.strategies.joint:Joint",
             "trains on all tasks at once: the upper reference",
+            "reference",
         ),
         "lump": Entry(
             "rscl_bench.strategies.data_mixup:DataMixup",
             "mixes each batch with images of past tasks (Madaan et al. 2022); see data-mixup",
+            "rehearsal",
         ),
         "model-mixup": Entry(
             "rscl_bench.strategies.model_mixup:ModelMixup",
             "distils from a mixture of old and current weights (CoSMAE, Eq. 3-5)",
+            "regularisation",
         ),
         "pfr": Entry(
             "rscl_bench.strategies.pfr:PFR",
             "predicts the old encoder's feature from the new one's (Gomez-Villa et al. 2022)",
+            "regularisation",
         ),
         "replay": Entry(
             "rscl_bench.strategies.replay:Replay",
             "trains on a memory of past tasks too (ER)",
+            "rehearsal",
         ),
         "si": Entry(
             "rscl_bench.strategies.si:SI",
             "holds parameters by what their path did to the loss (Zenke et al. 2017)",
+            "regularisation",
         ),
     },
     "probes": {

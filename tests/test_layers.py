@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     ("cli",),
     ("api",),
-    ("console", "testing"),
+    ("catalogue", "console", "testing"),
     ("sweep",),
     ("engine",),
     ("leaderboard",),
@@ -100,3 +100,8 @@ def test_results_and_probes_need_no_training_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_architecture_page_shows_the_layers() -> None:
+    page = PACKAGE.parent.joinpath("docs", "architecture.md").read_text(encoding="utf-8")
+    assert " → ".join(", ".join(parts) for parts in LAYERS) in page.splitlines()

@@ -1,0 +1,105 @@
+"""Markdown tables of all components, made from the registry and the TOMLs.
+
+A page holds a table between two marker comments::
+
+    <!-- list methods -->
+    <!-- end -->
+
+``python -m rscl_bench.catalogue README.md docs/*.md`` rewrites the tables of pages. A new component
+therefore needs no edit of a page by hand.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rscl_bench import registry
+from rscl_bench.declarations import declarations
+from rscl_bench.errors import unknown
+from rscl_bench.registry import Entry
+
+KINDS = ("scenarios", "methods", *registry.BUILTIN)
+
+_TABLE = re.compile(r"<!-- list (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def markdown(kind: str) -> str:
+    """Return the table of all components of a kind as Markdown.
+
+    Methods with strategies are grouped by the families of their strategies, and the others by the
+    family of their objective. Every other kind has one row for each component.
+
+    Args:
+        kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``, ``datasets``
+            or ``backbones``.
+
+    Raises:
+        SpecError: If there is no such kind.
+    """
+    if kind == "methods":
+        return _method_table()
+    if kind == "scenarios":
+        paths = declarations("scenarios")
+        titles = ((f"`{name}`", _read(path)["title"]) for name, path in sorted(paths.items()))
+        return _table(("scenario", "content"), titles)
+    if kind in registry.BUILTIN:
+        return _entry_table(registry.entries(kind))
+    raise unknown("kind of component", kind, KINDS)
+
+
+def updated(page: str) -> str:
+    """Return the text of a page with all its tables made anew.
+
+    Raises:
+        SpecError: If a marker names an unknown kind.
+    """
+    return _TABLE.sub(
+        lambda match: f"<!-- list {match[1]} -->\n\n{markdown(match[1])}\n<!-- end -->", page
+    )
+
+
+def _method_table() -> str:
+    objectives, strategies = registry.entries("objectives"), registry.entries("strategies")
+    groups: dict[str, list[str]] = {}
+    for name, path in declarations("methods").items():
+        recipe = _read(path)
+        used = [strategies[strategy["name"]].family for strategy in recipe.get("strategies", ())]
+        alone = f"objective alone: {objectives[recipe['objective']['name']].family}"
+        group = f"strategies: {' and '.join(dict.fromkeys(used))}" if used else alone
+        groups.setdefault(group, []).append(name)
+    rows = ((group, f"`{'`, `'.join(sorted(names))}`") for group, names in sorted(groups.items()))
+    return _table(("family", "methods"), rows)
+
+
+def _entry_table(entries: dict[str, Entry]) -> str:
+    names = sorted(entries, key=lambda name: (entries[name].family, name))
+    if not any(entry.family for entry in entries.values()):
+        return _table(("name", "summary"), ((f"`{name}`", entries[name].summary) for name in names))
+    rows = ((f"`{name}`", entries[name].family, entries[name].summary) for name in names)
+    return _table(("name", "family", "summary"), rows)
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def main(pages: Iterable[str]) -> None:
+    """Rewrite the tables of pages, and print the pages that change."""
+    for page in map(Path, pages):
+        old = page.read_text(encoding="utf-8")
+        new = updated(old)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+            print(page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
