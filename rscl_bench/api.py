@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rscl_bench.errors import RsclError, unknown
+from rscl_bench.errors import RsclError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
-    from rscl_bench.sweep.pool import Run
-    from rscl_bench.sweep.selection import PlannedRun
+    from rscl_bench.sweeps.pool import Run
+    from rscl_bench.sweeps.selection import PlannedRun
     from rscl_bench.tiles.source import ArchiveSource
     from rscl_bench.tiles.store import TileStore
 
@@ -196,7 +196,7 @@ def sweep(
     Raises:
         RsclError: As in `run`, before the first run starts.
     """
-    from rscl_bench.sweep.selection import method_runs
+    from rscl_bench.sweeps.selection import method_runs
 
     planned = method_runs(
         _scenario(scenario),
@@ -252,7 +252,7 @@ def tune(
         RsclError: As in `run`, before the first run starts.
     """
     from rscl_bench.results.tuning import make_tuning, write_tuning
-    from rscl_bench.sweep.selection import grid_runs
+    from rscl_bench.sweeps.selection import grid_runs
 
     planned = grid_runs(
         _scenario(scenario), _method(method), grid, seeds, protocol, dict(set or {})
@@ -423,19 +423,9 @@ def list_components(kind: str) -> dict[str, str]:
     Raises:
         SpecError: If there is no such kind.
     """
-    import tomllib
+    from rscl_bench import catalogue
 
-    from rscl_bench import registry
-    from rscl_bench.declarations import KINDS, declarations
-
-    if kind in KINDS:
-        return {
-            name: str(tomllib.loads(path.read_text(encoding="utf-8"))["title"])
-            for name, path in declarations(kind).items()
-        }
-    if kind in registry.BUILTIN:
-        return {name: entry.summary for name, entry in registry.entries(kind).items()}
-    raise unknown("kind of component", kind, [*KINDS, *registry.BUILTIN])
+    return catalogue.summaries(kind)
 
 
 def load_spec(name: str | Path) -> "Scenario | Method":
@@ -536,8 +526,8 @@ def _run_all(
     planned: "list[PlannedRun]", options: _Options, column: str, split: "Split"
 ) -> "list[Run]":
     """Pack once, then run what is not recorded."""
-    from rscl_bench.sweep.plan import plan
-    from rscl_bench.sweep.pool import run_all, share_cores
+    from rscl_bench.sweeps.plan import plan
+    from rscl_bench.sweeps.pool import run_all, share_cores
 
     spec, root = planned[0].spec, options.data_root
     with _reporter(options.verbose) as reporter:

@@ -12,7 +12,7 @@ therefore needs no edit of a page by hand.
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,34 @@ KINDS = ("scenarios", "methods", *registry.BUILTIN)
 _TABLE = re.compile(r"<!-- list (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
+def summaries(kind: str) -> dict[str, str]:
+    """Return one line on every component of a kind, by name.
+
+    Args:
+        kind: One of `KINDS`.
+
+    Raises:
+        SpecError: If there is no such kind.
+    """
+    if kind in ("scenarios", "methods"):
+        paths = declarations("scenarios" if kind == "scenarios" else "methods")
+        return {name: str(_read(path)["title"]) for name, path in paths.items()}
+    if kind in registry.BUILTIN:
+        return {name: entry.summary for name, entry in registry.entries(kind).items()}
+    raise unknown("kind of component", kind, KINDS)
+
+
+def families() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the components of every kind and family: a title, and one line on each component."""
+    for kind in ("scenarios", "methods"):
+        yield kind, summaries(kind)
+    for kind in registry.BUILTIN:
+        entries = registry.entries(kind)
+        for family in sorted({entry.family for entry in entries.values()}):
+            title = f"{kind}, {family}" if family else kind
+            yield title, {n: e.summary for n, e in entries.items() if e.family == family}
+
+
 def markdown(kind: str) -> str:
     """Return the table of all components of a kind as Markdown.
 
@@ -33,8 +61,7 @@ def markdown(kind: str) -> str:
     family of their objective. Every other kind has one row for each component.
 
     Args:
-        kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``, ``datasets``
-            or ``backbones``.
+        kind: One of `KINDS`.
 
     Raises:
         SpecError: If there is no such kind.

@@ -165,7 +165,7 @@ def sweep(
     """
     from rscl_bench.console import print_failures
     from rscl_bench.resolve import parse_assignments
-    from rscl_bench.sweep.selection import split_list, split_seeds
+    from rscl_bench.sweeps.selection import split_list, split_seeds
 
     with _interruptible(force):
         runs = api.sweep(
@@ -226,7 +226,7 @@ def tune(
     """
     from rscl_bench.console import print_failures, print_tuning
     from rscl_bench.resolve import parse_assignments
-    from rscl_bench.sweep.selection import parse_grid, split_seeds
+    from rscl_bench.sweeps.selection import parse_grid, split_seeds
 
     with _interruptible():
         try:
@@ -252,18 +252,21 @@ def tune(
 
 
 @app.command(name="list")
-def list_names() -> None:
+def list_names(
+    markdown: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Print the table of one kind, such as methods."),
+    ] = None,
+) -> None:
     """List scenarios, methods, objectives, strategies, probes, datasets and backbones."""
-    from rscl_bench import registry
+    from rscl_bench import catalogue
     from rscl_bench.console import print_names
 
-    for kind in ("scenarios", "methods"):
-        print_names(kind, list(api.list_components(kind).items()))
-    for kind in registry.BUILTIN:
-        known = registry.entries(kind)
-        for family in sorted({entry.family for entry in known.values()}):
-            rows = [(name, e.summary) for name, e in known.items() if e.family == family]
-            print_names(f"{kind}, {family}" if family else kind, rows)
+    if markdown is not None:
+        print(catalogue.markdown(markdown), end="")
+        return
+    for title, summaries in catalogue.families():
+        print_names(title, list(summaries.items()))
 
 
 @app.command()

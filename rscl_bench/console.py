@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
-    from rscl_bench.sweep.pool import Run
+    from rscl_bench.sweeps.pool import Run
 
 Split = Literal["test", "val"]
 SPLIT_NAMES: dict[Split, str] = {"test": "test split", "val": "validation split"}

@@ -10,7 +10,6 @@ from rscl_bench.resolve import with_parameters
 from rscl_bench.spec import Method, Scenario, SpecType, validated
 
 DeclarationKind = Literal["scenarios", "methods"]
-KINDS: tuple[DeclarationKind, ...] = ("scenarios", "methods")
 
 
 @cache

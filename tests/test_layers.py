@@ -18,7 +18,7 @@ LAYERS = (
     ("cli",),
     ("api",),
     ("catalogue", "console", "testing"),
-    ("sweep",),
+    ("sweeps",),
     ("engine",),
     ("leaderboard",),
     ("results",),

@@ -205,13 +205,17 @@ def test_loss_is_fp32_under_autocast(name: str) -> None:
     projected = [noise(6, 8, seed=number).bfloat16() for number in range(len(objective.views))]
     if hasattr(objective, "teacher_projection"):  # its heads may be bf16; the loss may not
         targets = [noise(6, 8, seed=9 + number).bfloat16() for number in range(2)]
-        objective.teacher_projection = lambda view: targets[next(n for n in (0, 1) if view is views[n])]
+        objective.teacher_projection = lambda view: targets[
+            next(n for n in (0, 1) if view is views[n])
+        ]
         objective.predictor = nn.Identity()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         loss = objective.compare(projected, views)
     if hasattr(objective, "teacher_projection"):
         exact = [one.float() for one in targets]
-        objective.teacher_projection = lambda view: exact[next(n for n in (0, 1) if view is views[n])]
+        objective.teacher_projection = lambda view: exact[
+            next(n for n in (0, 1) if view is views[n])
+        ]
     expected = objective.compare([one.float() for one in projected], views)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected.detach(), atol=1e-6, rtol=1e-6)

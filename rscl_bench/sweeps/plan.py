@@ -9,9 +9,9 @@ from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import read_record
-from rscl_bench.sweep.pool import Run
-from rscl_bench.sweep.selection import PlannedRun
-from rscl_bench.sweep.worker import Job
+from rscl_bench.sweeps.pool import Run
+from rscl_bench.sweeps.selection import PlannedRun
+from rscl_bench.sweeps.worker import Job
 from rscl_bench.tiles.source import ArchiveSource
 
 

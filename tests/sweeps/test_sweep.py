@@ -25,11 +25,11 @@ from rscl_bench.progress import silent
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec
-from rscl_bench.sweep import pool
-from rscl_bench.sweep.plan import plan
-from rscl_bench.sweep.pool import Run, run_all, share_cores
-from rscl_bench.sweep.selection import method_runs
-from rscl_bench.sweep.worker import Event, Job
+from rscl_bench.sweeps import pool
+from rscl_bench.sweeps.plan import plan
+from rscl_bench.sweeps.pool import Run, run_all, share_cores
+from rscl_bench.sweeps.selection import method_runs
+from rscl_bench.sweeps.worker import Event, Job
 
 SCENARIO = str(TOY.parent / "toy.toml")
 
@@ -326,12 +326,12 @@ def test_an_interruption_ends_all_processes(
 def test_no_orphan_goes_on(tmp_path: Path) -> None:
     """The processes are the real ones, up to where they would train, and the parent is killed."""
     worker = (
-        "import os, sys, time; from pathlib import Path; from rscl_bench.sweep import worker; "
+        "import os, sys, time; from pathlib import Path; from rscl_bench.sweeps import worker; "
         "worker.run = lambda job, _: ((job.folder / 'pid').write_text(str(os.getpid())), "
         "time.sleep(100)); worker.main()"
     )
     parent = (
-        "import sys; from rscl_bench.sweep import pool; "
+        "import sys; from rscl_bench.sweeps import pool; "
         f"pool.COMMAND = (sys.executable, '-P', '-c', {worker!r}); "
         "jobs = [pool.Job.model_validate_json(text) for text in sys.argv[1:]]; "
         "pool.run_all([pool.Run('r', job) for job in jobs], 2, lambda run: None)"

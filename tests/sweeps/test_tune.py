@@ -24,7 +24,7 @@ from rscl_bench.results.record import make_record, write_record
 from rscl_bench.results.schema import ProbeScore, RunRecord
 from rscl_bench.results.tuning import Tuning, read_tuning, write_tuning
 from rscl_bench.spec import RunSpec
-from rscl_bench.sweep import pool
+from rscl_bench.sweeps import pool
 
 BETA = "strategies.model-mixup.beta"
 #: Final validation micro-mAP of each seed, by beta. Seed 0 alone would choose 1, the test split

@@ -15,8 +15,8 @@ from typing import Literal
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
-from rscl_bench.sweep import worker
-from rscl_bench.sweep.worker import Event, Job
+from rscl_bench.sweeps import worker
+from rscl_bench.sweeps.worker import Event, Job
 
 State = Literal["waiting", "running", "recorded before", "done", "failed"]
 # -P: the working directory is never searched for modules.
