@@ -44,7 +44,7 @@ class LightlyMAE(nn.Module):
 
     def __init__(self, spec: RunSpec):
         super().__init__()
-        shape = {k: v for k, v in spec.protocol.backbone.items() if k != "name"}
+        shape = spec.protocol.backbone.parameters
         params = MAEParams(**spec.method.objective.parameters)
         patch, width = shape["patch_size"], params.decoder_dim
         self.mask_ratio, self.patch_size = params.mask_ratio, patch

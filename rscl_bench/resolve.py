@@ -53,12 +53,14 @@ def resolve_run(
         else:
             _assign(protocol_raw, name, value)
     protocol = validated(Protocol, protocol_raw, "--set" if overrides else chosen)
-    backbone = validated(Component, protocol.backbone, "backbone")
     _check_defaults(protocol.defaults, chosen)
+    backbone = protocol.backbone
     resolved = with_parameters(method, changes, protocol.defaults)
     protocol = protocol.model_copy(
         update={
-            "backbone": _filled("backbones", backbone.name, backbone.parameters, {}),
+            "backbone": Component.model_validate(
+                _filled("backbones", backbone.name, backbone.parameters, {})
+            ),
             "defaults": _taken(protocol.defaults, scenario, method, changes),
         }
     )

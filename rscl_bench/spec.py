@@ -147,6 +147,19 @@ class Views(Spec):
     normalisation: Literal["dataset", "range"] = "dataset"
 
 
+class Component(BaseModel):
+    """A registered name and its parameters: an objective, a strategy or a backbone."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters, without the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 class Protocol(Spec):
     """What is the same for every method on one leaderboard.
 
@@ -169,7 +182,7 @@ class Protocol(Spec):
     seeds: Positive = 3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
-    backbone: dict[str, Any]
+    backbone: Component
     training: Training
     views: Views = Views()
     defaults: dict[str, dict[str, Any]] = {}
@@ -218,19 +231,6 @@ class Scenario(Spec):
     def channels(self) -> int:
         """Number of bands that the encoder sees."""
         return len(self.tasks[0].bands)
-
-
-class Component(BaseModel):
-    """An objective or strategy in a recipe: a registered name and its parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What the recipe sets, without the name."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class Method(Spec):

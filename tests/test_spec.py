@@ -194,7 +194,7 @@ def test_defaults_that_a_run_does_not_take_are_no_part_of_it() -> None:
 
 def test_backbone_without_a_name_is_refused() -> None:
     raw = put(toy(), "protocols/tiny/backbone", {})
-    assert "'name': Field required" in refusal(lambda: resolve(raw=raw))
+    assert "'protocols.tiny.backbone.name': Field required" in refusal(lambda: resolve(raw=raw))
 
 
 def test_unknown_protocol_is_refused() -> None:
@@ -214,7 +214,7 @@ def test_unknown_protocol_is_refused() -> None:
         ("precision=fp32", lambda s: s.protocol.precision == "fp32"),
         ("precision='bf16'", lambda s: s.protocol.precision == "bf16"),
         ("views.normalisation=range", lambda s: s.protocol.views.normalisation == "range"),
-        ("backbone.mlp_ratio=2.0", lambda s: s.protocol.backbone["mlp_ratio"] == 2.0),
+        ("backbone.mlp_ratio=2.0", lambda s: s.protocol.backbone.parameters["mlp_ratio"] == 2.0),
         ("objective.norm_pix=true", lambda s: s.method.objective.parameters["norm_pix"] is True),
         (
             "strategies.model-mixup.loss=eq4",
@@ -316,7 +316,7 @@ def test_every_parameter_is_filled_in() -> None:
     ):
         params = registry.load(kind, component.name).Params  # type: ignore[arg-type]
         assert set(component.parameters) == set(params.model_fields)
-    assert set(spec.protocol.backbone) == {
+    assert set(spec.protocol.backbone.model_dump()) == {
         "name",
         *registry.load("backbones", "vit").Params.model_fields,
     }

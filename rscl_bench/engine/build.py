@@ -6,13 +6,13 @@ from rscl_bench import registry
 from rscl_bench.errors import SpecError
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Component, RunSpec
+from rscl_bench.spec import RunSpec
 from rscl_bench.strategies.base import Context, Strategy
 
 
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
     """Return a new objective with its encoder; the seed alone decides the initial weights."""
-    backbone = Component.model_validate(spec.protocol.backbone)
+    backbone = spec.protocol.backbone
     encoder_class = registry.load("backbones", backbone.name)
     objective_class = registry.load("objectives", spec.method.objective.name)
     with seeded(spec.seed, "initialisation"):

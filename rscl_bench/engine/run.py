@@ -216,7 +216,7 @@ def _save_encoder(encoder: Encoder, prepared: PreparedRun, path: Path) -> None:
     spec = prepared.spec
     description = {
         "run": prepared.identity.run_id(),
-        "backbone": spec.protocol.backbone,
+        "backbone": spec.protocol.backbone.model_dump(),
         "image_size": spec.protocol.image_size,
         "bands": spec.scenario.tasks[0].bands,
     }

@@ -16,7 +16,6 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.randomness import seeded, torch_generator
-from rscl_bench.spec import Component
 from rscl_bench.testing.tiny import (
     TINY_BACKBONE,
     differing,
@@ -138,7 +137,7 @@ def _build(
         recipe(objective), seed=seed, bands=bands, image_size=image_size, backbone=shape
     )
     if not required:
-        resolved = Component.model_validate(spec.protocol.backbone)
+        resolved = spec.protocol.backbone
         try:
             encoder_class(encoder_class.Params(**resolved.parameters), image_size, bands)
         except SpecError:
