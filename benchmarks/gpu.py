@@ -20,8 +20,7 @@ from benchmarks.workload import TemplateLoop, short_run, synchronise, synthetic_
 from rscl_bench.engine.device import Device, matrix_flops, open_device
 from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
+from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import RunSpec
 from rscl_bench.tiles.store import TileStore
@@ -78,13 +77,13 @@ class GPU:
         """Return images per second, read and resized too."""
         spec = self.spec("finetune", 2)
         encoder = TemplateLoop(spec, self.store, self.device).objective.encoder
-        archive = archive_of(self.store, (), spec.protocol).to(self.device.torch)
+        scaling = archive_of(self.store, (), spec.protocol).to(self.device.torch)
         size, views = spec.protocol.image_size, spec.protocol.views
-        setting = EvalContext(size, views, archive, self.device.torch, self.device.autocast)
-        images = Images(self.store, np.arange(len(self.store)))
+        context = EvalContext(size, views, scaling, self.device.torch, self.device.autocast)
+        tiles = TileSubset(self.store, np.arange(len(self.store)))
 
         def work() -> object:
-            return encode_tiles(encoder, images, setting)
+            return encode_tiles(encoder, tiles, context)
 
         return len(self.store) / self._seconds(work, work)
 

@@ -1,4 +1,4 @@
-"""Encoding against training, ML-kNN alone, and what probing takes of a task at paper scale."""
+"""Speed of encoding and of ML-kNN, and the share of a task's time that probing takes."""
 
 import subprocess
 import sys
@@ -12,13 +12,12 @@ from benchmarks.ratio import Ratio, seconds_of
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
 from rscl_bench.engine.device import open_device, resident_peak
 from rscl_bench.engine.probing import archive_of
-from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
+from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.probes.ml_knn import MLkNNParams, MLkNNProbe
 
 BATCH, STEPS, WIDTH = 8, 4, 768
-PAPER_PROBE = 2100  # tiles of UC Merced, rs4's probe, encoded after every task
-PAPER_TASK = 10_000 * 300  # images trained on, fewer than in any task of rs4: tiles by epochs
+PAPER_PROBE = 2100  # tiles of UC Merced, encoded after every task by the probe of rs4
+PAPER_TASK = 10_000 * 300  # tiles times epochs, fewer than in any task of rs4
 
 
 def measure(device_name: str, rounds: int) -> list[Ratio]:
@@ -28,19 +27,19 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
     with TemporaryDirectory() as name:
         store = synthetic_store(Path(name), BATCH * STEPS, 256)
         loop = TemplateLoop(spec, store, device)
-        archive = archive_of(store, (), spec.protocol).to(device.torch)
         protocol = spec.protocol
-        setting = EvalContext(
-            protocol.image_size, protocol.views, archive, device.torch, device.autocast
+        scaling = archive_of(store, (), protocol).to(device.torch)
+        context = EvalContext(
+            protocol.image_size, protocol.views, scaling, device.torch, device.autocast
         )
-        images = Images(store, np.arange(len(store)))
+        tiles = TileSubset(store, np.arange(len(store)))
         encoder = loop.objective.encoder
         loop()
-        encode_tiles(encoder, images, setting)
+        encode_tiles(encoder, tiles, context)
         train, encode = [], []
         for _ in range(rounds):
             train.append(loop() / BATCH)
-            encode.append(seconds_of(lambda: encode_tiles(encoder, images, setting)) / len(store))
+            encode.append(seconds_of(lambda: encode_tiles(encoder, tiles, context)) / len(store))
     faster = [a / b for a, b in zip(train, encode, strict=True)]
     share = [e * PAPER_PROBE / (t * PAPER_TASK) for t, e in zip(train, encode, strict=True)]
     knn = [ml_knn_seconds(1000, 800, 17) for _ in range(rounds + 1)][1:]
@@ -53,10 +52,10 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
     ]
 
 
-def ml_knn_seconds(rows: int, asked: int, labels: int) -> float:
-    """Return the time of scoring random features ``[asked, 768]``."""
+def ml_knn_seconds(rows: int, queries: int, labels: int) -> float:
+    """Return the time in seconds of scoring random features ``[queries, 768]``."""
     random = np.random.default_rng(0)
-    features = random.standard_normal((rows + asked, WIDTH)).astype(np.float32)
+    features = random.standard_normal((rows + queries, WIDTH)).astype(np.float32)
     truth = (random.random((rows, labels)) < 0.2).astype(np.uint8)
     probe = MLkNNProbe(MLkNNParams())
     return seconds_of(lambda: probe.score(features[:rows], truth, features[rows:]))

@@ -11,15 +11,14 @@ from rscl_bench.archives.adapter import DatasetAdapter
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
-from rscl_bench.probes.base import Probe
-from rscl_bench.probes.transfer import TransferProbe
+from rscl_bench.probes.base import BaseProbe
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Strategy
 
 BASES: dict[registry.Kind, Any] = {
     "objectives": Objective,
     "strategies": Strategy,
-    "probes": Probe | TransferProbe,
+    "probes": BaseProbe,
     "datasets": DatasetAdapter,
     "backbones": Encoder,
 }

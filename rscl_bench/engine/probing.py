@@ -1,24 +1,26 @@
-"""Probes of a run: their tiles, opened once, and the score of every image for any features."""
+"""The probes of a run: opens their tiles, evaluates the encoder, and keeps all scores."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rscl_bench import registry
+from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_prefix
 from rscl_bench.engine.device import Device
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.probes.base import Probe
-from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
-from rscl_bench.probes.pixel_statistics import pixel_statistics
-from rscl_bench.probes.spread import Spread, spread
-from rscl_bench.probes.transfer import TransferProbe
+from rscl_bench.probes.base import BaseProbe, Labels, Scores
+from rscl_bench.probes.collapse_metrics import CollapseMetrics, collapse_metrics
+from rscl_bench.probes.encoding import EvalContext, FrozenEncoder, TileSubset
 from rscl_bench.progress import Progress
 from rscl_bench.randomness import numpy_generator
+from rscl_bench.results.image_scores import ImageScores, probe_scores
+from rscl_bench.results.schema import ProbeScore, SpreadRecord
 from rscl_bench.spec import Probe as ProbeSpec
 from rscl_bench.spec import Protocol, Source, validated
 from rscl_bench.tiles.source import ArchiveSource
@@ -26,120 +28,168 @@ from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.crops import Normalisation
 from rscl_bench.views.view import PixelScaling, places_of_rgb
 
-ImagesByRole = dict[str, NDArray[np.float64]]  # [M, L]
-
-
-class Probed(NamedTuple):
-    """Scores of every image by role, and the spread of the test split's features."""
-
-    images: ImagesByRole
-    spread: Spread
-
 
 @dataclass(frozen=True)
 class OpenProbe:
     """A probe with its tiles.
 
     Attributes:
-        spec: What the scenario says.
+        spec: The probe in the scenario.
         probe: The registered probe.
-        stores: Tiles by role: ``train``, ``val`` (not in every archive) and ``test``.
-        indices: Which tiles of each role are used, ``[M]``.
-        labels: Labels of the used tiles by role, ``[M, L]``.
-        archive: Of the training split.
+        tiles: Tiles by role: ``train``, ``val`` (if the scenario names such a split) and ``test``.
+        labels: Labels of these tiles by role, ``[M, L]``.
+        scaling: Pixel scaling of the training split.
     """
 
     spec: ProbeSpec
-    probe: Probe | TransferProbe
-    stores: dict[str, TileStore]
-    indices: dict[str, NDArray[np.int64]]
-    labels: dict[str, NDArray[np.uint8]]
-    archive: PixelScaling
+    probe: BaseProbe
+    tiles: dict[str, TileSubset]
+    labels: dict[str, Labels]
+    scaling: PixelScaling
 
-    def scored_labels(self) -> dict[str, NDArray[np.uint8]]:
-        """Return the labels of the roles that are scored, ``val`` and ``test``."""
+    @property
+    def stores(self) -> dict[str, TileStore]:
+        """Return the tile stores by role."""
+        return {role: subset.store for role, subset in self.tiles.items()}
+
+    def scored_labels(self) -> dict[str, Labels]:
+        """Return the labels of the scored roles, ``val`` and ``test``."""
         return {role: labels for role, labels in self.labels.items() if role != "train"}
 
-    def images(self) -> dict[str, Images]:
-        """Return the used tiles by role."""
-        return {role: Images(store, self.indices[role]) for role, store in self.stores.items()}
-
-    def score_encoder(self, encoder: Encoder, protocol: Protocol, device: Device) -> Probed:
-        """Score an encoder, which stays as it is."""
-        archive = self.archive.to(device.torch)
-        setting = EvalContext(
-            protocol.image_size, protocol.views, archive, device.torch, device.autocast
+    def evaluate(
+        self, encoder: FrozenEncoder, protocol: Protocol, device: Device
+    ) -> tuple[dict[str, Scores], CollapseMetrics]:
+        """Return the scores by role, and the collapse metrics of the test split's features."""
+        context = EvalContext(
+            image_size=protocol.image_size,
+            views=protocol.views,
+            scaling=self.scaling.to(device.torch),
+            device=device.torch,
+            autocast=device.autocast,
         )
-        images = self.images()
-        if isinstance(self.probe, TransferProbe):
-            test, train = encode_tiles(encoder, images["test"], setting), images.pop("train")
-            scores = self.probe.score(encoder, train, self.labels["train"], images, setting)
-            return Probed(scores, spread(test))
-        encoded = {r: encode_tiles(encoder, tiles, setting) for r, tiles in images.items()}
-        return Probed(self._score(self.probe, encoded), spread(encoded["test"]))
+        scores = self.probe.evaluate(encoder, self.tiles, self.labels["train"], context)
+        return scores, collapse_metrics(encoder.features(self.tiles["test"], context))
 
-    def score_pixel_statistics(self) -> ImagesByRole | None:
-        """Score per-band means and deviations in place of an encoder; None if that trains it."""
-        if isinstance(self.probe, TransferProbe):
-            return None
-        found = {r: pixel_statistics(i.store.tiles[i.indices]) for r, i in self.images().items()}
-        return self._score(self.probe, found)
+    def evaluate_pixel_statistics(self) -> dict[str, Scores] | None:
+        """Return the scores of pixel statistics by role; None for a probe that needs an encoder."""
+        return self.probe.evaluate_pixel_statistics(self.tiles, self.labels["train"])
 
-    def _score(self, probe: Probe, features: dict[str, NDArray[np.float32]]) -> ImagesByRole:
-        """Fit on training features, and score those of the other roles."""
-        return {
-            role: probe.score(features["train"], self.labels["train"], features[role])
-            for role in self.scored_labels()
+
+class Prober:
+    """Evaluates the current encoder on all probes of a run, and keeps the scores.
+
+    Attributes:
+        rows: Scores by probe and role, ``[M, L]``: of the untrained encoder, then after each task.
+        spreads: Collapse metrics by probe, in the order of ``rows``.
+        seconds: Total time of all evaluations.
+    """
+
+    def __init__(
+        self, probes: Sequence[OpenProbe], encoder: Encoder, protocol: Protocol, device: Device
+    ):
+        self._probes, self._encoder = probes, encoder
+        self._protocol, self._device = protocol, device
+        self._labels = {probe.spec.name: probe.scored_labels() for probe in probes}
+        pixels = {probe.spec.name: probe.evaluate_pixel_statistics() for probe in probes}
+        self._pixels = {name: scores for name, scores in pixels.items() if scores is not None}
+        self.rows: list[dict[str, dict[str, Scores]]] = []
+        self.spreads: list[dict[str, SpreadRecord]] = []
+        self.seconds = 0.0
+
+    def probe(self) -> None:
+        """Evaluate the current encoder on every probe, and append one row."""
+        started = time.perf_counter()
+        encoder = FrozenEncoder(self._encoder)
+        row, spreads = {}, {}
+        for probe in self._probes:
+            scores, collapse = probe.evaluate(encoder, self._protocol, self._device)
+            row[probe.spec.name] = scores
+            spreads[probe.spec.name] = SpreadRecord(**collapse._asdict())
+        self.rows.append(row)
+        self.spreads.append(spreads)
+        self.seconds += time.perf_counter() - started
+
+    def scores(self) -> list[dict[str, ProbeScore]]:
+        """Return the record's scores by probe, in the order of ``rows``."""
+        return [probe_scores(self._labels, row) for row in self.rows]
+
+    def image_scores(self) -> ImageScores:
+        """Return the scores of all images, from all rows and from pixel statistics."""
+        return ImageScores(self._labels, self.rows, self._pixels)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the scores of a checkpoint, named by row, probe and role."""
+        named = {
+            f"{number}.{probe}.{role}": torch.from_numpy(scores)
+            for number, row in enumerate(self.rows)
+            for probe, roles in row.items()
+            for role, scores in roles.items()
         }
+        return with_prefix("scores", named)
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the JSON-able rest of a checkpoint: collapse metrics and time."""
+        spreads = [{n: s.model_dump(mode="json") for n, s in row.items()} for row in self.spreads]
+        return {"spreads": spreads, "probing_seconds": self.seconds}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Restore scores, collapse metrics and time from a checkpoint."""
+        rows: list[dict[str, dict[str, Scores]]] = [{} for _ in snapshot.metadata["spreads"]]
+        for name, scores in strip_prefix(snapshot.tensors, "scores").items():
+            row, rest = name.split(".", 1)
+            probe, role = rest.rsplit(".", 1)
+            rows[int(row)].setdefault(probe, {})[role] = scores.numpy()
+        # Tensors come back sorted by name; an uninterrupted run has the order of the scenario.
+        order = [probe.spec.name for probe in self._probes]
+        self.rows = [{name: row[name] for name in order} for row in rows]
+        self.spreads = [
+            {name: SpreadRecord(**row[name]) for name in order} for row in snapshot.metadata["spreads"]
+        ]
+        self.seconds = snapshot.metadata["probing_seconds"]
 
 
 def open_probe(
     spec: ProbeSpec, protocol: Protocol, archives: ArchiveSource, progress: Progress
 ) -> OpenProbe:
-    """Open or pack a probe's tiles.
+    """Open a probe's tiles, and pack them first where needed.
 
     Args:
-        spec: What the scenario says.
-        protocol: For normalisation and the probe's default parameters.
-        archives: Where the tiles come from.
-        progress: Told of packing.
+        spec: The probe in the scenario.
+        protocol: Sets the normalisation and defaults of the probe's parameters.
+        archives: Source of the tiles.
+        progress: Called while packing.
 
     Raises:
-        RsclError: If archive, bands or the probe's parameters are not usable.
+        RsclError: If the archive, the bands or the probe's parameters are not usable.
     """
     probe_class = registry.load("probes", spec.probe)
     parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
     probe = probe_class(validated(probe_class.Params, parameters, f"probe '{spec.name}'"))
-    stores = {
-        role: archives.open(spec.source(split), True, progress)
-        for role, split in spec.splits().items()
-    }
-    indices = {role: _chosen(spec, role, len(store)) for role, store in stores.items()}
-    return OpenProbe(
-        spec=spec,
-        probe=probe,
-        stores=stores,
-        indices=indices,
-        labels={r: store.labels(spec.min_share)[indices[r]] for r, store in stores.items()},
-        archive=archive_of(stores["train"], spec.bands, protocol),
-    )
+    tiles, labels = {}, {}
+    for role, split in spec.splits().items():
+        store = archives.open(spec.source(split), True, progress)
+        indices = _chosen(spec, role, len(store))
+        tiles[role] = TileSubset(store, indices)
+        labels[role] = store.labels(spec.min_share)[indices]
+    scaling = archive_of(tiles["train"].store, spec.bands, protocol)
+    return OpenProbe(spec, probe, tiles, labels, scaling)
 
 
 def open_task(
     source: Source, protocol: Protocol, archives: ArchiveSource, progress: Progress
 ) -> tuple[TileStore, PixelScaling]:
-    """Open or pack a task's tiles; they come without labels."""
+    """Open a task's tiles without labels, and pack them first where needed."""
     store = archives.open(source, False, progress)
     return store, archive_of(store, source.bands, protocol)
 
 
 def archive_of(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
-    """Return what views of a store's tiles depend on besides the tiles."""
+    """Return the pixel scaling of a store's tiles under a protocol."""
     return PixelScaling(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
 
 
 def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:
-    """Return what a store's pixels are normalised by; a band that never varies is left at 0."""
+    """Return the normalisation of a store's pixels; a band without variation becomes 0."""
     if protocol.views.normalisation == "range":
         bands = len(store.mean)
         return Normalisation(torch.zeros(bands), torch.full((bands,), store.scale))
@@ -148,7 +198,7 @@ def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:
 
 
 def _chosen(spec: ProbeSpec, role: str, count: int) -> NDArray[np.int64]:
-    """Choose a probe's tiles: the same for every method and seed, so the run's seed has no part."""
+    """Return the indices of a probe's tiles; they are equal for all methods and seeds."""
     if spec.max_tiles is None or count <= spec.max_tiles:
         return np.arange(count)
     order = numpy_generator(0, "probe tiles", spec.name, role).permutation(count)

@@ -12,8 +12,7 @@ from rscl_bench import registry
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.flops import Flops
 from rscl_bench.engine.prepare import PreparedRun
-from rscl_bench.engine.prober import Prober
-from rscl_bench.engine.probing import OpenProbe
+from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.results.record import package_versions
 from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord

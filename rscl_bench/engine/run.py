@@ -17,7 +17,7 @@ from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.prepare import PreparedRun, check_writable
-from rscl_bench.engine.prober import Prober
+from rscl_bench.engine.probing import Prober
 from rscl_bench.engine.recording import (
     parameter_counts,
     probe_record,
@@ -168,7 +168,7 @@ class RunExecution:
             "started": self.started.isoformat(),
             "total": self._seconds(),
             "peaks": self.peaks,
-            **self.prober.facts(),
+            **self.prober.metadata(),
         }
         return Snapshot(tensors | self.prober.tensors(), metadata | more)
 

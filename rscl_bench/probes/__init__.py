@@ -1,1 +1,1 @@
-"""Evaluation on labels: probes on features, probes that train, metrics, and a lower reference."""
+"""Evaluation on labelled tiles: frozen and trained probes, their metrics, and a lower reference."""

@@ -1,4 +1,4 @@
-"""Adapters before and over a frozen encoder."""
+"""Probes that train an adapter of a frozen encoder: one at the input, one over the blocks."""
 
 import torch
 from timm.layers import Mlp
@@ -13,14 +13,14 @@ from rscl_bench.spec import Positive
 
 
 class InputAdapterProbe(TransferProbe):
-    """Trains the class token that a frozen encoder sees, through a small perceptron.
+    """A probe that trains a perceptron on the class token of a frozen ViT.
 
-    The input adapter of Gao et al. (2022), "Towards Sustainable Self-supervised Learning": what the
-    token is changed by reaches the patches through attention. It starts at the encoder's own token.
+    The input adapter of Gao et al. (2022), "Towards Sustainable Self-supervised Learning". The
+    patches see the changed token through attention. Training starts at the encoder's class token.
     """
 
     def adapt(self, encoder: Encoder) -> nn.Module:
-        """Return a frozen ViT with an input adapter.
+        """Return the frozen ViT with an input adapter.
 
         Raises:
             SpecError: If the encoder has no class token.
@@ -32,26 +32,28 @@ class EncoderAdapterParams(TransferParams):
     """How the adapter is trained.
 
     Attributes:
-        hidden_dim: Hidden width of its perceptrons; the authors' for ViT-B.
+        hidden_dim: Hidden width of the adapter's perceptrons; the default is the authors' for
+            ViT-B.
     """
 
     hidden_dim: Positive = 2048
 
 
 class EncoderAdapterProbe(TransferProbe):
-    """Trains an adapter over the blocks of a frozen encoder.
+    """A probe that trains an adapter over the blocks of a frozen ViT.
 
-    The encoder adapter of Gao et al. (2022): see `EncoderAdapter`. Its patches are averaged.
+    The encoder adapter of Gao et al. (2022); see `EncoderAdapter`. The feature is the mean over the
+    adapter's patches.
     """
 
     Params = EncoderAdapterParams
     params: EncoderAdapterParams
 
     def adapt(self, encoder: Encoder) -> nn.Module:
-        """Return a frozen ViT with an adapter over its blocks.
+        """Return the frozen ViT with an adapter over its blocks.
 
         Raises:
-            SpecError: If the encoder has no blocks of one width.
+            SpecError: If the encoder does not consist of blocks of one width.
         """
         return _EncoderAdapted(_vit("encoder-adapter", encoder), self.params.hidden_dim)
 
@@ -61,7 +63,7 @@ class _InputAdapted(nn.Module):
         super().__init__()
         self.vit = vit.requires_grad_(False)
         self.adapter = Mlp(vit.feature_dim, 4 * vit.feature_dim)
-        nn.init.zeros_(self.adapter.fc2.weight)  # so that training starts at the encoder's token
+        nn.init.zeros_(self.adapter.fc2.weight)  # training starts at the encoder's token
         nn.init.zeros_(self.adapter.fc2.bias)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,10 +73,10 @@ class _InputAdapted(nn.Module):
 
 
 class _EncoderAdapted(nn.Module):
-    def __init__(self, vit: ViT, hidden: int):
+    def __init__(self, vit: ViT, hidden_dim: int):
         super().__init__()
         self.vit = vit.requires_grad_(False)
-        self.adapter = EncoderAdapter(vit.feature_dim, vit.params.depth, hidden)
+        self.adapter = EncoderAdapter(vit.feature_dim, vit.params.depth, hidden_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -82,10 +84,10 @@ class _EncoderAdapted(nn.Module):
         return self.vit.pool(self.adapter([*states[1:-1], encoded]))
 
 
-def _vit(name: str, encoder: Encoder) -> ViT:
+def _vit(probe: str, encoder: Encoder) -> ViT:
     if not isinstance(encoder, ViT):
         raise SpecError(
-            f"Probe '{name}' needs an encoder with a class token and blocks of one width, which "
-            f"{type(encoder).__name__} has not; set backbone.name = 'vit' or take another probe."
+            f"Probe '{probe}' needs an encoder with a class token and blocks of one width, which "
+            f"{type(encoder).__name__} has not; set backbone.name = 'vit' or choose another probe."
         )
     return encoder

@@ -11,32 +11,34 @@ from rscl_bench.probes.transfer import TransferParams, TransferProbe
 
 
 class FineTuningParams(TransferParams):
-    """How everything is trained.
+    """How encoder and classifier are trained.
 
     Attributes:
-        layer_decay: The rate of a layer over that of the one after it, as timm counts layers: the
-            last block has the whole rate, and what is before the first block is one layer.
+        layer_decay: Learning rate of a layer divided by the learning rate of the next layer. timm
+            numbers the layers: the last block has the full rate, and all parameters before the
+            first block are one layer.
     """
 
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
 
 
 class FineTuning(TransferProbe):
-    """Trains all parameters of a copy of the encoder, also those that an objective keeps fixed.
+    """A probe that trains all parameters of a copy of the encoder.
 
-    He et al. (2022), Table 9: layer-wise decay of the rate, over the mean of places; without their
-    mixup, cutmix, smoothing and random augmentation, which are made for single labels.
+    Parameters that an objective keeps fixed are trained too. He et al. (2022), Table 9: layer-wise
+    decay of the learning rate, on mean-pooled features. Mixup, cutmix, label smoothing and random
+    augmentation are left out, because they are made for single labels.
     """
 
     Params = FineTuningParams
     params: FineTuningParams
 
     def adapt(self, encoder: Encoder) -> nn.Module:
-        """Return the encoder with its pooling."""
+        """Return the encoder with its pooling, all parameters trainable."""
         return _Pooled(encoder.requires_grad_(True))
 
-    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Return groups whose rates fall from the last layer to the first."""
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return groups whose learning rates fall from the last layer to the first."""
         assert isinstance(model, _Pooled)
         groups: list[dict[str, Any]] = param_groups_layer_decay(
             model.encoder.timm_model(),

@@ -9,12 +9,13 @@ from rscl_bench.spec import Fraction, Spec
 
 
 class MultilabelMAP(Spec):
-    """Mean average precision as fractions, 0 to 1; None where undefined, never 0.
+    """Mean average precision as fractions, 0 to 1; an undefined value is None, never 0.
 
     Attributes:
-        micro: Over all pairs of sample and label at once; None without any positive.
-        macro: Mean over the labels that have a positive; None without any.
-        macro_labels: How many labels that mean is over.
+        micro: Average precision over all pairs of sample and label; None without a positive pair.
+        macro: Mean of the average precisions of all labels that have a positive sample; None if
+            there is no such label.
+        macro_labels: Number of labels that have a positive sample.
     """
 
     micro: Fraction | None
@@ -25,15 +26,12 @@ class MultilabelMAP(Spec):
 def multilabel_map(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> MultilabelMAP:
     """Return micro and macro mean average precision.
 
-    Average precision is ``Σ (R_n − R_{n−1}) P_n`` over the distinct scores in falling order, so
-    tied scores count as one threshold (scikit-learn's `average_precision_score`).
+    Average precision is ``Σ (R_n − R_{n−1}) P_n`` over the distinct scores in falling order. Tied
+    scores are one threshold, as in scikit-learn's `average_precision_score`.
 
     Args:
         labels: ``[M, L]``, 0 or 1.
-        scores: ``[M, L]``, finite; higher means more likely present.
-
-    Returns:
-        Both means and the number of labels in the macro mean.
+        scores: ``[M, L]``, finite; a higher score means that the label is more likely present.
 
     Raises:
         ValueError: If the shapes differ, a label is not 0 or 1, or a score is not finite.
@@ -56,7 +54,7 @@ def multilabel_map(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64
 
 
 def _average_precision(labels: npt.NDArray[np.uint8], scores: npt.NDArray[np.float64]) -> float:
-    # The sum of recall steps may round to just above 1.
+    # Rounding of the recall steps can give a sum slightly above 1.
     return min(1.0, float(average_precision_score(labels, scores)))
 
 
@@ -65,25 +63,26 @@ def resampled_maps(
     scores: npt.NDArray[np.float64],
     counts: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
-    """Return micro and macro mean average precision of many resamples of the same samples.
+    """Return micro and macro mean average precision of many resamples of one set of samples.
 
-    Equal to `multilabel_map` of samples that are there as often as ``counts`` says. Scores are
-    sorted once, which makes a thousand resamples about a hundred times faster than one call each.
+    The values equal `multilabel_map` of samples that are repeated as ``counts`` says. The scores
+    are sorted once for all resamples, so a thousand resamples take about a hundredth of the time of
+    a thousand calls.
 
     Args:
         labels: ``[M, L]``, 0 or 1.
         scores: ``[M, L]``, finite; higher means more likely present.
-        counts: ``[R, M]``, how often each resample holds each sample.
+        counts: Number of times that each resample holds each sample, ``[R, M]``.
 
     Returns:
-        ``[2, R]``: micro, and macro over the labels that have a positive in the resample; NaN
-        where a resample has no positive at all.
+        ``[2, R]`` float64: micro, then macro over the labels that have a positive sample in the
+        resample; NaN for a resample without a positive pair.
     """
-    times, samples = counts.astype(np.int32), np.arange(len(labels))  # a sum fits, and is faster
+    repeats, samples = counts.astype(np.int32), np.arange(len(labels))  # faster than int64
     pairs = np.repeat(samples, labels.shape[1])
-    micro = _resampled_precision(labels.ravel(), scores.ravel(), pairs, times)
+    micro = _resampled_precision(labels.ravel(), scores.ravel(), pairs, repeats)
     per_label = [
-        _resampled_precision(column, score, samples, times)
+        _resampled_precision(column, score, samples, repeats)
         for column, score in zip(labels.T, scores.T, strict=True)
     ]
     defined = np.isfinite(per_label)
@@ -101,15 +100,19 @@ def _resampled_precision(
 ) -> npt.NDArray[np.float64]:
     """Return the average precision of each resample, ``[R]``; NaN without a positive.
 
-    ``labels``, ``scores`` and which sample each is of, ``samples``, are ``[K]``.
+    Args:
+        labels: ``[K]``, 0 or 1.
+        scores: ``[K]``, finite.
+        samples: Sample that each label belongs to, ``[K]``.
+        counts: Number of times that each resample holds each sample, ``[R, M]``.
     """
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of tied scores
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # last of each tie
     ranked = counts[:, samples[order]]
     positives = np.cumsum(ranked * labels[order], axis=1, dtype=np.int32)[:, ends]
-    taken = np.cumsum(ranked, axis=1, dtype=np.int32)[:, ends]
+    predicted = np.cumsum(ranked, axis=1, dtype=np.int32)[:, ends]
     gained = np.diff(positives, axis=1, prepend=0)
-    summed = (gained * (positives / np.maximum(taken, 1))).sum(axis=1)
-    found = np.full(len(counts), np.nan)
-    np.divide(summed, positives[:, -1], out=found, where=positives[:, -1] > 0)
-    return found
+    summed = (gained * (positives / np.maximum(predicted, 1))).sum(axis=1)
+    precision = np.full(len(counts), np.nan)
+    np.divide(summed, positives[:, -1], out=precision, where=positives[:, -1] > 0)
+    return precision

@@ -1,4 +1,4 @@
-"""Multi-label k-nearest neighbours on frozen features."""
+"""ML-kNN: multi-label k-nearest neighbours on frozen features."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from rscl_bench.errors import SpecError
-from rscl_bench.probes.base import Features, Labels, Probe, Scores
+from rscl_bench.probes.base import Features, FrozenProbe, Labels, Scores
 from rscl_bench.probes.neighbours import nearest_rows
 from rscl_bench.spec import Positive, Spec
 
@@ -18,20 +18,21 @@ class MLkNNParams(Spec):
     """Parameters of ML-kNN.
 
     Attributes:
-        k: Neighbours.
-        s: Smoothing; 1 is Laplace's.
+        k: Number of neighbours.
+        s: Smoothing; 1 is Laplace smoothing.
     """
 
     k: Positive = 10
     s: Annotated[float, Field(gt=0)] = 1.0
 
 
-class MLkNNProbe(Probe):
-    """ML-kNN: the posterior of each label, given how many neighbours carry it.
+class MLkNNProbe(FrozenProbe):
+    """ML-kNN: the posterior of each label, given the number of neighbours that carry the label.
 
     Zhang & Zhou, "ML-kNN: A lazy learning approach to multi-label learning", Pattern Recognition
     40 (2007), pseudocode of Fig. 1. The score is the paper's ranking vector, the posterior that a
-    label is present. Distances are Euclidean, on features as they are.
+    label is present. Distances are Euclidean, on
+    features without normalisation.
     """
 
     Params = MLkNNParams
@@ -45,10 +46,10 @@ class MLkNNProbe(Probe):
         if rows < k + 1:
             raise SpecError(
                 f"ML-kNN with k = {k} needs at least {k + 1} training tiles and has {rows}; "
-                "lower the probe's k or give it more tiles."
+                "lower the probe's k or give the probe more tiles."
             )
         present = train_labels.astype(bool)
-        # A row is no neighbour of itself: counting it would leak its label into the likelihoods.
+        # No row is its own neighbour: otherwise the row's label would leak into the likelihoods.
         train_counts = _label_counts(train_labels, nearest_rows(train_features, None, k))
         test_counts = _label_counts(train_labels, nearest_rows(train_features, test_features, k))
         prior = (s + present.sum(axis=0)) / (2 * s + rows)
@@ -60,20 +61,20 @@ class MLkNNProbe(Probe):
 
 
 def _label_counts(labels: Labels, neighbours: npt.NDArray[np.intp]) -> Counts:
-    """Return ``[Q, L]``: how many of each row's neighbours ``[Q, k]`` carry each label."""
+    """Return the number of each row's neighbours ``[Q, k]`` that carry each label, ``[Q, L]``."""
     counts = np.zeros((len(neighbours), labels.shape[1]), dtype=np.intp)
-    for place in neighbours.T:  # k small gathers rather than one of [Q, k, L]
-        counts += labels[place]
+    for nth_neighbour in neighbours.T:  # k small gathers need less memory than one [Q, k, L]
+        counts += labels[nth_neighbour]
     return counts
 
 
 def _likelihood(counts: Counts, chosen: npt.NDArray[np.bool_], k: int, s: float) -> Scores:
-    """Return ``[L, k + 1]``: P(j neighbours carry the label), over the chosen training rows.
+    """Return P(j neighbours carry the label) among the chosen training rows, ``[L, k + 1]``.
 
     Args:
-        counts: ``[N, L]``, 0 to k.
-        chosen: ``[N, L]``: rows with the label (H1), or without it (H0).
-        k: Neighbours.
+        counts: Number of neighbours that carry each label, ``[N, L]``, 0 to k.
+        chosen: Rows with each label (H1), or rows without the label (H0), ``[N, L]``.
+        k: Number of neighbours.
         s: Smoothing.
     """
     labels = counts.shape[1]

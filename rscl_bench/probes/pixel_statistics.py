@@ -1,4 +1,4 @@
-"""Per-band mean and deviation of raw pixels: the lower reference that any encoder must beat."""
+"""Pixel statistics: the lower reference that every encoder must beat."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ import numpy.typing as npt
 
 
 def pixel_statistics(tiles: npt.NDArray[Any], batch_size: int = 256) -> npt.NDArray[np.float32]:
-    """Return mean and population standard deviation of every band of every tile.
+    """Return the mean and the population standard deviation of every band of every tile.
 
     Args:
         tiles: ``[N, H, W, C]`` uint8 or uint16, in memory or memory-mapped, in raw units.
         batch_size: Tiles read at a time.
 
     Returns:
-        ``[N, 2C]`` float32: the C means, then the C deviations, in the tiles' own unit.
+        ``[N, 2C]`` float32: the C means, then the C deviations, in the unit of the tiles.
 
     Raises:
         TypeError: If the tiles are not uint8 or uint16.
-        ValueError: If they are not ``[N, H, W, C]`` or a tile is empty.
+        ValueError: If the tiles are not ``[N, H, W, C]``, or a tile is empty.
     """
     if tiles.dtype not in (np.uint8, np.uint16):
         raise TypeError(f"tiles must be uint8 or uint16, got {tiles.dtype}")
@@ -28,7 +28,7 @@ def pixel_statistics(tiles: npt.NDArray[Any], batch_size: int = 256) -> npt.NDAr
     statistics = np.empty((count, 2 * bands), dtype=np.float32)
     for start in range(0, count, batch_size):
         block = np.asarray(tiles[start : start + batch_size])
-        # One tile at a time: a float64 copy of the batch would be eight times its size.
+        # One tile at a time: a float64 copy of the batch would take eight times the memory.
         for row, tile in enumerate(block, start):
             pixels = tile.reshape(-1, bands).astype(np.float64)
             statistics[row, :bands] = pixels.mean(axis=0)

@@ -1,8 +1,7 @@
-"""Probes that train on labelled images: what is tuned is in a copy of the encoder, or beside it."""
+"""Probes that train on labelled images: a copy of the encoder, or an adapter of a frozen copy."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Annotated, Any, ClassVar, final
 
 import numpy as np
@@ -14,28 +13,28 @@ from torch import Tensor, nn
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import Encoder, evaluating
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
-from rscl_bench.probes.base import BaseProbe, Labels, Scores
-from rscl_bench.probes.images import EvalContext, Images, whole_batches
+from rscl_bench.probes.base import BaseProbe, Labels, Scores, check_labels
+from rscl_bench.probes.encoding import EvalContext, FrozenEncoder, TileSubset, whole_batches
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.spec import Positive, Spec
 from rscl_bench.tiles.loader import TileLoader
 from rscl_bench.views.view import View, make_view
 
-_SEED = 0  # the same for every method and seed of a run, which have no part in a probe
+_SEED = 0  # equal for all methods and seeds of a run, so that only encoders differ
 
 
 class TransferParams(Spec):
     """How a probe is trained.
 
-    Optimiser and schedule are those with which He et al. (2022), Table 9, tune a whole encoder; the
-    rate suits archives of some thousand images.
+    Optimiser and schedule are those of He et al. (2022), Table 9, for end-to-end fine-tuning. The
+    default rate suits archives of some thousand images.
 
     Attributes:
         epochs: Passes over the training tiles.
-        batch_size: Images of a step; all where there are fewer.
-        learning_rate: Peak rate of AdamW, absolute.
+        batch_size: Images of a step; all images if the training split has fewer.
+        learning_rate: Peak learning rate of AdamW; not scaled by the batch size.
         warmup_epochs: Epochs of linear warm-up, counted per step.
-        weight_decay: Of parameters of two and more dimensions.
+        weight_decay: Weight decay of parameters with two or more dimensions.
     """
 
     epochs: Positive = 50
@@ -46,12 +45,12 @@ class TransferParams(Spec):
 
 
 class TransferProbe(BaseProbe):
-    """Trains a classifier on labelled images, through what `adapt` makes of a copy of the encoder.
+    """A probe that trains a classifier on labelled images.
 
-    The classifier is a LayerNorm and one linear layer on pooled features, its loss binary
-    cross-entropy averaged over labels. Training images are cropped and flipped as the protocol
-    crops them, scored ones are whole. The encoder itself stays as it is, to the bit. Subclasses set
-    `Params` and write `adapt`; `score` is sealed.
+    Subclasses set `Params` and write the hook `adapt`, which makes a model from a copy of the
+    encoder. The classifier is a LayerNorm and one linear layer on the features of that model. The
+    loss is the binary cross-entropy, averaged over labels. Training images are cropped and flipped
+    as the protocol says; scored images are whole tiles.
     """
 
     Params: ClassVar[type[TransferParams]] = TransferParams
@@ -61,79 +60,82 @@ class TransferProbe(BaseProbe):
     def adapt(self, encoder: Encoder) -> nn.Module:
         """Return a model from images ``[B, C, H, W]`` to features ``[B, D]``.
 
-        Its parameters that require gradients are trained. Torch's global random stream is seeded.
+        Parameters that require gradients are trained. D is the encoder's `feature_dim`. Torch's
+        global random generator is seeded during the call.
 
         Args:
-            encoder: A copy, to keep or to change.
+            encoder: A copy of the encoder; the model may hold or change the copy.
 
         Raises:
-            SpecError: If this kind of encoder cannot be adapted so.
+            SpecError: If this kind of encoder cannot be adapted.
         """
 
-    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Return AdamW's groups of what is trained; ``lr_scale`` is a group's part of the rate."""
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return AdamW's parameter groups of a model that `adapt` returned.
+
+        A group's optional ``lr_scale`` multiplies the learning rate of the group.
+        """
         return weight_decay_groups([model], self.params.weight_decay)
 
     @final
-    def score(
+    def evaluate(
         self,
-        encoder: Encoder,
-        train: Images,
+        encoder: FrozenEncoder,
+        tiles: Mapping[str, TileSubset],
         train_labels: Labels,
-        asked: Mapping[str, Images],
-        setting: EvalContext,
+        context: EvalContext,
     ) -> dict[str, Scores]:
-        """Train once, and return one score per image and label; higher means more likely present.
+        """Train once, and score the tiles of every other role; see `BaseProbe.evaluate`.
 
-        Args:
-            encoder: The encoder; it stays as it is.
-            train: Training tiles, N of them.
-            train_labels: ``[N, L]`` uint8, 0 or 1.
-            asked: Tiles to score, by role.
-            setting: How images reach the encoder.
-
-        Returns:
-            ``[M, L]`` float64 log-odds by role. Equal inputs give equal scores.
-
-        Raises:
-            SpecError: If this kind of encoder cannot be adapted so.
-            TrainingError: If a loss or score is not finite.
+        The scores are log-odds.
         """
+        check_labels(train_labels, len(tiles["train"].indices))
         with seeded(_SEED, "probe"):
-            model = self.adapt(deepcopy(encoder)).to(setting.device)
-            linear = nn.Linear(encoder.feature_dim, train_labels.shape[1])
+            copied = encoder.copy()
+            width = copied.feature_dim
+            model = self.adapt(copied).to(context.device)
+            linear = nn.Linear(width, train_labels.shape[1])
             nn.init.trunc_normal_(linear.weight, std=0.01)
             nn.init.zeros_(linear.bias)
-            head = nn.Sequential(nn.LayerNorm(encoder.feature_dim), linear).to(setting.device)
+            head = nn.Sequential(nn.LayerNorm(width), linear).to(context.device)
         with torch.enable_grad():
-            self._train(model, head, train, train_labels, setting)
+            self._train(model, head, tiles["train"], train_labels, context)
         classifier = nn.Sequential(model, head)
-        return {role: _scores(classifier, images, setting) for role, images in asked.items()}
+        return {
+            role: _scores(classifier, subset, context)
+            for role, subset in tiles.items()
+            if role != "train"
+        }
 
     def _train(
-        self, model: nn.Module, head: nn.Module, train: Images, labels: Labels, setting: EvalContext
+        self,
+        model: nn.Module,
+        head: nn.Module,
+        train: TileSubset,
+        labels: Labels,
+        context: EvalContext,
     ) -> None:
         params = self.params
-        groups = [*self.groups(model), *weight_decay_groups([head], params.weight_decay)]
+        groups = [*self.parameter_groups(model), *weight_decay_groups([head], params.weight_decay)]
         optimiser = torch.optim.AdamW(groups, lr=params.learning_rate, betas=(0.9, 0.999))
-        targets = torch.zeros(len(train.store), labels.shape[1], device=setting.device)
+        targets = torch.zeros(len(train.store), labels.shape[1], device=context.device)
         targets[torch.from_numpy(train.indices)] = torch.from_numpy(labels).to(targets)
-        batch = min(params.batch_size, len(train.indices))
-        tiles = [(0, torch.from_numpy(train.indices))]
-        loader = TileLoader([train.store], tiles, batch, _SEED, 0)
+        batch_size = min(params.batch_size, len(train.indices))
+        task_tiles = [(0, torch.from_numpy(train.indices))]
+        loader = TileLoader([train.store], task_tiles, batch_size, _SEED, 0)
         steps, warmup = params.epochs * len(loader), round(params.warmup_epochs * len(loader))
         model.train()
-        for step, (indices, images) in enumerate(_batches(loader, params.epochs, setting)):
+        for step, (indices, images) in enumerate(_batches(loader, params.epochs, context)):
             rate = learning_rate(step, steps, warmup, params.learning_rate)
             for group in optimiser.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            with setting.autocast():
+            with context.autocast():
                 logits = head(model(images))
             loss = F.binary_cross_entropy_with_logits(logits.float(), targets[indices])
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"The loss of probe '{type(self).__name__}' is {loss.item()} at step {step}; "
-                    "lower its learning_rate, or see whether the encoder has diverged."
+                    "lower the probe's learning_rate, or check whether the encoder has diverged."
                 )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -141,27 +143,28 @@ class TransferProbe(BaseProbe):
 
 
 def _batches(
-    loader: TileLoader, epochs: int, setting: EvalContext
+    loader: TileLoader, epochs: int, context: EvalContext
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield indices ``[B]`` and augmented images ``[B, C, H, W]`` of every step."""
-    size, device, archive = setting.image_size, setting.device, setting.archive
+    """Yield tile indices ``[B]`` and augmented images ``[B, C, H, W]`` of every step."""
+    size, device, scaling = context.image_size, context.device, context.scaling
     for epoch in range(epochs):
         for step, ((_, indices, raw),) in enumerate(loader):
             generator = torch_generator(device, _SEED, "probe views", epoch, step)
-            tiles, views = raw.to(device), setting.views
-            images, _ = make_view(tiles, View(), size, views, archive, generator, generator)
+            tiles, views = raw.to(device), context.views
+            images, _ = make_view(tiles, View(), size, views, scaling, generator, generator)
             yield indices, images
 
 
-def _scores(classifier: nn.Module, images: Images, setting: EvalContext) -> Scores:
-    parts = []
-    with evaluating(classifier), torch.inference_mode(), setting.autocast():
-        for batch in whole_batches(images, setting):
-            parts.append(classifier(batch).float().cpu().numpy())
-    scores: Scores = np.concatenate(parts).astype(np.float64)
+def _scores(classifier: nn.Module, tiles: TileSubset, context: EvalContext) -> Scores:
+    """Return the log-odds ``[M, L]`` of whole tiles."""
+    logits = []
+    with evaluating(classifier), torch.inference_mode(), context.autocast():
+        for images in whole_batches(tiles, context):
+            logits.append(classifier(images).float().cpu().numpy())
+    scores: Scores = np.concatenate(logits).astype(np.float64)
     if not np.isfinite(scores).all():
         raise TrainingError(
-            "A trained probe gives scores that are not finite; lower its learning_rate, or see "
-            "whether the encoder has diverged."
+            "A trained probe gives scores that are not finite; lower the probe's learning_rate, or "
+            "check whether the encoder has diverged."
         )
     return scores

@@ -193,7 +193,7 @@ class FlopsRecord(Spec):
 
 
 class SpreadRecord(Spec):
-    """How far features of the test split are from collapse; see `rscl_bench.probes.spread`."""
+    """How far features of the test split are from collapse; see `collapse_metrics`."""
 
     std: NonNegativeFloat
     effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)]

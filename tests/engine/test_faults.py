@@ -315,7 +315,7 @@ PLACES = {
         2,
         "before",
     ),
-    "while probing": ("rscl_bench.engine.probing:OpenProbe.score_encoder", 3, "before"),
+    "while probing": ("rscl_bench.engine.probing:OpenProbe.evaluate", 3, "before"),
     "in a checkpoint write, before its name": ("pathlib:Path.replace", 15, "before"),
     "in a checkpoint write, before the old one goes": ("pathlib:Path.unlink", 20, "before"),
     "while the record is written": ("rscl_bench.results.record:write_record", 1, "before"),

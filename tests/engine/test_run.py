@@ -28,9 +28,8 @@ from rscl_bench.engine.run import execute
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.mae import MAE
-from rscl_bench.probes.base import Probe
-from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
+from rscl_bench.probes.base import FrozenProbe
+from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.progress import silent
@@ -189,7 +188,7 @@ def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
 def micro(run: Run, features: Any, role: str) -> Any:
     (probe,) = run.opened.probes
     train, wanted = (features(probe.stores[name]) for name in ("train", role))
-    assert isinstance(probe.probe, Probe)
+    assert isinstance(probe.probe, FrozenProbe)
     result = probe.probe.score(train, probe.labels["train"], wanted)
     return multilabel_map(probe.labels[role], result)
 
@@ -199,8 +198,8 @@ def features_of(run: Run, encoder: Any) -> Any:
 
     def features(store: Any) -> Any:
         views, device = run.opened.spec.protocol.views, run.opened.device
-        setting = EvalContext(16, views, probe.archive, device.torch, device.autocast)
-        return encode_tiles(encoder, Images(store, np.arange(len(store))), setting)
+        context = EvalContext(16, views, probe.scaling, device.torch, device.autocast)
+        return encode_tiles(encoder, TileSubset(store, np.arange(len(store))), context)
 
     return features
 

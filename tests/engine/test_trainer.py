@@ -15,8 +15,7 @@ from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.models.optimiser import learning_rate
-from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
+from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.strategies.mixing import MixingParams
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
@@ -442,7 +441,7 @@ def test_model_is_in_training_mode() -> None:
     assert all(modes)
 
 
-def setting_of(template: SelfSupervisedTrainer) -> EvalContext:
+def context_of(template: SelfSupervisedTrainer) -> EvalContext:
     archive, protocol = template.archives[0], template.protocol
     size, device = protocol.image_size, torch.device("cpu")
     return EvalContext(size, protocol.views, archive, device, template.autocast)
@@ -456,7 +455,7 @@ def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     before = state_of(encoder)
     modes = [module.training for module in encoder.modules()]
     store = template.stores[0]
-    features = encode_tiles(encoder, Images(store, np.array([3, 0, 5])), setting_of(template))
+    features = encode_tiles(encoder, TileSubset(store, np.array([3, 0, 5])), context_of(template))
     assert features.shape == (3, 24)
     assert features.dtype == np.float32
     assert not differing(before, state_of(encoder))
@@ -464,7 +463,7 @@ def test_probing_leaves_the_encoder_alone(training: bool) -> None:
     assert all(p.grad is None for p in encoder.parameters())
     trainable = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert len(trainable) == len(before) - 1  # all but the positions
-    alone = encode_tiles(encoder, Images(store, np.array([0])), setting_of(template))
+    alone = encode_tiles(encoder, TileSubset(store, np.array([0])), context_of(template))
     assert np.allclose(alone[0], features[1], atol=1e-5)
 
 
@@ -472,9 +471,9 @@ def test_encoding_that_fails_restores_the_mode() -> None:
     template = start(tiny_spec())
     encoder = template.model.encoder.train()
     store = template.stores[0]
-    setting = replace(setting_of(template), image_size=20)
+    context = replace(context_of(template), image_size=20)
     with pytest.raises(AssertionError):  # 20 pixels are no whole patches
-        encode_tiles(encoder, Images(store, np.array([0])), setting)
+        encode_tiles(encoder, TileSubset(store, np.array([0])), context)
     assert encoder.training
 
 

@@ -36,7 +36,7 @@ from rscl_bench.objectives.cmid import (
     focal_l1,
     nearest,
 )
-from rscl_bench.probes.spread import spread
+from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import check_objective, start, tiny_spec, train
 from rscl_bench.testing.tiny import recipe
@@ -533,7 +533,7 @@ def test_collapse_is_prevented(monkeypatch: pytest.MonkeyPatch) -> None:
             encoded = objective.encoder(images)
             projected = objective.projector(objective.encoder.pool(encoded))
             logits = objective.local_head(objective.encoder.locations(encoded)).flatten(0, 1)
-        apart.append(spread(projected.numpy()).std)
+        apart.append(collapse_metrics(projected.numpy()).std)
         mean_share = torch.softmax(logits / 0.1, dim=-1).mean(dim=0)
         used.append(float(torch.exp(-(mean_share * mean_share.log()).sum())) / 12)
     assert apart[0] > 0.8

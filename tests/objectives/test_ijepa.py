@@ -16,7 +16,7 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.vit import ViT, ViTParams
 from rscl_bench.objectives.ijepa import IJEPA, IJEPAParams
 from rscl_bench.objectives.momentum import ema_update
-from rscl_bench.probes.spread import spread
+from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import recipe, state_of
@@ -293,7 +293,7 @@ def spread_after(kind: type[IJEPA], steps: int = 150) -> tuple[float, float]:
     def spread_now() -> float:
         with torch.no_grad():
             features = objective.encoder.pool(objective.encoder(images))
-        return spread(features.numpy()).std
+        return collapse_metrics(features.numpy()).std
 
     before = spread_now()
     for step in range(steps):

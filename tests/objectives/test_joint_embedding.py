@@ -15,7 +15,7 @@ from rscl_bench.declarations import load_method
 from rscl_bench.errors import SpecError
 from rscl_bench.objectives import deepcluster_v2
 from rscl_bench.objectives.embedding import forward_multicrop, mlp
-from rscl_bench.probes.spread import spread
+from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.testing import check_objective
 from rscl_bench.views.view import View
 
@@ -296,7 +296,7 @@ def measure(name: str, objective: Any, projected: Tensor) -> float:
         prototypes = objective.prototypes.weight if name == "swav" else objective.prototypes[0]
         used = (F.normalize(projected, dim=1) @ prototypes.T).argmax(dim=1).unique()
         return (len(used) - 1) / 2
-    return spread(projected.numpy().astype(np.float64)).std
+    return collapse_metrics(projected.numpy().astype(np.float64)).std
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from rscl_bench import registry
 from rscl_bench.errors import SpecError, TrainingError
-from rscl_bench.probes.base import Features, Labels, Probe, Scores
+from rscl_bench.probes.base import Features, FrozenProbe, Labels, Scores
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.ml_knn import MLkNNParams, MLkNNProbe
 from rscl_bench.probes.neighbours import nearest_rows
@@ -159,7 +159,7 @@ def test_is_registered() -> None:
     assert MLkNNProbe.Params().model_dump() == {"k": 10, "s": 1.0}
 
 
-class ConstantProbe(Probe):
+class ConstantProbe(FrozenProbe):
     Params = Spec
     result: Scores = np.zeros((2, 1))
 
@@ -211,7 +211,7 @@ def test_wrong_results_are_refused(result: np.ndarray) -> None:
 
 def test_the_public_method_is_sealed() -> None:
     with pytest.raises(TypeError, match="replaces score, which is sealed"):
-        type("Open", (Probe,), {"score": lambda self: None})
+        type("Open", (FrozenProbe,), {"score": lambda self: None})
     with pytest.raises(TypeError, match="takes its own Params"):
         MLkNNProbe(Spec())
 

@@ -1,9 +1,10 @@
-"""Probes that train: against transcriptions, and through a whole run."""
+"""Probes that train: compared with transcriptions, and run as a part of a whole run."""
 
 import copy
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from rscl_bench.probes.adapters import (
     EncoderAdapterProbe,
     InputAdapterProbe,
 )
+from rscl_bench.probes.encoding import EvalContext, FrozenEncoder, TileSubset
 from rscl_bench.probes.fine_tuning import FineTuning, FineTuningParams
-from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.probes.transfer import TransferParams, TransferProbe
 from rscl_bench.randomness import numpy_generator, seeded, torch_generator
 from rscl_bench.spec import Probe as ProbeSpec
@@ -42,8 +43,8 @@ CPU = torch.device("cpu")
 STORE = tiny_stores(1, tiles=21)[0]
 CHOSEN = np.array([1, 2, 4, 7, 8, 9, 10, 13, 15, 16, 17, 20])
 LABELS = numpy_generator(0, "labels").integers(0, 2, (len(CHOSEN), 5)).astype(np.uint8)
-SETTING = EvalContext(16, Views(), archive_of(STORE, (), tiny_spec().protocol), CPU, nullcontext)
-ASKED = {"test": Images(STORE, np.arange(6))}
+CONTEXT = EvalContext(16, Views(), archive_of(STORE, (), tiny_spec().protocol), CPU, nullcontext)
+TILES = {"train": TileSubset(STORE, CHOSEN), "test": TileSubset(STORE, np.arange(6))}
 FEW = {"epochs": 3, "batch_size": 5, "warmup_epochs": 1}
 RESNET = {"name": "resnet", "variant": "resnet18"}
 SWIN = {"name": "swin", "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2]}
@@ -57,24 +58,24 @@ def encoder_of(backbone: dict[str, Any] | None = None, depth: int = 2) -> Encode
 
 
 def scores(probe: TransferProbe, encoder: Encoder) -> NDArray[np.float64]:
-    return probe.score(encoder, Images(STORE, CHOSEN), LABELS, ASKED, SETTING)["test"]
+    return probe.evaluate(FrozenEncoder(encoder), TILES, LABELS, CONTEXT)["test"]
 
 
 def training_views(epoch: int, step: int, rows: NDArray[np.int64]) -> Tensor:
     generator = torch_generator(CPU, 0, "probe views", epoch, step)
     crops = draw_crops(len(rows), 20, 20, (0.8, 1.0), 0.5, generator)
     tiles = torch.from_numpy(STORE.tiles[CHOSEN[rows]])
-    return normalised(resized_crops(tiles, crops, 16), SETTING.archive.normalisation)
+    return normalised(resized_crops(tiles, crops, 16), CONTEXT.scaling.normalisation)
 
 
-def whole() -> Tensor:
+def whole_images() -> Tensor:
     images = torch.from_numpy(STORE.tiles[:6]).permute(0, 3, 1, 2)
     small = F.interpolate(images, size=16, mode="bilinear", antialias=True)
-    return normalised(small, SETTING.archive.normalisation)
+    return normalised(small, CONTEXT.scaling.normalisation)
 
 
 def adam(value: Tensor, grad: Tensor, state: dict[str, Any], rate: float, decay: float) -> Tensor:
-    """AdamW as Loshchilov & Hutter (2019), Algorithm 2, write it."""
+    """AdamW as in Loshchilov & Hutter (2019), Algorithm 2."""
     state["t"] = state.get("t", 0) + 1
     state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * grad
     state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * grad**2
@@ -84,7 +85,7 @@ def adam(value: Tensor, grad: Tensor, state: dict[str, Any], rate: float, decay:
 
 
 def layer_of(name: str) -> int:
-    """Return the layer of a parameter of a ViT of two blocks: 0 before, 2 in the last or after."""
+    """Return the layer of a parameter of a ViT with two blocks; 0 is before, 2 the last block."""
     inner = name.removeprefix("masked_vit.vit.")
     if inner.startswith("blocks."):
         return 1 + int(inner.split(".")[1])
@@ -94,7 +95,7 @@ def layer_of(name: str) -> int:
 def test_fine_tuning_by_hand() -> None:
     params = FineTuningParams(**FEW, layer_decay=0.5, learning_rate=0.01)
     encoder = encoder_of()
-    found = scores(FineTuning(params), encoder)
+    tuned_scores = scores(FineTuning(params), encoder)
 
     tuned = copy.deepcopy(encoder).requires_grad_(True)
     with seeded(0, "probe"):
@@ -124,13 +125,13 @@ def test_fine_tuning_by_hand() -> None:
             own = state.setdefault(name, {})
             value.data = adam(value.data, grad, own, rate * slower, decay)
     with torch.no_grad():
-        expected = head(tuned(whole())[:, 1:].mean(dim=1))
+        expected = head(tuned(whole_images())[:, 1:].mean(dim=1))
     assert expected.std() > 0.01
-    np.testing.assert_allclose(found, expected.numpy(), atol=2e-4)
+    np.testing.assert_allclose(tuned_scores, expected.numpy(), atol=2e-4)
 
 
 class Keep:
-    """Keeps what a probe adapts."""
+    """Keeps the models that a probe's `adapt` returns."""
 
     def __init__(self, probe: TransferProbe, monkeypatch: pytest.MonkeyPatch):
         self.models: list[nn.Module] = []
@@ -148,9 +149,9 @@ class Keep:
         return set(differing(self.before[-1], state_of(self.models[-1])))
 
 
-def test_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_declared_parameters_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_of()
-    encoder.requires_grad_(False)  # as an objective may fix a part
+    encoder.requires_grad_(False)  # an objective may keep a part fixed
     fine = FineTuning(FineTuningParams(**FEW))
     keep = Keep(fine, monkeypatch)
     scores(fine, encoder)
@@ -170,7 +171,7 @@ def test_input_adapter_starts_at_the_encoder() -> None:
     encoder = encoder_of()
     assert isinstance(encoder, ViT)
     model = InputAdapterProbe(TransferParams()).adapt(copy.deepcopy(encoder))
-    images = whole()
+    images = whole_images()
     with torch.no_grad():
         plain = encoder.pool(encoder(images))
         torch.testing.assert_close(model(images), plain)
@@ -193,7 +194,7 @@ def test_encoder_adapter_sees_all_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
         return states[0]
 
     monkeypatch.setattr(model.get_submodule("adapter"), "forward", first)
-    images = whole()
+    images = whole_images()
     pooled = model(images)
     outputs: list[Tensor] = []
     vit = encoder.masked_vit.vit
@@ -208,14 +209,11 @@ def test_encoder_adapter_sees_all_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("layer_decay", [0.5, 1.0])
-@pytest.mark.parametrize(
-    "backbone",
-    [None, RESNET, {"name": "swin", "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2]}],
-)
+@pytest.mark.parametrize("backbone", [None, RESNET, SWIN])
 def test_every_parameter_is_tuned_once(layer_decay: float, backbone: dict[str, Any] | None) -> None:
     probe = FineTuning(FineTuningParams(layer_decay=layer_decay))
     encoder = encoder_of(backbone)
-    groups = probe.groups(probe.adapt(encoder))
+    groups = probe.parameter_groups(probe.adapt(encoder))
     tuned = [id(p) for group in groups for p in group["params"]]
     assert len(tuned) == len(set(tuned))
     assert set(tuned) == {id(p) for p in encoder.parameters()}
@@ -227,22 +225,21 @@ def test_every_parameter_is_tuned_once(layer_decay: float, backbone: dict[str, A
 
 def test_convolutions_are_fine_tuned_but_not_adapted() -> None:
     encoder = encoder_of(RESNET)
-    setting = EvalContext(32, Views(), SETTING.archive, CPU, nullcontext)
-    train = Images(STORE, CHOSEN)
+    context = replace(CONTEXT, image_size=32)
     kept = state_of(encoder)
     probe = FineTuning(FineTuningParams(**FEW))
-    found = probe.score(encoder, train, LABELS, ASKED, setting)["test"]
-    assert np.isfinite(found).all()
-    assert not differing(kept, state_of(encoder))  # nor do batch statistics move
+    tuned = probe.evaluate(FrozenEncoder(encoder), TILES, LABELS, context)["test"]
+    assert np.isfinite(tuned).all()
+    assert not differing(kept, state_of(encoder))  # batch statistics included
     for adapter in (
         InputAdapterProbe(TransferParams()),
         EncoderAdapterProbe(EncoderAdapterParams()),
     ):
         with pytest.raises(SpecError, match=r"which ResNet has not; set backbone\.name = 'vit'"):
-            adapter.score(encoder, train, LABELS, ASKED, setting)
+            adapter.evaluate(FrozenEncoder(encoder), TILES, LABELS, context)
 
 
-def test_an_encoder_that_has_diverged_is_refused() -> None:
+def test_diverged_encoder_is_refused() -> None:
     encoder = encoder_of()
     with torch.no_grad():
         next(encoder.parameters()).fill_(math.nan)
@@ -272,7 +269,7 @@ def test_whole_run(runs: Runner, tmp_path: Path) -> None:
         run = runs.fresh(runs.spec("finetune", seed, probes=probes), tmp_path)
         record = run.record
         assert [set(row) for row in record.scores] == [set(names)] * 4
-        # Nothing can be trained on means and deviations of bands.
+        # Probes that train an encoder have no score on pixel statistics.
         assert set(record.pixel_statistics) == {"ml-knn", "linear"}
         final = {name: score.test.micro for name, score in record.scores[-1].items()}
         assert len(set(final.values())) == len(names)
