@@ -51,14 +51,14 @@ class GPU:
         for _ in range(self.past):
             loop()
         seconds = loop()
-        template, images = loop.template, batch / seconds
+        clock, images = loop.template.task_clock, batch / seconds
         return {
             "method": method,
             "batch": batch,
             "set": list(assignments),
             "images_per_second": images,
             "utilisation": images * sum(self.flops) / self.rate,
-            "waited_share": template.waited_seconds[-1] / template.train_seconds[-1],
+            "waited_share": clock.waited_seconds[-1] / clock.train_seconds[-1],
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self.device.torch)
             if self.device.torch.type == "cuda"
             else None,

@@ -17,7 +17,6 @@ with warnings.catch_warnings():
     )
     from avalanche.training.templates.base_sgd import BaseSGDTemplate
     from avalanche.training.templates.observation_type import BatchObservation
-    from avalanche.training.templates.update_type import SGDUpdate
 
 __all__ = [
     "AvalancheDataset",
@@ -29,7 +28,6 @@ __all__ = [
     "DatasetExperience",
     "ExperienceBalancedBuffer",
     "ReservoirSamplingBuffer",
-    "SGDUpdate",
     "benchmark_from_datasets",
     "no_evaluation",
 ]

@@ -50,7 +50,7 @@ def task_records(
     """
     training, records = prepared.spec.protocol.training, []
     for task, declared in enumerate(prepared.spec.scenario.tasks):
-        steps, seconds = trainer.steps_taken[task], trainer.train_seconds[task]
+        steps, seconds = trainer.steps_taken[task], trainer.task_clock.train_seconds[task]
         rate = steps * training.batch_size / seconds if steps else None
         records.append(
             TaskRecord(
@@ -62,7 +62,7 @@ def task_records(
                 images_per_second=rate,
                 final_loss=trainer.final_loss[task],
                 peak_memory_bytes=peaks[task],
-                waited_seconds=trainer.waited_seconds[task],
+                waited_seconds=trainer.task_clock.waited_seconds[task],
                 flop_utilisation=rate and rate * sum(flops) / matrix_flops,
             )
         )
@@ -103,7 +103,7 @@ def task_line(prepared: PreparedRun, trainer: SelfSupervisedTrainer, prober: Pro
     else:
         results = ", ".join(map(" ".join, zip(scores, spreads, strict=True)))
     name = prepared.spec.scenario.tasks[task].name
-    loss, seconds = trainer.final_loss[task], trainer.train_seconds[task]
+    loss, seconds = trainer.final_loss[task], trainer.task_clock.train_seconds[task]
     training = "no step" if loss is None else f"trained in {seconds:.1f} s, loss {loss:.4f}"
     return f"task {task + 1} {name}: {training}, {results}"
 

@@ -155,7 +155,7 @@ class RunExecution:
         name = self.prepared.spec.scenario.tasks[task].name
         self.reporter.progress(f"training task {task + 1} {name}", step, steps)
         if self.checkpoints.wanted():
-            with self.trainer.paused():
+            with self.trainer.task_clock.paused():
                 self.checkpoints.write()
         self.checkpoints.after_step(task, step, steps)
 
@@ -196,7 +196,7 @@ class RunExecution:
             image_scores_digest=images.digest(),
             seconds=Seconds(
                 packing=prepared.packing_seconds,
-                training=sum(trainer.train_seconds),
+                training=sum(trainer.task_clock.train_seconds),
                 probing=prober.seconds,
                 total=prepared.packing_seconds + self._seconds(),
             ),

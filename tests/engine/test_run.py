@@ -179,7 +179,7 @@ def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
     scores = {"a": Fake(test=Fake(micro=0.9)), "b": Fake(test=Fake(micro=None))}
     spreads = {n: Fake(std=0.5, effective_rank=r) for n, r in zip("ab", ranks, strict=True)}
     opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
-    template: Any = Fake(final_loss=[0.25], train_seconds=[1.0])
+    template: Any = Fake(final_loss=[0.25], task_clock=Fake(train_seconds=[1.0]))
     prober: Any = Fake(rows=[0, 1], scores=lambda: [scores], spreads=[spreads])
     line = task_line(opened, template, prober)
     assert line == f"task 1 first: trained in 1.0 s, loss 0.2500, {found}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine import trainer as trainer_module
+from rscl_bench.engine import clock as clock_module
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import TrainingError
@@ -237,14 +237,14 @@ def test_final_loss_is_the_mean_of_the_last_epoch() -> None:
     for task in range(3):
         mine = [loss for number, loss in losses if number == task]
         assert template.final_loss[task] == pytest.approx(sum(mine[2:]) / 2, rel=1e-6)
-    assert len(template.train_seconds) == 3
-    assert all(seconds > 0 for seconds in template.train_seconds)
+    assert len(template.task_clock.train_seconds) == 3
+    assert all(seconds > 0 for seconds in template.task_clock.train_seconds)
 
 
 def test_time_of_a_task_contains_hooks_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only the hooks move."""
     now = [0.0]
-    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(clock_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     class Slow(BaseSGDPlugin):  # type: ignore[misc]
         def before_training_exp(self, *_: Any, **__: Any) -> None:
@@ -260,7 +260,7 @@ def test_time_of_a_task_contains_hooks_and_steps(monkeypatch: pytest.MonkeyPatch
     for task in range(3):
         train(template, [task])
         now[0] += 1e6  # probing, which does not count
-    assert template.train_seconds == [1104.0] * 3  # four steps
+    assert template.task_clock.train_seconds == [1104.0] * 3  # four steps
 
 
 # What strategies may ask for
@@ -422,7 +422,7 @@ def test_crops_of_a_moment_make_the_views_of_its_tiles(mode: str) -> None:
         for crops, images in zip(moment.crops, shown, strict=True):
             plain = resized_crops(tiles, crops, 16)
             for number, task in enumerate(tasks):
-                kind = template.archives[task].normalisation
+                kind = template.view_maker.archives[task].normalisation
                 expected = normalised(plain[number : number + 1], kind)
                 torch.testing.assert_close(images[number : number + 1], expected)
 
@@ -442,7 +442,7 @@ def test_model_is_in_training_mode() -> None:
 
 
 def context_of(template: SelfSupervisedTrainer) -> EvalContext:
-    archive, protocol = template.archives[0], template.protocol
+    archive, protocol = template.view_maker.archives[0], template.protocol
     size, device = protocol.image_size, torch.device("cpu")
     return EvalContext(size, protocol.views, archive, device, template.autocast)
 

@@ -1,4 +1,4 @@
-"""What training depends on at one moment, as named tensors and plain facts."""
+"""The state of a run at one moment, as named tensors and JSON-able metadata."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Snapshot(NamedTuple):
-    """All that the rest of a stream depends on.
+    """The state that the rest of a stream depends on.
 
     Attributes:
-        tensors: Weights, buffers, strategies' state, optimiser.
+        tensors: Weights, buffers, state of strategies and optimiser.
         metadata: Counters and times, JSON-able.
     """
 
@@ -20,12 +20,12 @@ class Snapshot(NamedTuple):
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors by names that begin with a prefix and a dot."""
+    """Return the tensors with a prefix and a dot before every name."""
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors that `with_prefix` named, under their first names."""
+    """Return the tensors whose names have a prefix, without the prefix and its dot."""
     start = f"{prefix}."
     return {n.removeprefix(start): value for n, value in tensors.items() if n.startswith(start)}
 
@@ -37,9 +37,18 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take back what `optimiser_tensors` returned; rates and decay stay as they are."""
+    """Load the tensors of `optimiser_tensors`; rates and decay keep their values."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".")
         state.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def has_state(plugin: object) -> bool:
+    """Return whether a plugin can be kept in a checkpoint.
+
+    Such a plugin has ``state_dict``, which returns tensors by name, and ``load_state_dict``.
+    A plugin without state returns an empty dictionary.
+    """
+    return hasattr(plugin, "state_dict") and hasattr(plugin, "load_state_dict")
