@@ -143,7 +143,8 @@ class Prober:
         order = [probe.spec.name for probe in self._probes]
         self.rows = [{name: row[name] for name in order} for row in rows]
         self.spreads = [
-            {name: SpreadRecord(**row[name]) for name in order} for row in snapshot.metadata["spreads"]
+            {name: SpreadRecord(**row[name]) for name in order}
+            for row in snapshot.metadata["spreads"]
         ]
         self.seconds = snapshot.metadata["probing_seconds"]
 
