@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from rscl_bench import sensors
-from rscl_bench.archives.painting import MATERIALS, SCENES, Canvas, Look, Material, districts
+from rscl_bench.archives.painting.canvas import Canvas
+from rscl_bench.archives.painting.materials import MATERIALS, Look, Material
+from rscl_bench.archives.painting.scenes import SCENES, districts
 
 LOOK = Look(gain=2.0, haze=0.05)
 
