@@ -7,28 +7,28 @@ from lightly.loss import BarlowTwinsLoss
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
+    EmbeddingParams,
     JointEmbedding,
     in_fp32,
     mlp,
     over_views,
 )
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.spec import Positive
 from rscl_bench.views.view import View
 
 
-class BarlowTwinsParams(Spec):
+class BarlowTwinsParams(EmbeddingParams):
     """Views, projector and loss.
 
     Attributes:
         first_view: How the first view is made.
         second_view: How the second view is made.
-        redundancy: λ, weight of the off-diagonal correlations.
+        redundancy: λ, the weight of the off-diagonal correlations.
         hidden_dim: Width of both hidden layers of the projector.
         output_dim: Width of the projections.
-        feature: What is projected: mean patch token, or class token.
     """
 
     first_view: View = BYOL_VIEWS[0]
@@ -36,7 +36,6 @@ class BarlowTwinsParams(Spec):
     redundancy: Annotated[float, Field(ge=0)] = 0.005
     hidden_dim: Positive = 8192
     output_dim: Positive = 8192
-    feature: Pool = "patches"
 
 
 class BarlowTwins(JointEmbedding):
@@ -47,16 +46,16 @@ class BarlowTwins(JointEmbedding):
 
     def __init__(self, params: BarlowTwinsParams, encoder: Encoder):
         hidden, width = params.hidden_dim, params.output_dim
-        # A bias of the output is taken out again by the loss.
+        # The loss standardises the projections, which cancels a bias of the output.
         projector = mlp(encoder.feature_dim, hidden, hidden, width, last_bias=False)
         views = (params.first_view, params.second_view)
-        super().__init__(params, encoder, views, projector, width, params.feature)
+        super().__init__(params, encoder, views, projector)
         self.loss = BarlowTwinsLoss(params.redundancy)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
-        """Return Σ (1 − c_ii)² + λ Σ c_ij² of both views."""
+        """Return Σ (1 − c_ii)² + λ Σ c_ij² for the correlations c between both views."""
         return in_fp32(self.loss, *projected)
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return the same of predicted and past projections, averaged over views."""
+        """Return the loss (Eq. 1) between predicted and past projections, averaged over views."""
         return over_views(self.loss, predicted, past)

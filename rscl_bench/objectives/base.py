@@ -1,4 +1,4 @@
-"""What every self-supervised objective offers to the engine, to strategies and to probes."""
+"""The interface that every self-supervised objective offers to engine, strategies and probes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,20 +15,20 @@ from rscl_bench.tiles.loader import TaskTiles
 from rscl_bench.views.crops import Crops
 from rscl_bench.views.view import View
 
-#: Gives views of so many tiles of a task, or of all if there are fewer: one ``[n, C, H, W]`` for
-#: each of the objective's views. Tiles and views are the same in every call.
+#: Returns views of up to ``count`` tiles of the task, one ``[n, C, H, W]`` per view of the
+#: objective. Every call returns views of the same tiles with the same random draws.
 TileSampler = Callable[[int], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
 class ObjectiveOutput:
-    """What one step of an objective gives.
+    """The result of one forward pass of an objective.
 
     Attributes:
         loss: The self-supervised loss, a scalar.
-        encoded: What the encoder returned for each view, for ``encoder.pool``.
-        projected: What the projector made of the pooled features of each view, ``[B, P]``; empty
-            where there is no projector.
+        encoded: The encoder's output for each view; ``encoder.pool`` reads it.
+        projected: The projections of each view's pooled features, ``[B, P]``; empty if the
+            objective has no projector.
     """
 
     loss: Tensor
@@ -38,16 +38,16 @@ class ObjectiveOutput:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where in the stream a step is, for schedules and memories of an objective.
+    """The position of a step in the stream, for schedules and memories of an objective.
 
     Attributes:
-        task: Number of the task, from 0.
-        step: Number of the step within the task, from 0.
-        steps: Steps of the task.
-        epochs: Epochs of the task.
-        tiles: The tiles whose views are the step's, in their order. A strategy may put more images
-            behind them.
-        crops: Which part of its tile each image of each view is.
+        task: Index of the task, from 0.
+        step: Index of the step within the task, from 0.
+        steps: Number of steps of the task.
+        epochs: Number of epochs of the task.
+        tiles: The tiles of the step, in the order of the images. A strategy may append further
+            images to the views.
+        crops: For each view, the part of its tile that each image shows.
     """
 
     task: int
@@ -59,12 +59,12 @@ class StepInfo:
 
     @property
     def progress(self) -> float:
-        """Share of the task's steps that are done, from 0 to just below 1."""
+        """Share of the task's steps that are done, in [0, 1)."""
         return self.step / self.steps
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch within the task, from 0."""
+        """Index of the epoch within the task, from 0."""
         return self.step * self.epochs // self.steps
 
     @property
@@ -76,24 +76,25 @@ class StepInfo:
 class Objective(nn.Module, ABC):
     """A self-supervised loss with its encoder and heads.
 
-    A subclass takes ``(params, encoder)`` and assigns ``self.encoder``; whatever else it trains it
-    assigns as sub-modules. What must live through the stream (moving averages, queues, centres,
-    prototypes) is a parameter without gradient or a buffer, so that it is saved with the rest.
+    A subclass takes ``(params, encoder)``, passes them to this constructor, and assigns every other
+    trained module as a submodule. State that outlives a task (teachers, queues, centres,
+    prototypes) is a parameter without gradient or a buffer, so that ``state_dict`` saves the state.
 
     Attributes:
-        Params: What a recipe may set.
-        views: How each view of an image is made; by default one, cropped as the protocol says.
-        encoder: What is probed and kept.
-        projector: From pooled features to what the loss compares; identity where there is none.
-        projected_dim: Width P of projections.
+        Params: The parameters that a recipe may set.
+        views: How each view of an image is made. The default is one view with the protocol's crop.
+        encoder: The encoder that is trained, probed and kept.
+        projector: Maps pooled features to projections; the identity if the objective has none.
+        projected_dim: Width P of the projections.
         feature: How features are pooled for the projector.
-        negatives: Whether the loss tells images from each other.
+        negatives: Whether the loss pushes different images apart.
         momentum: Whether a moving average of the weights makes the targets.
-        same_parameters: Whether every task trains the same parameters, from where the last one left
-            them.
-        per_image_loss: Whether the loss is a mean over images, each on its own.
-        stateless_loss: Whether computing the loss between steps, in evaluation mode, changes
-            nothing that training will see.
+        same_parameters: Whether every task trains the same parameters, starting from the weights
+            at the end of the last task.
+        per_image_loss: Whether the loss is a mean over images of terms that depend on one image
+            each.
+        stateless_loss: Whether an additional evaluation of the loss between two steps, in
+            evaluation mode, leaves training unchanged.
     """
 
     Params: ClassVar[type[Spec]]
@@ -116,54 +117,60 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return loss and encoded views.
+        """Return the loss of a batch, with the encoded and projected views.
 
         Args:
-            views: One tensor for each of ``self.views``, ``[B, C, H, W]``, normalised.
-            generator: The step's source of randomness, on the device of the views.
+            views: One normalised tensor ``[B, C, H, W]`` for each element of ``self.views``.
+            generator: The only source of randomness for the step, on the device of the views.
 
         Returns:
-            The output; its loss is finite for finite views.
+            The output. Its loss is finite for finite views.
         """
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Compare predicted and past projections with this objective's own kind of loss.
+        """Compare current with past projections, with this objective's own kind of loss (CaSSLe).
 
-        For CaSSLe; a squared error unless a subclass says otherwise.
+        The strategy ``cassle`` calls this method without autocast and passes the views of full size
+        only. The default is the mean squared error.
 
         Args:
-            predicted: One ``[B, P]`` float32 per view.
-            past: The same of the past encoder and projector, without gradient.
+            predicted: CaSSLe's predictions of the past projections, one ``[B, P]`` float32 per
+                view.
+            past: Projections by the encoder and the projector at the end of the last task, one
+                ``[B, P]`` float32 per view, without gradient.
+
+        Returns:
+            A scalar.
         """
         pairs = zip(predicted, past, strict=True)
         return torch.stack([F.mse_loss(new, old) for new, old in pairs]).mean()
 
     def task_state(self) -> dict[str, Tensor]:
-        """Return what a task builds up besides parameters and buffers, and the next starts without.
+        """Return the state that lives only within a task and is neither parameter nor buffer.
 
-        It is part of checkpoints within a task; ``state_dict`` is of all.
+        Checkpoints within a task hold this state, next to ``state_dict``.
         """
         return {}
 
     def load_task_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``task_state`` returned, after ``before_task``."""
+        """Restore the state returned by `task_state`. The engine calls ``before_task`` first."""
 
     def before_task(self, task: int, sample: TileSampler) -> None:
-        """Prepare for a task, before its optimiser is made.
+        """Prepare for a task. The engine creates the optimiser afterwards.
 
         Args:
-            task: Number of the task, from 0.
-            sample: Gives a look at the task's tiles.
+            task: Index of the task, from 0.
+            sample: Returns views of some tiles of the task.
         """
 
     def before_step(self, info: StepInfo) -> None:
-        """Prepare for a step: schedules, and which tiles come."""
+        """Prepare for a step, for instance by setting the values of schedules."""
 
     def before_update(self, info: StepInfo) -> None:
-        """Change gradients, those of strategies included."""
+        """Change the gradients, which include those of strategies."""
 
     def after_update(self, info: StepInfo) -> None:
-        """Follow the new weights, with a moving average for instance."""
+        """React to the new weights, for instance by updating a momentum teacher."""
 
     def after_task(self, task: int) -> None:
-        """Conclude a task, before strategies do."""
+        """Conclude a task. Strategies conclude the task afterwards."""

@@ -12,20 +12,21 @@ from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio
 from rscl_bench.spec import Positive
 from rscl_bench.views.view import View
 
-#: Patches per visual token that the tokeniser must have seen at the least.
+#: Smallest number of patches per visual token that the tokeniser is fitted on.
 _PATCHES_PER_CODE = 10
-#: Length of a centred patch, in deviations of its band, up to which it is rounding of a flat one.
+#: Largest length of a centred patch, in standard deviations of its band, that counts as flat: such
+#: a length is rounding error.
 _FLAT = 1e-3
 
 
 class BEiTParams(BlockMaskingParams):
-    """View, masking and tokeniser (Bao et al. 2022, Section 2; view and masking as their code).
+    """View, masking and tokeniser (Bao et al. 2022, Section 2; view and masking of their code).
 
     Attributes:
-        view: How an image is seen.
-        vocabulary: Visual tokens; fewer are used where the tokeniser sees too few patches.
-        tiles: Tiles of the first task that the tokeniser is fitted on.
-        iterations: Of k-means.
+        view: How the view of an image is made.
+        vocabulary: Number of visual tokens. Fewer are in use if the tokeniser sees too few patches.
+        tiles: Number of tiles of the first task that the tokeniser is fitted on.
+        iterations: Iterations of k-means.
     """
 
     view: View = View(min_scale=0.08, jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4)
@@ -37,15 +38,16 @@ class BEiTParams(BlockMaskingParams):
 
 
 class PatchTokeniser(nn.Module):
-    """Tokens of patches: which of many directions a patch's pixels point to.
+    """Maps a patch to a visual token: the nearest of many directions in the space of patches.
 
-    A patch is centred, over all its pixels and bands, and scaled to length 1, so that neither
-    brightness nor contrast tell patches apart. Codes are found by spherical k-means on one sample,
-    and then frozen.
+    The direction of a patch is its pixel values, centred over all pixels and bands and scaled to
+    length 1. Directions therefore depend neither on brightness nor on contrast. The directions of
+    the codebook are the centroids of spherical k-means on one sample of patches; they are then
+    frozen.
 
     Attributes:
-        codebook: Directions, ``[vocabulary, p * p * C]``; those in use come first.
-        used: How many are in use, 0 before they are fitted.
+        codebook: Directions, ``[vocabulary, p * p * C]``. The directions in use come first.
+        used: Number of directions in use; 0 before `fit`.
     """
 
     codebook: Tensor
@@ -58,7 +60,7 @@ class PatchTokeniser(nn.Module):
         self.register_buffer("used", torch.zeros((), dtype=torch.int64))
 
     def directions(self, images: Tensor) -> Tensor:
-        """Return the patches of images as directions, ``[B, N, p * p * C]``; 0 for flat ones."""
+        """Return the directions of all patches, ``[B, N, p * p * C]``; 0 for a flat patch."""
         patches = utils.patchify(images, self.patch_size)
         centred = patches - patches.mean(dim=-1, keepdim=True)
         length = centred.norm(dim=-1, keepdim=True)
@@ -66,30 +68,35 @@ class PatchTokeniser(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor, iterations: int) -> None:
-        """Find codes, from patches at even distances on.
+        """Fit the codebook by k-means. Evenly spaced patches are the initial centroids.
 
         Args:
-            images: ``[B, C, H, W]`` float32, in no order.
-            iterations: Of k-means.
+            images: ``[B, C, H, W]`` float32, in random order.
+            iterations: Iterations of k-means.
         """
         patches = self.directions(images).flatten(0, 1)
         patches = patches[patches.any(dim=1)]
         used = min(len(self.codebook), max(1, len(patches) // _PATCHES_PER_CODE))
-        start = patches[:: max(1, len(patches) // used)][:used]
+        initial = patches[:: max(1, len(patches) // used)][:used]
         self.codebook.zero_()
-        self.codebook[: len(start)], _ = spherical_kmeans(patches, start, iterations)
-        self.used.fill_(len(start))
+        self.codebook[: len(initial)], _ = spherical_kmeans(patches, initial, iterations)
+        self.used.fill_(len(initial))
 
-    def forward(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the tokens of some patches, row by row ``[B, M]``: ``[B, M]`` int64."""
-        patches: Tensor = utils.get_at_index(self.directions(images), places)
+    def forward(self, images: Tensor, locations: Tensor) -> Tensor:
+        """Return the visual tokens of some patches, ``[B, M]`` int64.
+
+        Args:
+            images: ``[B, C, H, W]`` float32.
+            locations: Indices of patches, counted row by row, ``[B, M]`` int64.
+        """
+        patches: Tensor = utils.get_at_index(self.directions(images), locations)
         similarity = patches @ self.codebook.T
-        number = torch.arange(len(self.codebook), device=images.device)
-        return similarity.masked_fill_(number >= self.used, -torch.inf).argmax(dim=-1)
+        token = torch.arange(len(self.codebook), device=images.device)
+        return similarity.masked_fill_(token >= self.used, -torch.inf).argmax(dim=-1)
 
 
 class BEiT(BlockMasked):
-    """Predicts the visual tokens of hidden places (Section 2.3)."""
+    """Predicts the visual tokens at hidden locations (Section 2.3)."""
 
     Params = BEiTParams
 
@@ -100,16 +107,16 @@ class BEiT(BlockMasked):
         self.tokeniser = PatchTokeniser(encoder.feature_stride, encoder.channels, params.vocabulary)
 
     def before_task(self, task: int, sample: TileSampler) -> None:
-        """Fit the tokeniser, once in a stream."""
+        """Fit the tokeniser before the first task."""
         if not self.tokeniser.used:
             (images,) = sample(self.params.tiles)
             self.tokeniser.fit(images, self.params.iterations)
 
-    def targets(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the visual tokens, ``[B, M]`` int64."""
-        tokens: Tensor = self.tokeniser(images, places)
+    def targets(self, images: Tensor, locations: Tensor) -> Tensor:
+        """Return the visual tokens at some locations, ``[B, M]`` int64."""
+        tokens: Tensor = self.tokeniser(images, locations)
         return tokens
 
     def compare(self, predicted: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy."""
+        """Return the cross-entropy, averaged over locations and images."""
         return F.cross_entropy(predicted.flatten(0, 1), targets.flatten())

@@ -6,30 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
+    EmbeddingParams,
     TeacherEmbedding,
     in_fp32,
     mlp,
     over_views,
 )
 from rscl_bench.objectives.momentum import cosine_to_one
-from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.spec import Fraction, Positive
 from rscl_bench.views.view import View
 
 
-class BYOLParams(Spec):
+class BYOLParams(EmbeddingParams):
     """Views, heads and teacher.
 
     Attributes:
         first_view: How the first view is made.
         second_view: How the second view is made.
-        hidden_dim: Hidden width of projector and predictor.
+        hidden_dim: Hidden width of the projector and of the predictor.
         output_dim: Width of the projections.
-        momentum: Of the teacher at the start of a task; it rises to 1.
-        feature: What is projected: mean patch token, or class token.
+        momentum: Momentum of the teacher at the start of a task. It rises to 1 (`cosine_to_one`).
     """
 
     first_view: View = BYOL_VIEWS[0]
@@ -37,11 +37,10 @@ class BYOLParams(Spec):
     hidden_dim: Positive = 4096
     output_dim: Positive = 256
     momentum: Fraction = 0.99
-    feature: Pool = "patches"
 
 
 class BYOL(TeacherEmbedding):
-    """Predicts a momentum teacher's projection of one view from the other (Eq. 2)."""
+    """Predicts the momentum teacher's projection of one view from the other view (Eq. 2)."""
 
     Params = BYOLParams
     stateless_loss = True
@@ -51,26 +50,29 @@ class BYOL(TeacherEmbedding):
         widths = (params.hidden_dim, params.output_dim)
         projector = mlp(encoder.feature_dim, *widths)
         views = (params.first_view, params.second_view)
-        super().__init__(params, encoder, views, projector, params.output_dim, params.feature)
+        super().__init__(params, encoder, views, projector)
         self.params = params
         self.predictor = mlp(params.output_dim, *widths)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
-        """Return 2 − 2 cos of prediction and teacher, both ways, averaged over images."""
+        """Return 2 − 2 cos(prediction, teacher), averaged over images and summed over directions.
+
+        A direction predicts the teacher's projection of one view from the other view.
+        """
         targets = [self.teacher_projection(view) for view in views]
-        predicted = [self.predictor(one) for one in projected]
+        predicted = [self.predictor(projection) for projection in projected]
         pairs = zip(predicted, reversed(targets), strict=True)
         return torch.stack([in_fp32(byol_loss, *pair) for pair in pairs]).sum()
 
     def after_update(self, info: StepInfo) -> None:
-        """Let the teacher follow."""
+        """Update the teacher."""
         self.update_teacher(cosine_to_one(self.params.momentum, info.progress))
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return 2 − 2 cos, averaged over views."""
+        """Return 2 − 2 cos(predicted, past), averaged over images and views."""
         return over_views(byol_loss, predicted, past)
 
 
 def byol_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Return 2 − 2 cos(predicted, target), averaged over the batch ``[B, P]`` (Eq. 2)."""
+    """Return 2 − 2 cos(predicted, target), averaged over the images of ``[B, P]`` (Eq. 2)."""
     return (2 - 2 * F.cosine_similarity(predicted, target)).mean()

@@ -46,29 +46,29 @@ class CMIDParams(Spec):
     """Views, masking, heads and losses (Muhtar et al. 2023, Section III; their code).
 
     Attributes:
-        first_view: How the first view is made: a crop, and no more.
+        first_view: How the first view is made: only cropped.
         second_view: How the second view is made.
         mask_ratio: Share of mask units that are hidden, rounded up to whole units.
-        mask_unit: Side of a mask unit as a share of the image's side; what is nearest to it of
-            whole cells that tile the image is taken. The paper's is 32 of 224 pixels.
-        focus: α of the focal L1 loss; larger weighs small errors less.
+        mask_unit: Side of a mask unit as a share of the image's side. The side is rounded to the
+            nearest number of mask cells that tiles the image. The paper's is 32 of 224 pixels.
+        focus: α of the focal L1 loss. A smaller α gives small errors less weight.
         frequency_weight: Weight of the focal frequency loss.
-        visible_weight: Share of the predicted visible pixels in the spectrum that takes gradient;
-            the rest is the mean of prediction and image, without gradient.
+        visible_weight: Share of a predicted visible pixel that takes gradient in the frequency
+            loss. The rest is the mean of prediction and image, without gradient.
         hidden_dim: Hidden width of both heads.
         output_dim: Width of the global projections.
-        global_temperature: τ of the contrast.
-        queue: Keys of past batches that are negatives.
+        global_temperature: Temperature τ of the contrast.
+        queue: Number of keys of past batches that serve as negatives.
         bottleneck_dim: Width of the local head before its prototypes.
-        prototypes: Prototypes K of the local head.
-        matches: Share of a view's places, those nearest to places of the other view, that are
-            compared. The authors' is 20 of 7 x 7.
-        student_temperature: τ_s of the local loss.
-        start_temperature: Teacher's τ_t at the start of a task.
-        teacher_temperature: τ_t after its warm-up.
-        warmup: Share of a task that the warm-up takes; the authors take 50 of 400 epochs.
-        centre_momentum: Of the centre of the local targets.
-        momentum: Of the teacher at the start of a task; it rises to 1.
+        prototypes: Number K of prototypes of the local head.
+        matches: Share of a view's locations that are compared: those that are nearest on the ground
+            to a location of the other view. The authors take 20 of 7 × 7.
+        student_temperature: Temperature τ_s of the student in the local loss.
+        start_temperature: Temperature τ_t of the teacher at the start of a task.
+        teacher_temperature: Temperature τ_t of the teacher after its warm-up.
+        warmup: Share of a task that the warm-up of τ_t takes; the authors take 50 of 400 epochs.
+        centre_momentum: Momentum of the centre of the local targets.
+        momentum: Momentum of the teacher at the start of a task. It rises to 1 (`cosine_to_one`).
     """
 
     first_view: View = View(min_scale=0.3)
@@ -102,12 +102,13 @@ class CMIDParams(Spec):
 
 
 class CMID(Objective):
-    """Reconstructs both masked views, contrasts them whole, and distils where they overlap.
+    """Reconstructs two masked views, contrasts the views, and distils locations that they share.
 
-    The student sees views whose hidden units are filled with the image's mean and marked by a
-    token; a momentum teacher sees them whole. The loss is the sum of three, each averaged over both
-    views: pixels of hidden units, contrast of pooled features, and distributions over prototypes at
-    the places of both views that are nearest to each other on the ground.
+    The student sees masked views: hidden units are filled with the image's mean, and a mask token
+    is added to them. The momentum teacher sees whole views. The loss is the sum of three losses,
+    each averaged over both views: the reconstruction of hidden pixels, the contrast of pooled
+    features, and the cross-entropy of distributions over prototypes at the pairs of locations that
+    are nearest on the ground.
     """
 
     Params = CMIDParams
@@ -119,7 +120,7 @@ class CMID(Objective):
 
         Args:
             params: Views, masking, heads and losses.
-            encoder: Any.
+            encoder: Any encoder.
         """
         super().__init__(params, encoder)
         self.params = params
@@ -147,26 +148,26 @@ class CMID(Objective):
         hidden = [self.draw(len(view), view.shape[-1], generator) for view in views]
         encoded = tuple(self.encode(*pair) for pair in zip(views, hidden, strict=True))
         with torch.no_grad():
-            taught = [self.teacher(view) for view in views]
-        projected = tuple(self.projector(self.encoder.pool(one)) for one in encoded)
-        own = [self.encoder.locations(one) for one in encoded]
-        theirs = [self.teacher.locations(one) for one in taught]
-        pixels = [self.pixel_loss(*one) for one in zip(views, own, hidden, strict=True)]
-        loss = torch.stack(pixels).mean() + self.global_loss(projected, taught)
-        return ObjectiveOutput(loss + self.local_loss(own, theirs), encoded, projected)
+            teacher_encoded = [self.teacher(view) for view in views]
+        projected = tuple(self.projector(self.encoder.pool(view)) for view in encoded)
+        student = [self.encoder.locations(view) for view in encoded]
+        teacher = [self.teacher.locations(view) for view in teacher_encoded]
+        pixels = [self.pixel_loss(*view) for view in zip(views, student, hidden, strict=True)]
+        loss = torch.stack(pixels).mean() + self.global_loss(projected, teacher_encoded)
+        return ObjectiveOutput(loss + self.local_loss(student, teacher), encoded, projected)
 
     # Masking.
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
-        """Return which mask units are hidden, ``[B, n, n]`` bool."""
+        """Return the hidden mask units of each image, ``[B, n, n]`` bool."""
         cells = image_size // self.encoder.mask_stride
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
-        wanted = math.ceil(self.params.mask_ratio * side**2)
-        wanted = check_mask_count(wanted, side**2, "mask units")
-        return mask_of(draw_singly(count, side**2, wanted, generator), side)
+        hidden = math.ceil(self.params.mask_ratio * side**2)
+        check_mask_count(hidden, side**2, "mask units")
+        return mask_of(draw_singly(count, side**2, hidden, generator), side)
 
     def encode(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Return what the encoder makes of filled and marked images."""
+        """Encode masked images: hidden units are filled with the mean, and the token is added."""
         size = images.shape[-1]
         pixels = enlarged(hidden, size)[:, None]
         filled = torch.where(pixels, images.mean(dim=(2, 3), keepdim=True), images)
@@ -176,18 +177,20 @@ class CMID(Objective):
     # Losses.
 
     def pixel_loss(self, images: Tensor, features: Tensor, hidden: Tensor) -> Tensor:
-        """Return focal L1 of hidden pixels, and the focal frequency loss of the whole image.
+        """Return the focal L1 loss of hidden pixels plus the focal frequency loss of whole images.
 
         Args:
             images: ``[B, C, H, W]``.
-            features: The student's at all places, ``[B, N, D]``.
-            hidden: Which mask units are hidden, ``[B, n, n]`` bool.
+            features: The student's features at all locations, ``[B, N, D]``.
+            hidden: The hidden mask units, ``[B, n, n]`` bool.
         """
         size, params = images.shape[-1], self.params
         painted = utils.unpatchify(
             self.predict(features), self.encoder.feature_stride, self.encoder.channels
         ).float()
-        painted = painted[..., :size, :size]  # a ResNet's last places reach over the border
+        painted = painted[
+            ..., :size, :size
+        ]  # a ResNet's last locations can reach beyond the border
         pixels = enlarged(hidden, size)[:, None]
         focal = focal_l1(painted, images, params.focus)
         loss = focal.where(pixels, 0.0).sum() / (pixels.sum() * images.shape[1])
@@ -195,50 +198,53 @@ class CMID(Objective):
         mixed = weight * painted + (1 - weight) * (painted.detach() + images) / 2
         return loss + params.frequency_weight * in_fp32(focal_frequency, mixed, images)
 
-    def global_loss(self, projected: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
-        """Return the contrast of each view with the teacher's other one, averaged."""
+    def global_loss(self, projected: Sequence[Tensor], teacher_encoded: Sequence[Tensor]) -> Tensor:
+        """Return the contrast of each view with the teacher's other view, averaged over views.
+
+        Args:
+            projected: The student's projections, one ``[B, P]`` per view.
+            teacher_encoded: The teacher's encoding of each view.
+        """
         with torch.no_grad():
-            keys = [self.teacher_projector(self.encoder.pool(one)) for one in taught]
-            keys = [F.normalize(one.float(), dim=1) for one in keys]
+            keys = [self.teacher_projector(self.encoder.pool(view)) for view in teacher_encoded]
+            keys = [F.normalize(key.float(), dim=1) for key in keys]
         self.keys = torch.cat(keys[::-1])
         temperature = self.params.global_temperature
         loss = partial(moco_loss, negatives=self.queue.rows, temperature=temperature)
         pairs = zip(projected, keys[::-1], strict=True)
         return torch.stack([in_fp32(loss, *pair) for pair in pairs]).mean()
 
-    def local_loss(self, own: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy at places that are nearest to each other, averaged over views.
+    def local_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Return the cross-entropy at pairs of nearest locations, averaged over views.
 
-        Images that a strategy put behind those of the task have no known place and take no part.
+        Images that a strategy appended to those of the step have unknown crops; they are left out.
 
         Args:
-            own: The student's features at all places of each view, ``[B, N, D]``.
-            taught: The teacher's.
+            student: The student's features at all locations, one ``[B, N, D]`` per view.
+            teacher: The teacher's features at all locations, one ``[B, N, D]`` per view.
         """
-        sides = [math.isqrt(one.shape[1]) for one in own]
+        sides = [math.isqrt(features.shape[1]) for features in student]
         centres = [centres_of(*pair) for pair in zip(self.crops, sides, strict=True)]
         losses = []
-        for first, second in ((0, 1), (1, 0)):
-            count = max(1, round(self.params.matches * sides[first] ** 2))
-            near, partner = nearest(centres[first], centres[second], count)
-            student = self.local_head(utils.get_at_index(own[first][: len(near)], near))
+        for view, other in ((0, 1), (1, 0)):
+            count = max(1, round(self.params.matches * sides[view] ** 2))
+            near, partner = nearest(centres[view], centres[other], count)
+            known = len(near)
+            logits = self.local_head(utils.get_at_index(student[view][:known], near)).flatten(0, 1)
             with torch.no_grad():
-                teacher = self.teacher_head(
-                    utils.get_at_index(taught[second][: len(near)], partner)
-                ).flatten(0, 1)
-            with torch.autocast(student.device.type, enabled=False):
-                targets = self.targets(teacher, self.temperature)
-                each = cross_entropies(
-                    targets, student.flatten(0, 1), self.params.student_temperature
-                )
-                self.targets.update_centre(teacher)
-            losses.append(each.mean())
+                partners = utils.get_at_index(teacher[other][:known], partner)
+                teacher_logits = self.teacher_head(partners).flatten(0, 1)
+            with torch.autocast(logits.device.type, enabled=False):
+                targets = self.targets(teacher_logits, self.temperature)
+                temperature = self.params.student_temperature
+                losses.append(cross_entropies(targets, logits, temperature).mean())
+                self.targets.update_centre(teacher_logits)
         return torch.stack(losses).mean()
 
     # The stream.
 
     def before_step(self, info: StepInfo) -> None:
-        """Set the teacher's temperature, and note which parts of tiles the views are."""
+        """Set the teacher's temperature, and store the crops of the views."""
         params = self.params
         self.temperature = warmed_up(
             params.start_temperature, params.teacher_temperature, params.warmup, info.progress
@@ -246,7 +252,7 @@ class CMID(Objective):
         self.crops = info.crops
 
     def after_update(self, info: StepInfo) -> None:
-        """Let the teacher follow, and the keys of the batch replace the oldest."""
+        """Update the teacher, and push the keys of the batch onto the queue."""
         momentum = cosine_to_one(self.params.momentum, info.progress)
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)
@@ -255,12 +261,18 @@ class CMID(Objective):
         self.queue.push(self.keys)
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return the contrast of predicted and past projections; see `distil_by_contrast`."""
+        """Return the contrast between predicted and past projections; see `distil_by_contrast`."""
         return distil_by_contrast(predicted, past)
 
 
 def focal_l1(predicted: Tensor, target: Tensor, focus: float) -> Tensor:
-    """Return |e| (2 σ(α |e|) − 1) of every value: small errors weigh less (the authors' code)."""
+    """Return |e| (2 σ(α |e|) − 1) for every error e: small errors weigh less (authors' code).
+
+    Args:
+        predicted: Any shape.
+        target: Same shape.
+        focus: α.
+    """
     error = (predicted - target).abs()
     return error * (2 * torch.sigmoid(focus * error) - 1)
 
@@ -268,12 +280,12 @@ def focal_l1(predicted: Tensor, target: Tensor, focus: float) -> Tensor:
 def focal_frequency(predicted: Tensor, target: Tensor) -> Tensor:
     """Return the focal frequency loss of the batch's mean spectrum (Jiang et al. 2021, Eq. 8).
 
-    Squared distances of Fourier coefficients, weighed by log(1 + distance) over its maximum,
-    without gradient, as the authors of CMID set it.
+    The loss is the mean squared distance of Fourier coefficients. The weight of a coefficient is
+    log(1 + distance) over the largest such value, without gradient, as in CMID's code.
 
     Args:
         predicted: ``[B, C, H, W]`` float32.
-        target: The same.
+        target: ``[B, C, H, W]`` float32.
     """
     spectra = [torch.fft.fft2(images, norm="ortho").mean(dim=0) for images in (predicted, target)]
     difference = torch.view_as_real(spectra[0] - spectra[1])
@@ -285,38 +297,38 @@ def focal_frequency(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def centres_of(crops: Crops, side: int) -> Tensor:
-    """Return where the centres of a view's places are in its tile, in pixels, row by row.
+    """Return the centres of a view's locations in the coordinates of its tile.
 
     Args:
-        crops: Of one view of n images.
-        side: Places along a side of the view.
+        crops: Crops of one view of n images.
+        side: Number of locations along a side of the view.
 
     Returns:
-        Row and column, ``[n, side², 2]`` float32.
+        Row and column in pixels, locations row by row, ``[n, side², 2]`` float32.
     """
     share = (torch.arange(side, device=crops.top.device) + 0.5) / side
     across = torch.where(crops.flip[:, None], 1 - share, share)
     rows = crops.top[:, None] + crops.height[:, None] * share
     columns = crops.left[:, None] + crops.width[:, None] * across
-    both = rows[:, :, None].expand(-1, -1, side), columns[:, None].expand(-1, side, -1)
-    return torch.stack(both, dim=-1).flatten(1, 2)
+    grid = rows[:, :, None].expand(-1, -1, side), columns[:, None].expand(-1, side, -1)
+    return torch.stack(grid, dim=-1).flatten(1, 2)
 
 
-def nearest(own: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the pairs of points that are nearest to each other.
+def nearest(points: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the closest pairs between two sets of points.
 
-    Each of one's own points is paired with the nearest other; the closest pairs are kept.
+    Every point is paired with its nearest other point; the ``count`` closest pairs are kept.
 
     Args:
-        own: ``[n, N, 2]``.
-        other: ``[n, M, 2]``.
-        count: Pairs to keep, at most N.
+        points: ``[n, N, 2]``.
+        others: ``[n, M, 2]``.
+        count: Number of pairs to keep, at most N.
 
     Returns:
-        Numbers of own and of other points, ``[n, count]`` int64 each.
+        Indices into ``points`` and into ``others``, ``[n, count]`` int64 each.
     """
-    # By differences: products lose what tells near points apart.
-    between = torch.cdist(own, other, compute_mode="donot_use_mm_for_euclid_dist")
-    distance, partner = between.min(dim=2)
+    # Not by matrix products: they cancel the small differences between near points.
+    distances = torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
+    distance, partner = distances.min(dim=2)
     kept = distance.argsort(dim=1, stable=True)[:, :count]
     return kept, partner.gather(1, kept)

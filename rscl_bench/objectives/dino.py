@@ -27,16 +27,16 @@ from rscl_bench.views.view import View
 def crops(
     global_scale: tuple[float, float], local_scale: tuple[float, float]
 ) -> tuple[View, View, View]:
-    """Return two global views and a local one, whose side is 96 where the global ones' is 224.
+    """Return two global views and a local view; their sides relate as 224 to 96.
 
     Args:
-        global_scale: Smallest and largest share of a tile's area.
-        local_scale: The same of local views.
+        global_scale: Smallest and largest share of a tile's area that a global view shows.
+        local_scale: Smallest and largest share of a tile's area that a local view shows.
     """
 
     def view(scale: tuple[float, float], **changes: float) -> View:
-        chosen = {"min_scale": scale[0], "max_scale": scale[1], **changes}
-        return BYOL_COLOURS.model_copy(update=chosen)
+        values = {"min_scale": scale[0], "max_scale": scale[1], **changes}
+        return BYOL_COLOURS.model_copy(update=values)
 
     return (
         view(global_scale, blur=1.0),
@@ -52,20 +52,20 @@ class DINOParams(Spec):
         first_view: How the first global view is made.
         second_view: How the second global view is made.
         local_view: How every local view is made.
-        local_views: How many local views there are.
+        local_views: Number of local views.
         hidden_dim: Hidden width of the head.
         bottleneck_dim: Width before the prototypes.
-        prototypes: Prototypes K.
-        student_temperature: τ_s.
-        start_temperature: Teacher's τ_t at the start of a task.
-        teacher_temperature: τ_t after its warm-up.
+        prototypes: Number K of prototypes.
+        student_temperature: Temperature τ_s of the student.
+        start_temperature: Temperature τ_t of the teacher at the start of a task.
+        teacher_temperature: Temperature τ_t of the teacher after its warm-up.
         warmup: Share of a task that the warm-up of τ_t takes; the authors take 30 of 300 epochs.
-        centring: What keeps targets from being all one.
-        centre_momentum: Of the centre.
-        momentum: Of the teacher at the start of a task; it rises to 1.
-        frozen_epochs: Epochs of a task in which the prototypes stay.
+        centring: How the targets are kept from collapsing; see `TeacherTargets`.
+        centre_momentum: Momentum of the centre of the targets.
+        momentum: Momentum of the teacher at the start of a task. It rises to 1 (`cosine_to_one`).
+        frozen_epochs: Number of epochs at the start of a task in which the prototypes are frozen.
         clip: Largest norm of the gradient of a parameter.
-        feature: What the head gets: class token, or mean patch token.
+        feature: Input of the head: the class token, or the mean patch token.
     """
 
     first_view: View = crops((0.4, 1.0), (0.05, 0.4))[0]
@@ -89,12 +89,15 @@ class DINOParams(Spec):
     @model_validator(mode="after")
     def _global_views_are_of_one_size(self) -> Self:
         if self.first_view.size != self.second_view.size:
-            raise ValueError("first_view and second_view must have one size")
+            raise ValueError("first_view and second_view must have the same size")
         return self
 
 
 class DINO(Objective):
-    """Every view predicts the distribution over prototypes of a momentum teacher's global views."""
+    """Predicts a momentum teacher's distribution over prototypes, from every view.
+
+    The teacher sees the two global views; the student sees all views.
+    """
 
     Params = DINOParams
     momentum = True
@@ -105,17 +108,17 @@ class DINO(Objective):
 
         Args:
             params: Views, head, targets and teacher.
-            encoder: Any; one without a class token needs ``feature`` "patches".
+            encoder: Any encoder. An encoder without a class token needs ``feature`` "patches".
 
         Raises:
-            SpecError: If the encoder cannot pool as ``feature`` says.
+            SpecError: If the encoder cannot pool ``params.feature``.
         """
         super().__init__(params, encoder)
         self.params = params
         self.feature = params.feature
         encoder.check_pool(params.feature)
-        both = (params.first_view, params.second_view)
-        self.views = (*both, *[params.local_view] * params.local_views)
+        global_views = (params.first_view, params.second_view)
+        self.views = (*global_views, *[params.local_view] * params.local_views)
         self.projector = DINOHead(
             encoder.feature_dim, params.hidden_dim, params.bottleneck_dim, params.prototypes
         )
@@ -130,31 +133,35 @@ class DINO(Objective):
         encoded = tuple(forward_multicrop(self.encoder, views))
         logits = self.logits(encoded)
         with torch.no_grad():
-            seen = self.teacher(torch.cat([*views[:2]]))
-            taught = self.teacher_projector(self.teacher.pool(seen, self.feature))
-        loss = self.compare(taught, logits)
+            teacher_encoded = self.teacher(torch.cat([*views[:2]]))
+            teacher_pooled = self.teacher.pool(teacher_encoded, self.feature)
+            teacher_logits = self.teacher_projector(teacher_pooled)
+        loss = self.compare(teacher_logits, logits)
         return ObjectiveOutput(loss, encoded, tuple(logits))
 
     def logits(self, encoded: Sequence[Tensor]) -> list[Tensor]:
-        """Return the head's logits of every view, ``[B, K]`` each."""
-        pooled = [self.encoder.pool(one, self.feature) for one in encoded]
+        """Return the head's logits, one ``[B, K]`` per view."""
+        pooled = [self.encoder.pool(view, self.feature) for view in encoded]
         return list(self.projector(torch.cat(pooled)).chunk(len(pooled)))
 
-    def compare(self, taught: Tensor, logits: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy between views, and let the centre follow.
+    def compare(self, teacher_logits: Tensor, logits: Sequence[Tensor]) -> Tensor:
+        """Return the cross-entropy between views, and update the centre of the targets.
 
         Args:
-            taught: The teacher's logits of both global views, ``[2 B, K]``.
-            logits: The student's of all views, each ``[B, K]``.
+            teacher_logits: The teacher's logits of both global views, ``[2 B, K]``.
+            logits: The student's logits of all views, one ``[B, K]`` per view.
         """
-        with torch.autocast(taught.device.type, enabled=False):
-            targets = self.targets(taught, self.temperature).chunk(2)
+        with torch.autocast(teacher_logits.device.type, enabled=False):
+            targets = self.targets(teacher_logits, self.temperature).chunk(2)
             loss = across_views(targets, logits, self.params.student_temperature)
-            self.targets.update_centre(taught)
+            self.targets.update_centre(teacher_logits)
         return loss
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy with the past distribution, averaged over views."""
+        """Return the cross-entropy between past and predicted distributions, averaged over views.
+
+        Both are distributions over prototypes.
+        """
         student, teacher = self.params.student_temperature, self.params.teacher_temperature
         terms = [
             cross_entropies(torch.softmax(old / teacher, dim=-1), new, student).mean()
@@ -170,13 +177,13 @@ class DINO(Objective):
         )
 
     def before_update(self, info: StepInfo) -> None:
-        """Clip gradients, and leave the prototypes as they are in the first epochs of a task."""
+        """Clip the gradients, and freeze the prototypes in the first epochs of a task."""
         clip_each((p for p in self.parameters() if p.requires_grad), self.params.clip)
         if info.epoch < self.params.frozen_epochs:
             self.projector.prototypes.weight.grad = None
 
     def after_update(self, info: StepInfo) -> None:
-        """Let the teacher follow."""
+        """Update the teacher."""
         momentum = cosine_to_one(self.params.momentum, info.progress)
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)

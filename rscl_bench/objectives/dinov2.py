@@ -20,7 +20,7 @@ _VIEWS = crops((0.32, 1.0), (0.05, 0.32))
 
 
 class DINOv2Params(IBOTParams):
-    """iBOT's with the defaults of the authors' code, and KoLeo (Oquab et al. 2024, Section 4).
+    """iBOT's parameters with the defaults of the authors' code, and KoLeo (Oquab et al. 2024).
 
     Attributes:
         masked: Share of the global views of a batch that are masked.
@@ -38,7 +38,7 @@ class DINOv2Params(IBOTParams):
 
 
 class DINOv2(IBOT):
-    """iBOT with stratified masks, and features that are spread evenly (KoLeo)."""
+    """iBOT with stratified masks and the KoLeo loss, which spreads features (Section 4)."""
 
     Params = DINOv2Params
     params: DINOv2Params
@@ -48,24 +48,27 @@ class DINOv2(IBOT):
         self.koleo = KoLeoLoss()
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return iBOT's losses and KoLeo of both global views; see `Objective.forward`."""
+        """Return iBOT's losses plus KoLeo of both global views; see `Objective.forward`."""
         output = super().forward(views, generator)
-        features = [self.encoder.pool(one, self.feature) for one in output.encoded[:2]]
-        koleo = torch.stack([in_fp32(self.koleo, one) for one in features]).sum()
+        features = [self.encoder.pool(view, self.feature) for view in output.encoded[:2]]
+        koleo = torch.stack([in_fp32(self.koleo, view) for view in features]).sum()
         loss = output.loss + self.params.koleo_weight * koleo
         return ObjectiveOutput(loss, output.encoded, output.projected)
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
-        """Return which places are hidden: views in random order, shares in equal steps."""
+        """Return the hidden locations of each view, ``[count, side, side]`` bool.
+
+        The masked views are a random choice; their mask ratios rise in equal steps.
+        """
         params, device = self.params, generator.device
         masked = int(count * params.masked)
         jitter = torch.rand(count, generator=generator, device=device)
-        place = torch.randperm(count, generator=generator, device=device)
+        rank = torch.randperm(count, generator=generator, device=device)
         step = (params.most_mask - params.least_mask) / max(masked, 1)
-        shares = (params.least_mask + (place + jitter) * step).where(place < masked, 0.0)
-        return self.blocks(shares, side, generator)
+        ratios = (params.least_mask + (rank + jitter) * step).where(rank < masked, 0.0)
+        return self.blocks(ratios, side, generator)
 
-    def taught_places(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the teacher's logits at hidden places, which the centre follows too."""
+    def hidden_teacher_logits(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's logits at hidden locations twice: they also move the centre."""
         logits: Tensor = self.teacher_projector(features[hidden])
         return logits, logits

@@ -17,7 +17,7 @@ from rscl_bench.objectives.self_distillation import Centering
 
 
 class DINOv3Params(DINOv2Params):
-    """DINOv2's, Sinkhorn targets and Gram anchoring (Siméoni et al. 2025, Sections 3.2 and 4).
+    """DINOv2's parameters with Sinkhorn targets and Gram anchoring (Siméoni et al. 2025).
 
     Attributes:
         gram_weight: Weight of the Gram loss.
@@ -28,10 +28,10 @@ class DINOv3Params(DINOv2Params):
 
 
 class DINOv3(DINOv2):
-    """DINOv2 that keeps how alike the places of an image are (Gram anchoring, Eq. 2).
+    """DINOv2 that preserves the similarities between locations of an image (Gram anchoring, Eq. 2).
 
-    The Gram teacher is the momentum teacher at the end of the last task; the paper takes an early
-    one of the same training. There is none in the first task.
+    The Gram teacher is the momentum teacher at the end of the last task; in the paper, the Gram
+    teacher is an early teacher of the same training. The first task has no Gram teacher.
     """
 
     Params = DINOv3Params
@@ -43,33 +43,35 @@ class DINOv3(DINOv2):
         self.anchored = False
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return DINOv2's losses and, from the second task on, the Gram loss."""
+        """Return DINOv2's losses plus, from the second task on, the Gram loss (Section 4)."""
         output = super().forward(views, generator)
         if not self.anchored:
             return output
         with torch.no_grad():
             past = self.gram_teacher.locations(self.gram_teacher(torch.cat([*views[:2]])))
-        now = torch.cat([self.encoder.locations(one) for one in output.encoded[:2]])
+        now = torch.cat([self.encoder.locations(view) for view in output.encoded[:2]])
         loss = output.loss + self.params.gram_weight * in_fp32(gram_loss, now, past)
         return ObjectiveOutput(loss, output.encoded, output.projected)
 
     def before_task(self, task: int, sample: TileSampler) -> None:
-        """Anchor from the second task on."""
+        """Switch the Gram loss on from the second task on."""
         super().before_task(task, sample)
         self.anchored = task > 0
 
     def after_task(self, task: int) -> None:
-        """Keep the momentum teacher."""
+        """Copy the momentum teacher to the Gram teacher."""
         super().after_task(task)
         self.gram_teacher.load_state_dict(self.teacher.state_dict())
 
 
 def gram_loss(now: Tensor, past: Tensor) -> Tensor:
-    """Return the squared difference of cosines between places, averaged over pairs and images.
+    """Return the mean squared difference of the cosines between locations (Eq. 2).
+
+    The mean is over all pairs of locations and over images.
 
     Args:
-        now: ``[B, N, D]`` float32.
-        past: The same of the Gram teacher.
+        now: The student's features, ``[B, N, D]`` float32.
+        past: The Gram teacher's features, ``[B, N, D]`` float32.
     """
     now, past = F.normalize(now, dim=-1), F.normalize(past, dim=-1)
     return F.mse_loss(now @ now.transpose(1, 2), past @ past.transpose(1, 2))

@@ -1,4 +1,4 @@
-"""What objectives share that compare embeddings of several views of an image."""
+"""Parts shared by objectives that compare embeddings of several views of an image."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.objectives.momentum import ema_update, teacher_copy
-from rscl_bench.spec import Spec
+from rscl_bench.spec import Positive, Spec
 from rscl_bench.views.view import View
 
-#: What cosines are divided by.
+#: Divisor τ of cosines.
 Temperature = Annotated[float, Field(ge=1e-4)]
 
-#: CaSSLe's for contrastive objectives, whatever theirs (Fini et al. 2022, code).
+#: CaSSLe's τ for all contrastive objectives, independent of their own τ (Fini et al. 2022, code).
 DISTIL_TEMPERATURE = 0.2
 
-#: SimCLR (Chen et al. 2020, Appendix A), strength 1.
+#: View of SimCLR (Chen et al. 2020, Appendix A), strength 1.
 SIMCLR_VIEW = View(
     min_scale=0.08,
     jitter=0.8,
@@ -33,7 +33,7 @@ SIMCLR_VIEW = View(
     grey=0.2,
     blur=0.5,
 )
-#: MoCo v2 (Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning"), code.
+#: View of MoCo v2's code (Chen et al. 2020, "Improved Baselines with Momentum Contrastive ...").
 MOCO_V2_VIEW = View(
     min_scale=0.2,
     jitter=0.8,
@@ -44,90 +44,119 @@ MOCO_V2_VIEW = View(
     grey=0.2,
     blur=0.5,
 )
-#: BYOL (Grill et al. 2020, Table 6), without crop and blur; DINO and CMID too.
+#: Colour operations of BYOL (Grill et al. 2020, Table 6), also used by DINO and CMID.
 BYOL_COLOURS = View(jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grey=0.2)
-#: BYOL, first and second view; MoCo v3, Barlow Twins and VICReg too.
+#: First and second view of BYOL, also used by MoCo v3, Barlow Twins and VICReg.
 BYOL_VIEWS = (
     BYOL_COLOURS.model_copy(update={"min_scale": 0.08, "blur": 1.0}),
     BYOL_COLOURS.model_copy(update={"min_scale": 0.08, "blur": 0.1, "solarise": 0.2}),
 )
 
 
-class JointEmbedding(Objective):
-    """Encodes every view, pools, projects, and compares the projections.
+class EmbeddingParams(Spec):
+    """Parameters of every joint embedding.
 
     Attributes:
-        joint_batch: Whether views of one size pass as one batch, and the features of all as one, of
-            which batch normalisation takes its statistics; else every view passes alone.
+        output_dim: Width P of the projections.
+        feature: Input of the projector: the mean patch token, or the class token.
+    """
+
+    output_dim: Positive
+    feature: Pool = "patches"
+
+
+class JointEmbedding(Objective):
+    """Encodes, pools and projects every view, and compares the projections.
+
+    A subclass implements `compare`, and `Objective.distil` if CaSSLe has a special loss for its
+    kind.
+
+    Attributes:
+        joint_batch: Whether views of one size pass the encoder as one batch, and all features pass
+            the projector as one batch, so that batch normalisation shares its statistics between
+            views. Otherwise every view is a batch.
     """
 
     joint_batch: ClassVar[bool] = False
 
     def __init__(
         self,
-        params: Spec,
+        params: EmbeddingParams,
         encoder: Encoder,
         views: Sequence[View],
         projector: nn.Module,
-        projected_dim: int,
-        feature: Pool,
     ):
+        """Set up encoder, views and projector.
+
+        Args:
+            params: The objective's parameters.
+            encoder: The encoder to train.
+            views: How each view of an image is made.
+            projector: Maps ``[B, encoder.feature_dim]`` to ``[B, params.output_dim]``.
+
+        Raises:
+            SpecError: If the encoder cannot pool ``params.feature``.
+        """
         super().__init__(params, encoder)
         self.views = tuple(views)
-        self.projector, self.projected_dim = projector, projected_dim
-        encoder.check_pool(feature)
-        self.feature = feature
+        self.projector, self.projected_dim = projector, params.output_dim
+        encoder.check_pool(params.feature)
+        self.feature = params.feature
 
     @abstractmethod
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
-        """Return the loss.
+        """Return the loss, a scalar.
 
         Args:
-            projected: One ``[B, P]`` per view, in the precision of the forward pass.
-            views: As ``forward`` got them.
+            projected: Projections, one ``[B, P]`` per view. Under autocast the projections may be
+                bf16: compute the loss with `in_fp32`.
+            views: The images that `forward` received, one ``[B, C, H, W]`` per view.
         """
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss over all views; see `Objective.forward`."""
-        passed = forward_multicrop if self.joint_batch else forward_each
-        encoded = passed(self.encoder, views)
-        projected = passed(
-            self.projector, [self.encoder.pool(one, self.feature) for one in encoded]
-        )
+        forward_views = forward_multicrop if self.joint_batch else forward_each
+        encoded = forward_views(self.encoder, views)
+        pooled = [self.encoder.pool(view, self.feature) for view in encoded]
+        projected = forward_views(self.projector, pooled)
         return ObjectiveOutput(self.compare(projected, views), tuple(encoded), tuple(projected))
 
 
 class TeacherEmbedding(JointEmbedding):
-    """Compares with what a momentum copy of encoder and projector makes of the views."""
+    """Compares projections with those of a momentum copy of encoder and projector."""
 
     def __init__(
         self,
-        params: Spec,
+        params: EmbeddingParams,
         encoder: Encoder,
         views: Sequence[View],
         projector: nn.Module,
-        projected_dim: int,
-        feature: Pool,
     ):
-        super().__init__(params, encoder, views, projector, projected_dim, feature)
+        """Set up the student as in `JointEmbedding`, and copy it as the teacher."""
+        super().__init__(params, encoder, views, projector)
         self.teacher = teacher_copy(encoder)
         self.teacher_projector = teacher_copy(projector)
 
     @torch.no_grad()
     def teacher_projection(self, view: Tensor) -> Tensor:
-        """Return the teacher's projections of a view, ``[B, P]``."""
+        """Return the teacher's projections ``[B, P]`` of a view ``[B, C, H, W]``."""
         pooled = self.encoder.pool(self.teacher(view), self.feature)
         projected: Tensor = self.teacher_projector(pooled)
         return projected
 
     def update_teacher(self, momentum: float) -> None:
-        """Let the teacher follow."""
+        """Move the teacher towards the student by one step of the moving average."""
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_projector, self.projector, momentum)
 
 
 def in_fp32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Call a loss on float32 copies, without autocast."""
+    """Evaluate a loss on float32 copies of its inputs, with autocast off.
+
+    Use `in_fp32` for every loss inside ``forward`` and ``compare``, where autocast may be on:
+    softmaxes and sums in bf16 are too coarse. ``distil`` does not need `in_fp32`, because its
+    inputs are float32 and its caller has turned autocast off.
+    """
     with torch.autocast(tensors[0].device.type, enabled=False):
         return function(*(tensor.float() for tensor in tensors))
 
@@ -135,16 +164,25 @@ def in_fp32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 def over_views(
     function: Callable[[Tensor, Tensor], Tensor], first: Sequence[Tensor], second: Sequence[Tensor]
 ) -> Tensor:
-    """Return a loss of pairs of tensors, averaged over views."""
+    """Return the mean over views of a loss between two tensors of the same view.
+
+    Use `over_views` in ``distil``, whose arguments hold one tensor per view. A loss between two
+    *different* views of an image belongs in ``compare``.
+
+    Args:
+        function: Loss of two tensors, a scalar.
+        first: One tensor per view.
+        second: One tensor per view.
+    """
     return torch.stack([function(*pair) for pair in zip(first, second, strict=True)]).mean()
 
 
 def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Return the cross-entropy of telling each query's own key from all keys, by cosines.
+    """Return the InfoNCE loss: the cross-entropy of finding each query's key among all keys.
 
     Args:
         queries: ``[B, P]``.
-        keys: ``[B, P]``.
+        keys: ``[B, P]``; row i is the key of query i.
         temperature: τ.
     """
     logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature
@@ -152,61 +190,67 @@ def contrast(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
 
 
 def distil_by_contrast(predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-    """Return CaSSLe's distillation for contrastive objectives (Fini et al. 2022, code).
+    """Return CaSSLe's distillation loss for contrastive objectives (Fini et al. 2022, code).
 
-    Each prediction is told from those of all images and views by its own past projection, and the
-    other way round.
+    The keys of a prediction are the past projections of all images and views. The loss is the mean
+    of the contrast of predictions with past projections, and of the contrast the other way round.
 
     Args:
         predicted: One ``[B, P]`` per view.
-        past: The same.
+        past: One ``[B, P]`` per view.
     """
     new, old = torch.cat(list(predicted)), torch.cat(list(past))
-    ways = contrast(new, old, DISTIL_TEMPERATURE), contrast(old, new, DISTIL_TEMPERATURE)
-    return torch.stack(ways).mean()
+    directions = contrast(new, old, DISTIL_TEMPERATURE), contrast(old, new, DISTIL_TEMPERATURE)
+    return torch.stack(directions).mean()
 
 
 def forward_each(function: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
-    """Call a function for every view alone."""
+    """Apply a function to every view separately."""
     return [function(view) for view in views]
 
 
 def forward_multicrop(
     function: Callable[[Tensor], Tensor], views: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Call a function once for all neighbouring views of one size, as multi-crop training does.
+    """Apply a function once to each run of consecutive views of one size, as one batch.
+
+    This is the forward pass of multi-crop training.
 
     Args:
-        function: From ``[n B, C, H, W]`` to ``[n B, ...]``.
-        views: Each ``[B, C, H, W]``; the batch is the same in all.
+        function: Maps ``[n B, C, H, W]`` to ``[n B, ...]``.
+        views: One ``[B, C, H, W]`` per view, with one B for all views.
+
+    Returns:
+        One ``[B, ...]`` per view.
     """
     results: list[Tensor] = []
     for _, group in groupby(views, key=lambda view: view.shape):
-        same = list(group)
-        results += function(torch.cat(same)).chunk(len(same))
+        batch = list(group)
+        results += function(torch.cat(batch)).chunk(len(batch))
     return results
 
 
 def mlp(
     *widths: int, norm: bool = True, last_norm: bool = False, last_bias: bool = True
 ) -> nn.Sequential:
-    """Return linear layers of these widths with batch normalisation and ReLU between them.
+    """Return a perceptron: linear layers with batch normalisation and ReLU between them.
 
     Args:
-        *widths: Of input, hidden layers and output.
-        norm: Whether there is batch normalisation between layers.
+        *widths: Widths of input, hidden layers and output.
+        norm: Whether batch normalisation follows every hidden layer.
         last_norm: Whether batch normalisation without scale and shift follows the output.
-        last_bias: Whether the output has a bias, where no batch normalisation follows it.
+        last_bias: Whether the output layer has a bias. A layer before batch normalisation never has
+            one.
     """
     layers: list[nn.Module] = []
     last = len(widths) - 2
-    for number, (before, after) in enumerate(pairwise(widths)):
-        normed = norm if number < last else last_norm
-        # Before batch normalisation a bias does nothing.
-        bias = not normed and (number < last or last_bias)
-        layers.append(nn.Linear(before, after, bias=bias))
+    for index, (width_in, width_out) in enumerate(pairwise(widths)):
+        normed = norm if index < last else last_norm
+        # Batch normalisation cancels a bias before it.
+        bias = not normed and (index < last or last_bias)
+        layers.append(nn.Linear(width_in, width_out, bias=bias))
         if normed:
-            layers.append(nn.BatchNorm1d(after, affine=number < last))
-        if number < last:
+            layers.append(nn.BatchNorm1d(width_out, affine=index < last))
+        if index < last:
             layers.append(nn.ReLU())
     return nn.Sequential(*layers)

@@ -20,15 +20,16 @@ _VIEWS = crops((0.25, 1.0), (0.05, 0.25))
 
 
 class IBOTParams(DINOParams):
-    """DINO's with the paper's crops, and masking (Zhou et al. 2022, Section 4; their code).
+    """DINO's parameters with the paper's crops, and masking (Zhou et al. 2022, Section 4; code).
 
     Attributes:
-        masked: Chance that a global view is masked at all.
-        least_mask: Smallest share of places that a masked view hides.
-        most_mask: Largest share.
-        min_block: Smallest area that is drawn for a block, in places at 14 x 14; it scales along.
+        masked: Probability that a global view is masked.
+        least_mask: Smallest share of locations that a masked view hides.
+        most_mask: Largest share of locations that a masked view hides.
+        min_block: Smallest area of a block, in locations of a 14 × 14 map; the area scales with the
+            map.
         min_aspect: Smallest aspect ratio of a block; the largest is its inverse.
-        place_weight: Weight of the loss of hidden places.
+        place_weight: Weight of the loss at hidden locations.
     """
 
     first_view: View = _VIEWS[0]
@@ -45,9 +46,9 @@ class IBOTParams(DINOParams):
 
 
 class IBOT(DINO):
-    """DINO whose student sees masked global views and predicts the teacher's hidden places too.
+    """DINO with masked global views: the student also predicts the teacher at hidden locations.
 
-    One head serves views and places. A view that hides nothing has a loss of 0 for its places.
+    Views and locations share one head. The location loss of a view without hidden locations is 0.
     """
 
     Params = IBOTParams
@@ -59,10 +60,11 @@ class IBOT(DINO):
 
         Args:
             params: Views, masking, head, targets and teacher.
-            encoder: One that can hide parts of an image; see `DINO`.
+            encoder: An encoder that can hide parts of an image; see also `DINO`.
 
         Raises:
-            SpecError: If it cannot, or cannot pool as ``feature`` says.
+            SpecError: If the encoder cannot hide parts of an image, or cannot pool
+                ``params.feature``.
         """
         width = require_maskable(encoder, "ibot").token_dim
         super().__init__(params, encoder)
@@ -73,7 +75,7 @@ class IBOT(DINO):
         )
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return the losses of views and of hidden places; see `Objective.forward`."""
+        """Return the losses of views and of hidden locations; see `Objective.forward`."""
         images = torch.cat([*views[:2]])
         hidden = self.draw(len(images), images.shape[-1] // self.encoder.feature_stride, generator)
         cells = enlarged(hidden, images.shape[-1] // self.encoder.mask_stride)
@@ -81,54 +83,65 @@ class IBOT(DINO):
         encoded = (*masked.chunk(2), *forward_multicrop(self.encoder, views[2:]))
         logits = self.logits(encoded)
         with torch.no_grad():
-            seen = self.teacher(images)
-            taught = self.teacher_projector(self.teacher.pool(seen, self.feature))
-        loss = self.compare(taught, logits)
-        loss = loss + self.params.place_weight * self.place_loss(masked, seen, hidden)
+            whole = self.teacher(images)
+            teacher_logits = self.teacher_projector(self.teacher.pool(whole, self.feature))
+        loss = self.compare(teacher_logits, logits)
+        loss = loss + self.params.place_weight * self.location_loss(masked, whole, hidden)
         return ObjectiveOutput(loss, encoded, tuple(logits))
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
-        """Return which places of each view are hidden, ``[count, side, side]`` bool."""
+        """Return the hidden locations of each view, ``[count, side, side]`` bool."""
         params = self.params
         drawn = torch.rand(2, count, generator=generator, device=generator.device)
-        shares = params.least_mask + (params.most_mask - params.least_mask) * drawn[0]
-        shares = shares.where(drawn[1] < params.masked, 0.0)
-        return self.blocks(shares, side, generator)
+        ratios = params.least_mask + (params.most_mask - params.least_mask) * drawn[0]
+        ratios = ratios.where(drawn[1] < params.masked, 0.0)
+        return self.blocks(ratios, side, generator)
 
-    def blocks(self, shares: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        """Return masks that hide a share of the places of each view, ``[B]``, in blocks."""
-        counts = (shares * side**2).round().long()
-        least = self.params.min_block * side**2 / 14**2
-        return block_masks(counts, side, least, self.params.min_aspect, generator)
-
-    def place_loss(self, masked: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
-        """Return the cross-entropy at hidden places: the mean over each view's, then over views.
+    def blocks(self, ratios: Tensor, side: int, generator: torch.Generator) -> Tensor:
+        """Return masks that hide blocks of locations.
 
         Args:
-            masked: What the student made of masked views.
-            seen: What the teacher made of whole ones.
-            hidden: ``[2 B, side, side]`` bool.
-        """
-        hidden = hidden.flatten(1)
-        own = self.projector(self.encoder.locations(masked)[hidden])
-        with torch.no_grad():
-            taught, centred = self.taught_places(self.teacher.locations(seen), hidden)
-        with torch.autocast(own.device.type, enabled=False):
-            targets = self.place_targets(taught, self.temperature)
-            each = cross_entropies(targets, own, self.params.student_temperature)
-            weights = (hidden / hidden.sum(dim=1, keepdim=True).clamp(min=1))[hidden]
-            self.place_targets.update_centre(centred)
-            return (each * weights).sum() / len(hidden)
-
-    def taught_places(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the teacher's logits at hidden places, and those that the centre follows: all.
-
-        Args:
-            features: ``[2 B, N, D]``.
-            hidden: ``[2 B, N]`` bool.
+            ratios: Share of locations to hide in each view, ``[n]``.
+            side: Number of locations along a side of a view.
+            generator: Source of randomness.
 
         Returns:
-            ``[M, K]`` and ``[2 B N, K]``.
+            ``[n, side, side]`` bool.
+        """
+        counts = (ratios * side**2).round().long()
+        min_area = self.params.min_block * side**2 / 14**2
+        return block_masks(counts, side, min_area, self.params.min_aspect, generator)
+
+    def location_loss(self, masked: Tensor, whole: Tensor, hidden: Tensor) -> Tensor:
+        """Return the cross-entropy at hidden locations: the mean over each view, then over views.
+
+        Args:
+            masked: The student's encoding of the masked global views.
+            whole: The teacher's encoding of the whole global views.
+            hidden: The hidden locations, ``[2 B, side, side]`` bool.
+        """
+        hidden = hidden.flatten(1)
+        logits = self.projector(self.encoder.locations(masked)[hidden])
+        with torch.no_grad():
+            teacher_logits, for_centre = self.hidden_teacher_logits(
+                self.teacher.locations(whole), hidden
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            targets = self.place_targets(teacher_logits, self.temperature)
+            losses = cross_entropies(targets, logits, self.params.student_temperature)
+            weights = (hidden / hidden.sum(dim=1, keepdim=True).clamp(min=1))[hidden]
+            self.place_targets.update_centre(for_centre)
+            return (losses * weights).sum() / len(hidden)
+
+    def hidden_teacher_logits(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's logits at hidden locations, and the logits that move the centre.
+
+        Args:
+            features: The teacher's features at all locations, ``[2 B, N, D]``.
+            hidden: The hidden locations, ``[2 B, N]`` bool.
+
+        Returns:
+            Logits at the M hidden locations, ``[M, K]``, and at all locations, ``[2 B N, K]``.
         """
         logits: Tensor = self.teacher_projector(features)
         return logits[hidden], logits.flatten(0, 1)

@@ -25,7 +25,7 @@ from rscl_bench.views.view import Share, View
 Range = tuple[Share, Share]
 Aspects = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
-#: Positions that are tried for a context block before it may overlap a target (authors' code).
+#: Number of positions tried for a context block before it may overlap a target (authors' code).
 _ATTEMPTS = 20
 
 
@@ -33,16 +33,18 @@ class IJEPAParams(Spec):
     """View, blocks, predictor and teacher (Assran et al. 2023, Section 3 and Appendix A).
 
     Attributes:
-        view: How an image is seen.
-        targets: Target blocks of an image.
+        view: How the view of an image is made.
+        targets: Number T of target blocks of an image.
         target_scale: Range of a target block's area, as a share of the image.
-        target_aspect: Range of its aspect ratio, height over width.
-        context_scale: Range of the context block's area; it is a square.
-        min_context: A context of no more patches is drawn again; at 14 x 14, and it scales along.
+        target_aspect: Range of a target block's aspect ratio, height over width.
+        context_scale: Range of the context block's area, as a share of the image. The context block
+            is a square.
+        min_context: A context must have more patches than this number. The number is for an image
+            of 14 × 14 patches and scales with the image.
         predictor_dim: Width of the predictor.
-        predictor_depth: Blocks of the predictor.
-        predictor_heads: Attention heads of the predictor.
-        momentum: Of the target encoder at the start of a task; it rises to 1 linearly.
+        predictor_depth: Number of predictor blocks.
+        predictor_heads: Number of attention heads of each predictor block.
+        momentum: Momentum of the target encoder at the start of a task. It rises linearly to 1.
     """
 
     view: View = View(min_scale=0.3)
@@ -58,7 +60,7 @@ class IJEPAParams(Spec):
 
 
 class IJEPA(Objective):
-    """Predicts a momentum encoder's patch tokens in target blocks from those of a context block."""
+    """Predicts a momentum encoder's patch tokens in target blocks from a context block."""
 
     Params = IJEPAParams
     momentum = True
@@ -74,7 +76,7 @@ class IJEPA(Objective):
             encoder: A ViT.
 
         Raises:
-            SpecError: If the encoder cannot leave patches out, or a size does not fit.
+            SpecError: If the encoder cannot leave patches out, or if a size does not fit.
         """
         super().__init__(params, encoder)
         if not isinstance(encoder, ViT):
@@ -106,47 +108,51 @@ class IJEPA(Objective):
         self.target_encoder = teacher_copy(encoder)
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return the loss over all target blocks; see `Objective.forward`."""
+        """Return the smooth L1 loss over all target blocks; see `Objective.forward`."""
         (images,) = views
         context, targets = self.draw(len(images), generator)
         context, targets = context.to(images.device), targets.to(images.device)
-        # Tokens count from 1; token 0 is the class token, which the context keeps.
+        # Patches count from 1 here: token 0 is the class token, which the context keeps.
         keep = torch.cat([torch.zeros_like(context[:, :1]), context + 1], dim=1)
         encoded = self.encoder(images, keep)
         with attention(images.device, context.shape[1] + targets.shape[2]):
             predicted = self.predictor(encoded[:, 1:], [context], list(targets.unbind(dim=1)))
         with torch.no_grad():
-            wanted = self.tokens(images)
-            wanted = torch.cat([utils.get_at_index(wanted, one) for one in targets.unbind(dim=1)])
-        loss = F.smooth_l1_loss(predicted.float(), wanted)
+            tokens = self.tokens(images)
+            expected = torch.cat(
+                [utils.get_at_index(tokens, block) for block in targets.unbind(dim=1)]
+            )
+        loss = F.smooth_l1_loss(predicted.float(), expected)
         return ObjectiveOutput(loss, (encoded,))
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Return the target encoder's patch tokens, each normalised, ``[B, N, D]`` float32."""
+        """Return the target encoder's normalised patch tokens, ``[B, N, D]`` float32."""
         patches = self.target_encoder(images)[:, 1:].float()
         return F.layer_norm(patches, patches.shape[-1:])
 
     def after_update(self, info: StepInfo) -> None:
-        """Let the target encoder follow."""
+        """Update the target encoder."""
         start = self.params.momentum
         ema_update(self.target_encoder, self.encoder, start + (1 - start) * info.progress)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the blocks of each image (Section 3, and the authors' code).
 
-        All images of a batch have blocks of one size. Targets are taken out of the context; where
-        that leaves too little in every position that is tried, the last target stays in, then the
-        last two, and so on. All contexts are cut to the shortest of the batch, from the bottom.
+        All images of a batch have blocks of the same size. The targets are removed from the
+        context. If too few patches remain at every tried position, the context may keep the last
+        target, then the last two targets, and so on. All contexts are then cut, from the bottom, to
+        the size of the smallest context of the batch.
 
-        Sizes decide shapes, so all is drawn on the CPU, from a stream that the seed of the
-        generator determines: no device has to be waited for.
+        Block sizes decide tensor shapes. The blocks are therefore drawn on the CPU, from a stream
+        that depends on the seed of ``generator``, so that no device has to be synchronised.
 
         Args:
-            count: Number of images B.
+            count: Number B of images.
             generator: Source of randomness.
 
         Returns:
-            Patches of the contexts, ``[B, K]``, and of the targets, ``[B, T, M]``, row by row.
+            Indices of the patches, counted row by row: of the contexts ``[B, K]`` int64, and of the
+            targets ``[B, T, M]`` int64.
         """
         params, side = self.params, self.side
         host = torch_generator("cpu", generator.initial_seed(), "i-jepa blocks")
@@ -154,17 +160,17 @@ class IJEPA(Objective):
         targets = self._blocks((count, params.targets), height, width, host)
         height, width = self._size(params.context_scale, (1.0, 1.0), host)
         blocks = self._blocks((count, _ATTEMPTS), height, width, host)
-        taken = [targets[:, :number].any(dim=1) for number in range(params.targets, -1, -1)]
-        free = ~torch.stack(taken, dim=1)
+        removed = [targets[:, :kept].any(dim=1) for kept in range(params.targets, -1, -1)]
+        free = ~torch.stack(removed, dim=1)
         contexts = (blocks[:, None] & free[:, :, None]).flatten(1, 2)
-        enough = contexts.sum(dim=(2, 3)) > params.min_context * (side / 14) ** 2
-        enough[:, -1] = True  # the last resort
-        first = enough.byte().argmax(dim=1)
+        is_enough = contexts.sum(dim=(2, 3)) > params.min_context * (side / 14) ** 2
+        is_enough[:, -1] = True  # the last resort
+        first = is_enough.byte().argmax(dim=1)
         context = contexts[torch.arange(count), first]
-        return _places(context), _places(targets)
+        return _patches_of(context), _patches_of(targets)
 
     def _size(self, scale: Range, aspect: Aspects, generator: torch.Generator) -> tuple[int, int]:
-        # One draw for both, as in the authors' code.
+        # Area and aspect ratio share one draw, as in the authors' code.
         draw = float(torch.rand((), generator=generator))
         area = int(self.side**2 * (scale[0] + draw * (scale[1] - scale[0])))
         ratio = aspect[0] + draw * (aspect[1] - aspect[0])
@@ -178,21 +184,21 @@ class IJEPA(Objective):
         return rectangles(sizes, torch.rand(2, *shape, generator=generator), self.side)
 
 
-def _places(masks: Tensor) -> Tensor:
-    """Return the first places that are true, row by row, as many as all masks have."""
+def _patches_of(masks: Tensor) -> Tensor:
+    """Return the indices of the first true patches, row by row, equally many for every mask."""
     flat = masks.flatten(-2)
-    least = int(flat.sum(dim=-1).min())
-    return flat.byte().argsort(dim=-1, descending=True, stable=True)[..., :least]
+    count = int(flat.sum(dim=-1).min())
+    return flat.byte().argsort(dim=-1, descending=True, stable=True)[..., :count]
 
 
 def _initialise(predictor: IJEPAPredictorTIMM) -> None:
-    """Set a predictor's weights as the authors' code does."""
+    """Initialise the weights of a predictor as in the authors' code."""
     nn.init.trunc_normal_(predictor.decoder.mask_token, std=0.02)
     for module in predictor.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(cast("Tensor", module.bias))
     with torch.no_grad():
-        for number, block in enumerate(predictor.decoder.blocks, start=1):
+        for depth, block in enumerate(predictor.decoder.blocks, start=1):
             for layer in (block.attn.proj, block.mlp.fc2):
-                layer.weight /= math.sqrt(2 * number)
+                layer.weight /= math.sqrt(2 * depth)

@@ -18,14 +18,14 @@ from rscl_bench.spec import Positive, Spec
 
 
 class MAEParams(Spec):
-    """Masking and decoder (He et al. 2022, Section 3; the decoder's defaults are theirs).
+    """Masking and decoder (He et al. 2022, Section 3). The decoder's defaults are the paper's.
 
     Attributes:
         mask_ratio: Share of patches that are hidden from the encoder.
-        norm_pix: Whether each target patch is standardised by its own mean and deviation.
-        decoder_dim: Width of the decoder.
-        decoder_depth: Blocks of the decoder.
-        decoder_heads: Attention heads of the decoder.
+        norm_pix: Whether each target patch is standardised by its mean and standard deviation.
+        decoder_dim: Width d of the decoder.
+        decoder_depth: Number of decoder blocks.
+        decoder_heads: Number of attention heads of each decoder block.
     """
 
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
@@ -36,7 +36,7 @@ class MAEParams(Spec):
 
 
 class MAE(Objective):
-    """Reconstructs the pixels of hidden patches from the visible ones."""
+    """Reconstructs the pixels of hidden patches from the visible patches."""
 
     Params = MAEParams
     per_image_loss = True
@@ -50,7 +50,8 @@ class MAE(Objective):
             encoder: A ViT.
 
         Raises:
-            SpecError: If the encoder cannot leave patches out, or nothing stays visible or hidden.
+            SpecError: If the encoder cannot leave patches out, if no patch would be visible or
+                hidden, or if the widths do not fit.
         """
         super().__init__(params, encoder)
         if not isinstance(encoder, ViT):
@@ -84,11 +85,11 @@ class MAE(Objective):
 
     @property
     def vit(self) -> ViT:
-        """The encoder, known to be a ViT."""
+        """The encoder, typed as the ViT that it is."""
         return cast("ViT", self.encoder)
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return the reconstruction loss of one view per image; see `Objective.forward`."""
+        """Return the reconstruction loss for one view per image; see `Objective.forward`."""
         (images,) = views
         keep, hidden = self.draw(images, generator)
         encoded = self.vit(images, keep)
@@ -98,26 +99,35 @@ class MAE(Objective):
         return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return which tokens of images are visible and which hidden; see `split_tokens`."""
+        """Draw the visible and the hidden tokens of images ``[B, C, H, W]``; see `split_tokens`."""
         shape = len(images), self.vit.num_patches
         return self.split_tokens(torch.rand(shape, generator=generator, device=images.device))
 
     def split_tokens(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Split tokens into visible and hidden ones by noise, lowest first (Section 3, "Masking").
+        """Split tokens by noise: the V patches of lowest noise are visible (Section 3, "Masking").
 
         Args:
-            noise: One number per patch, ``[B, N]``.
+            noise: One value per patch, ``[B, N]``.
 
         Returns:
-            Token indices to keep ``[B, 1 + V]``, the class token (0) first, and hidden ones
-            ``[B, N - V]``; patches count from 1.
+            Indices of the visible tokens, ``[B, 1 + V]`` int64, and of the hidden tokens,
+            ``[B, N - V]`` int64. The class token has index 0 and comes first; patches count from 1.
         """
         order = noise.argsort(dim=1, stable=True) + 1
         keep = torch.cat([torch.zeros_like(order[:, :1]), order[:, : self.visible]], dim=1)
         return keep, order[:, self.visible :]
 
     def decode(self, encoded: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
-        """Predict the pixels of hidden patches: ``[B, N - V, p * p * C]``."""
+        """Predict the pixels of hidden patches.
+
+        Args:
+            encoded: Visible tokens, ``[B, 1 + V, D]``.
+            keep: Indices of the visible tokens, ``[B, 1 + V]``.
+            hidden: Indices of the hidden tokens, ``[B, N - V]``.
+
+        Returns:
+            ``[B, N - V, p * p * C]``.
+        """
         tokens = self.embed(encoded)
         batch, length = len(encoded), self.decoder.sequence_length
         full = utils.repeat_token(self.decoder.mask_token, (batch, length)).type_as(tokens)

@@ -18,13 +18,13 @@ from rscl_bench.views.view import View
 
 
 class MaskFeatParams(BlockMaskingParams):
-    """View, masking and target (Wei et al. 2022, Sections 3 and 5; masking as their code).
+    """View, masking and target (Wei et al. 2022, Sections 3 and 5; masking of their code).
 
     Attributes:
-        view: How an image is seen.
-        hog_cell: Side in pixels of a cell of the histograms; the nearest that divides a place is
-            taken.
-        hog_bins: Orientations of a histogram, over half a turn.
+        view: How the view of an image is made.
+        hog_cell: Side in pixels of a histogram cell, rounded to the nearest divisor of the
+            encoder's ``feature_stride``.
+        hog_bins: Number of orientations of a histogram, over half a turn.
     """
 
     view: View = View(min_scale=0.5)
@@ -35,7 +35,7 @@ class MaskFeatParams(BlockMaskingParams):
 
 
 class MaskFeat(BlockMasked):
-    """Predicts histograms of oriented gradients of hidden places, by one linear layer."""
+    """Predicts histograms of oriented gradients at hidden locations, with one linear layer."""
 
     Params = MaskFeatParams
 
@@ -44,47 +44,47 @@ class MaskFeat(BlockMasked):
         cell = nearest_divisor(encoder.feature_stride, params.hog_cell)
         outputs = encoder.channels * params.hog_bins * (encoder.feature_stride // cell) ** 2
         super().__init__(params, encoder, params.view, outputs)
-        self.cell, self.bins = cell, params.hog_bins
+        self.hog_cell, self.hog_bins = cell, params.hog_bins
 
-    def targets(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the histograms of a place's cells, ``[B, M, C * bins * cells]``."""
-        histograms = hog(images, self.cell, self.bins).flatten(1, 2)
-        patches = utils.patchify(histograms, self.encoder.feature_stride // self.cell)
-        chosen: Tensor = utils.get_at_index(patches, places)
-        return chosen
+    def targets(self, images: Tensor, locations: Tensor) -> Tensor:
+        """Return the histograms at some locations, ``[B, M, C * bins * cells]``."""
+        histograms = hog(images, self.hog_cell, self.hog_bins).flatten(1, 2)
+        patches = utils.patchify(histograms, self.encoder.feature_stride // self.hog_cell)
+        targets: Tensor = utils.get_at_index(patches, locations)
+        return targets
 
     def compare(self, predicted: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean squared error."""
+        """Return the squared error, averaged over values, locations and images."""
         return F.mse_loss(predicted, targets)
 
 
 def hog(images: Tensor, cell: int, bins: int) -> Tensor:
-    """Return histograms of oriented gradients of each band.
+    """Return the histograms of oriented gradients (HOG) of each band.
 
-    As Wei et al. (2022) compute them, from Dalal & Triggs (2005), "Histograms of Oriented Gradients
-    for Human Detection": Sobel gradients, edges reflected; each pixel votes for the one bin of its
-    orientation with the gradient's magnitude; a cell's histogram has length 1, or 0 where the cell
-    is flat.
+    The histograms follow the code of Wei et al. (2022), after Dalal & Triggs (2005), "Histograms of
+    Oriented Gradients for Human Detection". Gradients are Sobel gradients with reflected edges.
+    Each pixel votes for the bin of its orientation, with the gradient's magnitude as its weight.
+    The histogram of a cell has length 1, or 0 if the cell is flat.
 
     Args:
         images: ``[B, C, H, W]`` float32.
         cell: Side of a cell in pixels.
-        bins: Orientations over half a turn.
+        bins: Number of orientations over half a turn.
 
     Returns:
         ``[B, C, bins, H / cell, W / cell]``.
     """
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    # Differences come last: they are exactly 0 where nothing changes, and at reflected edges, where
-    # rounding would otherwise choose an orientation.
+    # Take differences last, so that they are exactly 0 in flat areas and at reflected edges.
+    # Otherwise rounding errors would choose an orientation there.
     rows = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
     columns = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
     across = rows[..., :-2] - rows[..., 2:]
     down = columns[:, :, :-2] - columns[:, :, 2:]
     magnitude = torch.hypot(across, down)
-    number = (torch.atan2(across, down) / torch.pi * bins).floor().remainder(bins)
+    orientation = (torch.atan2(across, down) / torch.pi * bins).floor().remainder(bins)
     votes = [
-        F.avg_pool2d(magnitude.where(number == which, 0.0), cell, divisor_override=1)
-        for which in range(bins)
+        F.avg_pool2d(magnitude.where(orientation == index, 0.0), cell, divisor_override=1)
+        for index in range(bins)
     ]
     return F.normalize(torch.stack(votes, dim=2), dim=2)

@@ -1,4 +1,4 @@
-"""Momentum teachers: copies of modules whose weights follow by a moving average."""
+"""Momentum teachers: modules whose weights are a moving average of a student's weights."""
 
 import copy
 import math
@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def teacher_copy(module: Module) -> Module:
-    """Return a copy that takes no gradient; as a sub-module it is saved with the rest."""
+    """Return a copy without gradient. Assigned as a submodule, it is part of ``state_dict``."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
@@ -21,26 +21,27 @@ def teacher_copy(module: Module) -> Module:
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set θ_teacher ← m θ_teacher + (1 − m) θ_student.
 
-    Buffers, such as running statistics, are the teacher's own: it sees views itself.
+    Only parameters are averaged. Buffers such as running statistics stay as they are, because the
+    teacher updates its running statistics in its own forward passes.
 
     Args:
-        teacher: Follows.
-        student: Of the same kind.
+        teacher: The module that is changed.
+        student: A module with the same parameters.
         momentum: m.
     """
-    old: list[Tensor] = list(teacher.parameters())
-    foreach.lerp_(old, list(student.parameters()), 1 - momentum)
+    averaged: list[Tensor] = list(teacher.parameters())
+    foreach.lerp_(averaged, list(student.parameters()), 1 - momentum)
 
 
 def cosine_to_one(start: float, progress: float) -> float:
-    """Return a momentum that rises from a start to 1 along half a cosine.
+    """Return a momentum that rises from ``start`` to 1 along half a cosine.
 
     Grill et al. (2020), "Bootstrap your own latent", Section 3.1:
     1 − (1 − start) (cos π k + 1) / 2.
-    In a stream it starts anew in every task, as the learning rate does.
+    In a stream, the schedule starts anew with every task, like the learning rate.
 
     Args:
-        start: At the start of a task.
+        start: Momentum at the start of a task.
         progress: Share k of the task that is done.
     """
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

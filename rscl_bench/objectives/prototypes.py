@@ -1,4 +1,4 @@
-"""What SwAV and DeepCluster v2 share: crops of two sizes, and assignments to prototypes."""
+"""Parts shared by SwAV and DeepCluster v2: multi-crop views and assignments to prototypes."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -7,26 +7,25 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.models.encoder import Pool
-from rscl_bench.objectives.embedding import SIMCLR_VIEW, Temperature
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.objectives.embedding import SIMCLR_VIEW, EmbeddingParams, Temperature
+from rscl_bench.spec import Positive
 from rscl_bench.views.view import View
 
-#: Views that assignments are made of; the others only predict them.
-WHOLE = 2
+#: Number of large views. They come first; targets are made from the large views alone, and all
+#: views predict the targets.
+LARGE_VIEWS = 2
 
 
-class MultiCropParams(Spec):
+class MultiCropParams(EmbeddingParams):
     """Views, projector and temperature (Caron et al. 2020, "Unsupervised Learning of Visual ...").
 
     Attributes:
-        whole_view: How the two large views are made, of which assignments come.
-        small_view: How small views are made.
-        small_views: How many of them; 0 for none.
-        temperature: τ.
+        whole_view: How the two large views are made.
+        small_view: How each small view is made.
+        small_views: Number of small views; 0 for none.
+        temperature: Temperature τ of the predictions.
         hidden_dim: Hidden width of the projector.
         output_dim: Width of the projections.
-        feature: What is projected: mean patch token, or class token.
     """
 
     whole_view: View = SIMCLR_VIEW.model_copy(update={"min_scale": 0.14})
@@ -37,25 +36,25 @@ class MultiCropParams(Spec):
     temperature: Temperature = 0.1
     hidden_dim: Positive = 2048
     output_dim: Positive = 128
-    feature: Pool = "patches"
 
     @property
     def views(self) -> tuple[View, ...]:
-        """Large views, then small ones."""
-        return (self.whole_view,) * WHOLE + (self.small_view,) * self.small_views
+        """The large views, then the small views."""
+        return (self.whole_view,) * LARGE_VIEWS + (self.small_view,) * self.small_views
 
 
 def distil_assignments(
     predicted: Sequence[Tensor], past: Sequence[Tensor], prototypes: Tensor, temperature: float
 ) -> Tensor:
-    """Return the cross-entropy of past and predicted assignments, averaged over views.
+    """Return the cross-entropy between past and predicted assignments, averaged over views.
 
-    CaSSLe for prototypes (Fini et al. 2022, Section 5), of which both sides take the past ones.
+    CaSSLe's loss for prototypes (Fini et al. 2022, Section 5). Past and predicted projections are
+    both assigned to the prototypes of the last task.
 
     Args:
         predicted: One ``[B, P]`` per view.
-        past: The same.
-        prototypes: ``[K, P]``, each of length 1.
+        past: One ``[B, P]`` per view.
+        prototypes: Prototypes of the last task, ``[K, P]``, each row of length 1.
         temperature: τ.
     """
     total = predicted[0].new_zeros(())

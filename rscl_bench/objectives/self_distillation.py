@@ -1,4 +1,4 @@
-"""What DINO, iBOT, DINOv2 and DINOv3 share: head, centred targets, cross-entropy."""
+"""Parts shared by CMID and the DINO family: head, teacher targets, cross-entropy."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -15,25 +15,34 @@ _SINKHORN_ITERATIONS = 3
 
 
 class Prototypes(nn.Module):
-    """Cosines with K directions: a linear layer whose weight vectors are normalised."""
+    """Cosines with K directions: a linear layer with normalised weight vectors."""
 
     def __init__(self, width: int, count: int):
+        """Draw ``count`` directions of ``width`` values."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, width))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return ``[..., K]`` for features ``[..., width]`` of norm 1."""
+        """Return cosines ``[..., K]`` for features ``[..., width]`` of norm 1."""
         return F.linear(features, F.normalize(self.weight, dim=1))
 
 
 class DINOHead(nn.Module):
     """Three layers, L2 norm, prototypes (Caron et al. 2021, "Emerging Properties ...", Appendix C).
 
-    lightly's head is the same, but its weight normalisation cannot be copied after a step.
+    lightly has the same head, but with a weight normalisation that cannot be copied after a step.
     """
 
     def __init__(self, width: int, hidden_dim: int, bottleneck_dim: int, prototypes: int):
+        """Build the head.
+
+        Args:
+            width: Width of the features.
+            hidden_dim: Width of both hidden layers.
+            bottleneck_dim: Width before the prototypes.
+            prototypes: Number K of prototypes.
+        """
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(width, hidden_dim),
@@ -49,19 +58,30 @@ class DINOHead(nn.Module):
         self.prototypes = Prototypes(bottleneck_dim, prototypes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits ``[..., K]`` of features ``[..., width]``."""
+        """Return logits ``[..., K]`` for features ``[..., width]``."""
         logits: Tensor = self.prototypes(F.normalize(self.layers(features), dim=-1))
         return logits
 
 
 class TeacherTargets(nn.Module):
-    """Turns a teacher's logits into distributions that cannot all be one.
+    """Turns a teacher's logits into target distributions that resist collapse.
 
-    ``mean`` subtracts a moving average of the logits, then sharpens (Caron et al. 2021, Eq. 4);
-    ``sinkhorn`` uses all prototypes alike within the batch (Caron et al. 2020, Section 3).
+    Centering "mean" subtracts a moving average of the logits before the softmax (Caron et al. 2021,
+    Eq. 4). Centering "sinkhorn" uses all prototypes equally within a batch (Caron et al. 2020,
+    Section 3).
+
+    Attributes:
+        centre: Moving average of the logits, ``[K]``.
     """
 
     def __init__(self, prototypes: int, momentum: float, centering: Centering):
+        """Start with a centre of 0.
+
+        Args:
+            prototypes: Number K of prototypes.
+            momentum: Momentum of the centre.
+            centering: "mean" or "sinkhorn".
+        """
         super().__init__()
         self.momentum, self.centering = momentum, centering
         self.centre: Tensor
@@ -69,7 +89,7 @@ class TeacherTargets(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """Return distributions ``[n, K]`` float32 of logits ``[n, K]``."""
+        """Return target distributions ``[n, K]`` float32 for logits ``[n, K]``."""
         logits = logits.float()
         if self.centering == "sinkhorn":
             assigned: Tensor = sinkhorn(logits, _SINKHORN_ITERATIONS, temperature)
@@ -78,41 +98,44 @@ class TeacherTargets(nn.Module):
 
     @torch.no_grad()
     def update_centre(self, logits: Tensor) -> None:
-        """Move the centre towards the mean of logits ``[n, K]``; none leave it where it is."""
+        """Move the centre towards the mean of logits ``[n, K]``.
+
+        An empty batch (n = 0) leaves the centre unchanged, and so does centering "sinkhorn".
+        """
         if len(logits) and self.centering == "mean":
             self.centre.lerp_(logits.float().mean(dim=0), 1 - self.momentum)
 
 
 def cross_entropies(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Return −Σ_k target log softmax(logits / temperature) of every sample, ``[n]``.
+    """Return −Σ_k target_k log softmax(logits / temperature)_k for every sample, ``[n]``.
 
     Args:
         targets: Distributions ``[n, K]`` float32.
-        logits: Of the student, ``[n, K]``.
-        temperature: Of the student.
+        logits: Logits of the student, ``[n, K]``.
+        temperature: Temperature of the student.
     """
     return -(targets * F.log_softmax(logits.float() / temperature, dim=-1)).sum(dim=-1)
 
 
 def across_views(targets: Sequence[Tensor], logits: Sequence[Tensor], temperature: float) -> Tensor:
-    """Return the mean cross-entropy over all pairs of a teacher's view and another student's view.
+    """Return the mean cross-entropy over all pairs of a teacher's and a different student's view.
 
     Args:
-        targets: Of the first views, each ``[B, K]`` float32.
-        logits: Of all views, each ``[B, K]``.
-        temperature: Of the student.
+        targets: Targets of the first views, one ``[B, K]`` float32 per view.
+        logits: The student's logits of all views, one ``[B, K]`` per view.
+        temperature: Temperature of the student.
     """
     terms = [
-        cross_entropies(target, own, temperature).mean()
-        for first, target in enumerate(targets)
-        for second, own in enumerate(logits)
-        if first != second
+        cross_entropies(target, student, temperature).mean()
+        for teacher_view, target in enumerate(targets)
+        for student_view, student in enumerate(logits)
+        if teacher_view != student_view
     ]
     return torch.stack(terms).mean()
 
 
 def clip_each(parameters: Iterable[nn.Parameter], norm: float) -> None:
-    """Scale the gradient of every parameter to a norm at most, each on its own (DINO, code)."""
+    """Clip the gradient of each parameter separately to a maximum norm (DINO, code)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = foreach.norm(gradients)
     foreach.add_(norms, 1e-6)
@@ -123,12 +146,12 @@ def clip_each(parameters: Iterable[nn.Parameter], norm: float) -> None:
 
 
 def warmed_up(start: float, end: float, share: float, progress: float) -> float:
-    """Return a temperature that goes from start to end in a share of a task, and stays there.
+    """Return a temperature that goes linearly from ``start`` to ``end``, then stays at ``end``.
 
     Args:
-        start: At the start of a task.
-        end: After the warm-up.
-        share: Of the task that the warm-up takes.
+        start: Temperature at the start of a task.
+        end: Temperature after the warm-up.
+        share: Share of the task that the warm-up takes.
         progress: Share of the task that is done.
     """
     return end if progress >= share else start + (end - start) * progress / share

@@ -29,10 +29,10 @@ class SimMIMParams(Spec):
     """View and masking (Xie et al. 2022, Section 4.1).
 
     Attributes:
-        view: How an image is seen.
+        view: How the view of an image is made.
         mask_ratio: Share of mask units that are hidden, rounded up to whole units.
-        mask_unit: Side of a mask unit as a share of the image's side; what is nearest to it of
-            whole cells that tile the image is taken. The paper's is 32 of 224 pixels.
+        mask_unit: Side of a mask unit as a share of the image's side. The side is rounded to the
+            nearest number of mask cells that tiles the image. The paper's is 32 of 224 pixels.
     """
 
     view: View = View(min_scale=0.67)
@@ -41,7 +41,7 @@ class SimMIMParams(Spec):
 
 
 class SimMIM(Masked):
-    """Predicts the pixels of hidden mask units, all by one linear layer (Section 3)."""
+    """Predicts the pixels of hidden mask units with one linear layer (Section 3)."""
 
     Params = SimMIMParams
 
@@ -51,7 +51,7 @@ class SimMIM(Masked):
         self.params = params
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return the mean absolute error of hidden pixels; see `Objective.forward`."""
+        """Return the mean absolute error over hidden pixels; see `Objective.forward`."""
         (images,) = views
         hidden = self.draw(len(images), images.shape[-1], generator)
         encoded = self.encode(images, hidden)
@@ -62,24 +62,24 @@ class SimMIM(Masked):
         return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
-        """Return which mask units are hidden, ``[B, n, n]`` bool.
+        """Return the hidden mask units of each image, ``[B, n, n]`` bool.
 
         Args:
-            count: Number of images B.
+            count: Number B of images.
             image_size: Side of an image in pixels.
             generator: Source of randomness.
 
         Raises:
-            SpecError: If all units would be hidden.
+            SpecError: If all mask units would be hidden.
         """
         cells = image_size // self.encoder.mask_stride
         side = cells // nearest_divisor(cells, self.params.mask_unit * cells)
-        wanted = math.ceil(self.params.mask_ratio * side**2)
-        wanted = check_mask_count(wanted, side**2, "mask units")
-        return mask_of(draw_singly(count, side**2, wanted, generator), side)
+        hidden = math.ceil(self.params.mask_ratio * side**2)
+        check_mask_count(hidden, side**2, "mask units")
+        return mask_of(draw_singly(count, side**2, hidden, generator), side)
 
     def reconstruct(self, encoded: Tensor) -> Tensor:
-        """Predict the pixels of every place, ``[B, C, H, W]``."""
+        """Predict all pixels, each location its own square of them, ``[B, C, H, W]``."""
         pixels = self.predict(self.encoder.locations(encoded))
         images: Tensor = utils.unpatchify(
             pixels, self.encoder.feature_stride, self.encoder.channels

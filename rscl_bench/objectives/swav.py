@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
-from rscl_bench.objectives.prototypes import WHOLE, MultiCropParams, distil_assignments
+from rscl_bench.objectives.prototypes import LARGE_VIEWS, MultiCropParams, distil_assignments
 from rscl_bench.objectives.queue import Queue
 from rscl_bench.spec import Positive
 
@@ -23,12 +23,13 @@ class SwAVParams(MultiCropParams):
     """Prototypes, codes and queue, with views and projector.
 
     Attributes:
-        prototypes: K.
-        epsilon: ε, smoothness of the codes.
-        sinkhorn_iterations: Of the codes.
-        freeze_epochs: Epochs at the start of a task in which prototypes do not move.
-        queue: Embeddings of past batches that codes are balanced with; 0 for none.
-        queue_epoch: Epoch of a task, from 0, from which the queue is filled; it is used when full.
+        prototypes: Number K of prototypes.
+        epsilon: ε, the smoothness of the codes.
+        sinkhorn_iterations: Sinkhorn iterations for the codes.
+        freeze_epochs: Number of epochs at the start of a task in which the prototypes are frozen.
+        queue: Number of embeddings of past batches that help to balance the codes; 0 for none.
+        queue_epoch: Epoch of a task, from 0, in which the queue starts to fill. The queue is used
+            once it is full.
     """
 
     prototypes: Positive = 3000
@@ -40,7 +41,13 @@ class SwAVParams(MultiCropParams):
 
 
 class SwAV(JointEmbedding):
-    """Predicts the code of one view, balanced over the batch, from every other one (Eq. 1 to 5)."""
+    """Predicts the balanced code of each large view from every other view (Eq. 1 to 5).
+
+    A code is an assignment to prototypes, balanced over the batch.
+
+    Attributes:
+        past_prototypes: Prototypes at the end of the last task, ``[K, P]``, each row of length 1.
+    """
 
     Params = SwAVParams
     joint_batch = True
@@ -48,32 +55,30 @@ class SwAV(JointEmbedding):
 
     def __init__(self, params: SwAVParams, encoder: Encoder):
         projector = mlp(encoder.feature_dim, params.hidden_dim, params.output_dim)
-        super().__init__(
-            params, encoder, params.views, projector, params.output_dim, params.feature
-        )
+        super().__init__(params, encoder, params.views, projector)
         self.params = params
-        # lightly's prototypes have a bias.
+        # Not lightly's prototypes, which have a bias.
         self.prototypes = nn.Linear(params.output_dim, params.prototypes, bias=False)
         self._normalise()
         self.register_buffer("past_prototypes", self.prototypes.weight.detach().clone())
-        queues = range(WHOLE if params.queue else 0)
-        self.queues = nn.ModuleList(Queue(params.queue, params.output_dim) for _ in queues)
+        queues = LARGE_VIEWS if params.queue else 0
+        self.queues = nn.ModuleList(Queue(params.queue, params.output_dim) for _ in range(queues))
         self.queued = 0
         self.embedded: list[Tensor] = []
         self.loss = SwaVLoss(params.temperature, params.sinkhorn_iterations, params.epsilon)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy of codes and predictions, averaged over pairs of views."""
-        return in_fp32(self._swapped, *projected)
+        """Return the cross-entropy between codes and predictions, averaged over pairs of views."""
+        return in_fp32(self._swapped_prediction, *projected)
 
-    def _swapped(self, *projected: Tensor) -> Tensor:
-        embedded = [F.normalize(one, dim=1) for one in projected]
-        self.embedded = [one.detach() for one in embedded[:WHOLE]]
-        scores = [self.prototypes(one) for one in embedded]
+    def _swapped_prediction(self, *projected: Tensor) -> Tensor:
+        embedded = [F.normalize(view, dim=1) for view in projected]
+        self.embedded = [view.detach() for view in embedded[:LARGE_VIEWS]]
+        scores = [self.prototypes(view) for view in embedded]
         queued = None
         if self.queues and self.queued >= self.params.queue:
             queued = [self.prototypes(queue.rows) for queue in self.queues]
-        loss: Tensor = self.loss(scores[:WHOLE], scores[WHOLE:], queued)
+        loss: Tensor = self.loss(scores[:LARGE_VIEWS], scores[LARGE_VIEWS:], queued)
         return loss.squeeze()
 
     @torch.no_grad()
@@ -81,32 +86,32 @@ class SwAV(JointEmbedding):
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def before_task(self, task: int, sample: TileSampler) -> None:
-        """Keep the prototypes for `distil`, and start an empty queue."""
+        """Store the prototypes for `distil`, and empty the queue."""
         self.past_prototypes.copy_(self.prototypes.weight.detach())
         self.queued = 0
 
     def task_state(self) -> dict[str, Tensor]:
-        """Return how many rows of the queue are of this task."""
+        """Return the number of embeddings that this task has pushed onto the queue."""
         return {"queued": torch.tensor(self.queued)}
 
     def load_task_state(self, state: dict[str, Tensor]) -> None:
-        """Take back how many."""
+        """Restore the state returned by `task_state`."""
         self.queued = int(state["queued"])
 
     def before_update(self, info: StepInfo) -> None:
-        """Hold the prototypes where they are in the first epochs."""
+        """Freeze the prototypes in the first epochs of a task."""
         if info.epoch < self.params.freeze_epochs:
             self.prototypes.weight.grad = None
 
     def after_update(self, info: StepInfo) -> None:
-        """Bring prototypes back to length 1, and the batch into the queue."""
+        """Normalise the prototypes to length 1, and push the batch onto the queue."""
         self._normalise()
         if info.epoch >= self.params.queue_epoch:
-            for number, queue in enumerate(self.queues):
-                cast("Queue", queue).push(self.embedded[number])
+            for queue, embedded in zip(self.queues, self.embedded, strict=False):
+                cast("Queue", queue).push(embedded)
             self.queued += len(self.embedded[0])
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return the cross-entropy of assignments to the last task's prototypes."""
+        """Return CaSSLe's loss with the last task's prototypes; see `distil_assignments`."""
         prototypes = self.past_prototypes
         return distil_assignments(predicted, past, prototypes, self.params.temperature)

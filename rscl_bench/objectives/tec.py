@@ -26,24 +26,27 @@ from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
 from rscl_bench.views.view import Share
 
-#: As MAE's blocks have it.
+#: LayerNorm of MAE's blocks.
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 
 
 class TECParams(MAEParams):
-    """MAE's for the first task; targets, adapters and decoders of later ones (Gao et al., code).
+    """MAE's parameters for the first task, and targets and decoders of later tasks (authors' code).
 
-    Both decoders are as wide, and have as many heads, as the first task's.
+    The two decoders of later tasks have the width and the number of heads of MAE's decoder.
 
     Attributes:
-        start: Where the encoder of a later task starts: from new random weights, as the paper's,
-            or where the last task left it.
-        target_blocks: Last blocks of the base model whose mean is the target of features.
-        relations: Share of patches whose rows of the base model's attention are targets, besides
-            that of the class token: those it attends to most. The authors' is 15 of 196.
-        attention_temperature: τ of the base model's attention; the authors' for MAE.
-        attention_weight: Weight of the loss of attention.
-        target_depth: Blocks that both decoders share.
+        start: Initial encoder of a later task: new random weights, as in the paper ("random"), or
+            the weights at the end of the last task ("continue").
+        target_blocks: Number of last blocks of the base model whose mean output is the feature
+            target.
+        relations: Share of patches whose rows of the base model's attention are targets, in
+            addition to the row of the class token. These are the patches that the class token
+            attends to most. The authors take 15 of 196.
+        attention_temperature: Temperature τ of the base model's attention; the authors' value for
+            MAE.
+        attention_weight: Weight of the attention loss.
+        target_depth: Number of blocks that both decoders share.
     """
 
     start: Literal["random", "continue"] = "random"
@@ -57,12 +60,12 @@ class TECParams(MAEParams):
 class TEC(MAE):
     """From the second task on, predicts features and attention of the last task's encoder.
 
-    That encoder, the base model, sees images whole; a new one sees a part of them, and two decoders
-    predict the base model's features at hidden patches and some rows of its last attention. The
-    first task has no base model, and is a masked autoencoder.
+    The last task's encoder is the base model; it sees whole images. A new encoder sees the visible
+    patches. Two decoders predict the base model's features at hidden patches and some rows of the
+    attention in its last block. The first task has no base model: it trains a masked autoencoder.
 
-    The class token of later tasks is what the input adapter makes of a vector of its own; it is
-    written into the encoder after every update, so that the encoder needs no adapter.
+    In later tasks, the class token is the input adapter's output for a learnt vector. After every
+    update the class token is written into the encoder, so that the encoder works without adapter.
     """
 
     Params = TECParams
@@ -77,7 +80,7 @@ class TEC(MAE):
             encoder: A ViT.
 
         Raises:
-            SpecError: As `MAE`; or if more blocks are targets than there are.
+            SpecError: As in `MAE`, or if ``target_blocks`` exceeds the encoder's depth.
         """
         super().__init__(params, encoder)
         depth = self.vit.params.depth
@@ -90,10 +93,12 @@ class TEC(MAE):
         self.base = teacher_copy(self.vit)
         self.conditional = Conditional(params, self.vit).requires_grad_(False)
         self.seed: Tensor
-        self.register_buffer("seed", torch.randint(2**62, ()))  # of where later tasks start
+        self.register_buffer(
+            "seed", torch.randint(2**62, ())
+        )  # of the random starts of later tasks
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
-        """Return the loss of one view per image; see `Objective.forward`."""
+        """Return the loss for one view per image; see `Objective.forward`."""
         if not self.later:
             return super().forward(views, generator)
         (images,) = views
@@ -104,20 +109,22 @@ class TEC(MAE):
         decoded = self.conditional([*states[1:-1], encoded], keep, positions)
         predicted = self.conditional.features(utils.get_at_index(decoded[0], hidden))
         target = utils.get_at_index(features, hidden - 1)
-        loss = (predicted.float() - target).square().mean()
-        attended = self.conditional.attention_logits(decoded[1], rows)
-        relation = in_fp32(self.relation_loss, attended, logits)
-        return ObjectiveOutput(loss + self.params.attention_weight * relation, (encoded,))
+        feature_loss = (predicted.float() - target).square().mean()
+        predicted_logits = self.conditional.attention_logits(decoded[1], rows)
+        relation_loss = in_fp32(self.relation_loss, predicted_logits, logits)
+        loss = feature_loss + self.params.attention_weight * relation_loss
+        return ObjectiveOutput(loss, (encoded,))
 
     @torch.no_grad()
     def targets_of(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the base model makes of whole images.
+        """Return the base model's targets for whole images ``[B, C, H, W]``.
 
         Returns:
-            Features of all patches ``[B, N, D]`` float32, normalised over the patches of an image;
-            logits of its last attention, of some tokens' queries and all patches' keys
-            ``[B, heads, 1 + k, N]``; which tokens these are ``[B, 1 + k]``, the class token (0)
-            first.
+            features: Features of all patches, normalised over the patches of an image,
+                ``[B, N, D]`` float32.
+            logits: Logits of the last block's attention between the queries of some tokens and the
+                keys of all patches, ``[B, heads, 1 + k, N]`` float32.
+            rows: Indices of these tokens, the class token (0) first, ``[B, 1 + k]`` int64.
         """
         _, states = self.base.forward_blocks(images)
         last = torch.stack(states[-self.params.target_blocks :])
@@ -125,28 +132,28 @@ class TEC(MAE):
         variance = features.var(dim=1, keepdim=True)
         features = (features - features.mean(dim=1, keepdim=True)) / (variance + 1e-6).sqrt()
         block = self.base.blocks[-1]
-        own = block.attn
-        queries, keys, _ = by_heads(own.qkv(block.norm1(states[-2])), 3, own.num_heads)
-        first = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
-        seen = rows_of(queries, keys, first).mean(dim=1)[:, 0]
-        count = max(1, round(self.params.relations * seen.shape[1]))
-        rows = torch.cat([first, 1 + seen.topk(count).indices], dim=1)
-        return features, own.scale * rows_of(queries, keys, rows), rows
+        attn = block.attn
+        queries, keys, _ = by_heads(attn.qkv(block.norm1(states[-2])), 3, attn.num_heads)
+        class_token = torch.zeros(len(images), 1, dtype=torch.long, device=images.device)
+        attended = rows_of(queries, keys, class_token).mean(dim=1)[:, 0]
+        count = max(1, round(self.params.relations * attended.shape[1]))
+        rows = torch.cat([class_token, 1 + attended.topk(count).indices], dim=1)
+        return features, attn.scale * rows_of(queries, keys, rows), rows
 
     def relation_loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of rows of attention, averaged over rows, heads and images.
+        """Return the cross-entropy between rows of attention, averaged over rows, heads and images.
 
         Args:
-            predicted: Logits ``[B, heads, 1 + k, N]``.
-            target: Those of the base model.
+            predicted: Predicted logits, ``[B, heads, 1 + k, N]`` float32.
+            target: The base model's logits, ``[B, heads, 1 + k, N]`` float32.
         """
-        wanted = F.softmax(target / self.params.attention_temperature, dim=-1)
-        return -(wanted * F.log_softmax(predicted, dim=-1)).sum(dim=-1).mean()
+        expected = F.softmax(target / self.params.attention_temperature, dim=-1)
+        return -(expected * F.log_softmax(predicted, dim=-1)).sum(dim=-1).mean()
 
     # The stream.
 
     def before_task(self, task: int, sample: TileSampler) -> None:
-        """Keep the encoder as the base model, start a new one, and choose what is trained."""
+        """Copy the encoder to the base model, start a new encoder, and choose what is trained."""
         self.later = task > 0
         if self.later:
             self.base.load_state_dict(self.encoder.state_dict())
@@ -160,7 +167,7 @@ class TEC(MAE):
         self.vit.cls_token.requires_grad_(not self.later)
 
     def restart(self, task: int) -> None:
-        """Give encoder, adapters and decoders new random weights, a function of the task."""
+        """Draw new weights for encoder, adapters and decoders, from a stream keyed by the task."""
         vit = self.vit
         with seeded(int(self.seed), "start", task):
             encoder = ViT(vit.params, vit.image_size, vit.channels)
@@ -169,24 +176,30 @@ class TEC(MAE):
         self.conditional.load_state_dict(conditional.state_dict())
 
     def after_update(self, info: StepInfo) -> None:
-        """Write the new class token."""
+        """Write the new class token into the encoder."""
         if self.later:
             self.write_class_token()
 
     @torch.no_grad()
     def write_class_token(self) -> None:
-        """Set the encoder's class token to what the input adapter makes."""
+        """Set the encoder's class token to the input adapter's output."""
         self.vit.cls_token.copy_(self.conditional.class_token())
 
 
 class Conditional(nn.Module):
     """Adapters and decoders that align a new encoder with the targets of a base model.
 
-    Gao et al. (2022), "conditional adapter": one before the encoder, one over all its blocks. Two
-    decoders, one for each target, share their blocks.
+    Gao et al. (2022), "conditional adapter": one adapter is before the encoder, and one adapter
+    reads all its blocks. There is one decoder for each of the two targets; both share their blocks.
     """
 
     def __init__(self, params: TECParams, vit: ViT):
+        """Build the module for an encoder.
+
+        Args:
+            params: Targets and decoders.
+            vit: The encoder, for its shape.
+        """
         super().__init__()
         width, dim = vit.feature_dim, params.decoder_dim
         self.heads = vit.params.num_heads
@@ -210,20 +223,20 @@ class Conditional(nn.Module):
             nn.init.normal_(token, std=0.02)
 
     def class_token(self) -> Tensor:
-        """Return what the encoder gets for a class token, ``[1, 1, D]``."""
+        """Return the encoder's class token, ``[1, 1, D]``."""
         token: Tensor = self.input(self.token)
         return token
 
     def forward(self, states: Sequence[Tensor], keep: Tensor, positions: Tensor) -> list[Tensor]:
-        """Decode what an encoder made of some tokens.
+        """Decode the encoder's output for the visible tokens.
 
         Args:
-            states: Tokens after every block, each ``[B, K, D]``.
-            keep: Which tokens these are, ``[B, K]``, the class token (0) first.
-            positions: Of all tokens, ``[1, 1 + N, d]``.
+            states: Outputs of all encoder blocks, one ``[B, K, D]`` per block.
+            keep: Indices of the visible tokens, the class token (0) first, ``[B, K]`` int64.
+            positions: Positions of all tokens, ``[1, 1 + N, d]``.
 
         Returns:
-            All tokens for the features, and for the attention, each ``[B, 1 + N, d]``.
+            All tokens for the feature target and for the attention target, ``[B, 1 + N, d]`` each.
         """
         adapted = self.encoder(states)
         decoded = []
@@ -236,24 +249,32 @@ class Conditional(nn.Module):
         return decoded
 
     def attention_logits(self, decoded: Tensor, rows: Tensor) -> Tensor:
-        """Return the predicted logits of rows ``[B, 1 + k]``: ``[B, heads, 1 + k, N]`` float32."""
+        """Return predicted logits of some rows of attention.
+
+        Args:
+            decoded: All tokens for the attention target, ``[B, 1 + N, d]``.
+            rows: Indices of the tokens whose rows are predicted, ``[B, 1 + k]`` int64.
+
+        Returns:
+            ``[B, heads, 1 + k, N]`` float32.
+        """
         queries, keys = by_heads(self.relations(decoded), 2, self.heads)
         return self.scale * rows_of(queries, keys, rows)
 
 
 def by_heads(projected: Tensor, parts: int, heads: int) -> Sequence[Tensor]:
-    """Split ``[B, T, parts * D]`` into parts of ``[B, heads, T, D / heads]``."""
+    """Split ``[B, T, parts * D]`` into ``parts`` tensors ``[B, heads, T, D / heads]``."""
     split = projected.reshape(*projected.shape[:2], parts, heads, -1)
     return split.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def rows_of(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
-    """Return products of some tokens' queries with the keys of all patches, in float32.
+    """Return the products of some tokens' queries with the keys of all patches, in float32.
 
     Args:
-        queries: ``[B, heads, 1 + N, d]``.
-        keys: The same, the class token's first.
-        rows: Whose queries, ``[B, R]``.
+        queries: Queries of all tokens, the class token first, ``[B, heads, 1 + N, d]``.
+        keys: Keys of all tokens, the class token first, ``[B, heads, 1 + N, d]``.
+        rows: Indices of the tokens whose queries are used, ``[B, R]`` int64.
 
     Returns:
         ``[B, heads, R, N]``.

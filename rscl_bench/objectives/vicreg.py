@@ -7,26 +7,31 @@ from lightly.loss import VICRegLoss
 from pydantic import Field
 from torch import Tensor
 
-from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.objectives.embedding import BYOL_VIEWS, JointEmbedding, in_fp32, mlp
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.embedding import (
+    BYOL_VIEWS,
+    EmbeddingParams,
+    JointEmbedding,
+    in_fp32,
+    mlp,
+)
+from rscl_bench.spec import Positive
 from rscl_bench.views.view import View
 
 Weight = Annotated[float, Field(ge=0)]
 
 
-class VICRegParams(Spec):
+class VICRegParams(EmbeddingParams):
     """Views, projector and loss.
 
     Attributes:
         first_view: How the first view is made.
         second_view: How the second view is made.
-        invariance: λ.
-        variance: μ.
-        covariance: ν.
+        invariance: λ, the weight of the distance between views.
+        variance: μ, the weight of the variance term.
+        covariance: ν, the weight of the covariance term.
         hidden_dim: Width of both hidden layers of the projector.
         output_dim: Width of the projections.
-        feature: What is projected: mean patch token, or class token.
     """
 
     first_view: View = BYOL_VIEWS[0]
@@ -36,28 +41,27 @@ class VICRegParams(Spec):
     covariance: Weight = 1.0
     hidden_dim: Positive = 8192
     output_dim: Positive = 8192
-    feature: Pool = "patches"
 
 
 class VICReg(JointEmbedding):
-    """Brings two views together while every dimension varies and none repeats another (Eq. 6)."""
+    """Brings two views together and keeps the dimensions varied and uncorrelated (Eq. 6)."""
 
     Params = VICRegParams
     stateless_loss = True
 
     def __init__(self, params: VICRegParams, encoder: Encoder):
         hidden, width = params.hidden_dim, params.output_dim
-        # No term of the loss depends on a bias of the output.
+        # No term of the loss depends on the bias of the output layer.
         projector = mlp(encoder.feature_dim, hidden, hidden, width, last_bias=False)
         views = (params.first_view, params.second_view)
-        super().__init__(params, encoder, views, projector, width, params.feature)
+        super().__init__(params, encoder, views, projector)
         self.params = params
         self.loss = VICRegLoss(params.invariance, params.variance, params.covariance)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
-        """Return the weighted sum of invariance, variance and covariance."""
+        """Return the weighted sum of the invariance, variance and covariance terms."""
         return in_fp32(self.loss, *projected)
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return the weighted invariance term of predicted and past projections."""
+        """Return the weighted invariance term between predicted and past projections."""
         return self.params.invariance * super().distil(predicted, past)

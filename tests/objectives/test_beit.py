@@ -43,7 +43,7 @@ def slow_kmeans(rows: Array, centroids: Array, iterations: int) -> tuple[Array, 
 
 @pytest.mark.parametrize("part", [4096, 7])
 def test_kmeans_equals_the_transcription(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rscl_bench.objectives.kmeans._PART", part)
+    monkeypatch.setattr("rscl_bench.objectives.kmeans._CHUNK", part)
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((60, 5))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -287,7 +287,7 @@ def test_place_loss_by_loops(name: str) -> None:
     hidden = torch.zeros(6, 2, 2, dtype=torch.bool)
     hidden[1, 0, 0] = hidden[2, :, 1] = hidden[4] = True
     expected, logits = place_loss_by_loops(objective, masked, seen, hidden, objective.temperature)
-    assert float(objective.place_loss(masked, seen, hidden).detach()) == pytest.approx(
+    assert float(objective.location_loss(masked, seen, hidden).detach()) == pytest.approx(
         expected, rel=1e-4
     )
     followed = logits if name == "ibot" else logits[hidden.flatten()]
@@ -300,7 +300,7 @@ def test_nothing_hidden_is_a_loss_of_zero() -> None:
         objective: Any = start(spec_of(name)).model
         tokens = torch.randn(4, 5, 24)
         none = torch.zeros(4, 2, 2, dtype=torch.bool)
-        assert float(objective.place_loss(tokens, tokens, none).detach()) == 0
+        assert float(objective.location_loss(tokens, tokens, none).detach()) == 0
         assert torch.isfinite(objective.place_targets.centre).all()
 
 

@@ -123,7 +123,7 @@ def test_loss_equals_the_transcription(kind: str, bands: int, cell: int) -> None
 )
 def test_cells_of_a_place(encoder: Any, cell: int, outputs: int) -> None:
     objective = build("maskfeat", encoder())
-    assert objective.cell == cell
+    assert objective.hog_cell == cell
     assert objective.predict.out_features == outputs
 
 
