@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rscl_bench.engine.prepare import PreparedRun
     from rscl_bench.models.pretrained import PretrainedEncoder
     from rscl_bench.progress import Reporter
-    from rscl_bench.results.record import RunRecord
+    from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
     from rscl_bench.sweep.pool import Run

@@ -23,7 +23,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from rscl_bench.results.record import RunRecord
+    from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.sweep.pool import Run
 

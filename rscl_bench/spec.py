@@ -291,13 +291,27 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
         return model.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
+            key = ".".join(str(part) for part in first["loc"])
             fields = _fields_at(model, first["loc"][:-1])
-            raise unknown(f"key in {where}:", place, fields) from error
-        message = first["msg"].removeprefix("Value error, ")
-        at = f" at '{place}'" if place else ""
-        raise SpecError(f"{where} is not valid{at}: {message}.") from error
+            raise unknown(f"key in {where}:", key, fields) from error
+        raise SpecError(f"{where} is not valid: {first_problem(error)}.") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem as a clause, such as ``field 'seed': Input should be ..., got -1``.
+
+    A model's own check names its fields itself, so the clause is its message alone.
+    """
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not first["loc"]:
+        return message
+    field = ".".join(str(part) for part in first["loc"])
+    got = f", got {first['input']!r:.60}"
+    # The input of a missing field is its parent, and other containers are too long to show.
+    shown = not isinstance(first["input"], dict | list | tuple)
+    return f"field '{field}': {message}{got if shown else ''}"
 
 
 def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
@@ -322,7 +336,7 @@ def identity(payload: dict[str, Any]) -> str:
     """Return the hash of a run's identity: 16 hexadecimal digits of SHA-256 over canonical JSON.
 
     Args:
-        payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.record`.
+        payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.schema.Identity`.
     """
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(text.encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from rscl_bench import registry
 from rscl_bench.declarations import declarations, load_any, load_method, load_scenario
 from rscl_bench.errors import SpecError
 from rscl_bench.resolve import parse_assignments, resolve_run
-from rscl_bench.results.record import Identity, ScenarioName
+from rscl_bench.results.schema import Identity, ScenarioName
 from rscl_bench.spec import Method, RunSpec, Scenario, Spec, identity, validated
 
 Raw = dict[str, Any]
@@ -242,16 +242,16 @@ def test_assignment_is_typed(assignment: str, read: Callable[[RunSpec], bool]) -
         ("=5", "--set takes key=value"),
         ("training.epochs=", "--set takes key=value"),
         ("training.epochs=5\nseeds=2", "one key=value at a time"),
-        ("training.epochs=five", "'training.epochs': Input should be a valid integer."),
-        ("training.epochs='5'", "'training.epochs': Input should be a valid integer."),
-        ("training.epochs=true", "'training.epochs': Input should be a valid integer."),
-        ("training.epochs=2.0", "'training.epochs': Input should be a valid integer."),
-        ("training.epochs=1979-05-27", "'training.epochs': Input should be a valid integer."),
-        ("training.epochs=-1", "'training.epochs': Input should be greater than 0."),
-        ("training.learning_rate=nan", "Input should be a finite number."),
-        ("training.learning_rate=inf", "Input should be a finite number."),
-        ("training=5", "'training': Input should be an object."),
-        ("views.min_scale=0", "'views.min_scale': Input should be greater than 0."),
+        ("training.epochs=five", "'training.epochs': Input should be a valid integer, got"),
+        ("training.epochs='5'", "'training.epochs': Input should be a valid integer, got"),
+        ("training.epochs=true", "'training.epochs': Input should be a valid integer, got"),
+        ("training.epochs=2.0", "'training.epochs': Input should be a valid integer, got"),
+        ("training.epochs=1979-05-27", "'training.epochs': Input should be a valid integer, got"),
+        ("training.epochs=-1", "'training.epochs': Input should be greater than 0, got"),
+        ("training.learning_rate=nan", "Input should be a finite number, got"),
+        ("training.learning_rate=inf", "Input should be a finite number, got"),
+        ("training=5", "'training': Input should be an object, got"),
+        ("views.min_scale=0", "'views.min_scale': Input should be greater than 0, got"),
         ("training.epoch=5", "did you mean 'training.epochs'?"),
         ("epochs=5", "did you mean"),
         ("tasks=[]", "Unknown key of --set 'tasks'"),
@@ -259,12 +259,12 @@ def test_assignment_is_typed(assignment: str, read: Callable[[RunSpec], bool]) -
         ("backbone.patch=7", "did you mean 'patch_size'?"),
         ("backbone.name=restnet", "Unknown backbone 'restnet'"),
         ("objective=mae", "--set objective needs a parameter"),
-        ("objective.norm_pix=1", "'norm_pix': Input should be a valid boolean."),
+        ("objective.norm_pix=1", "'norm_pix': Input should be a valid boolean, got"),
         ("objective.mask=0.5", "did you mean 'mask_ratio'?"),
         ("strategies.mixup.alpha=1", "did you mean 'strategies.data-mixup'?"),
         ("strategies.data-mixup=1", "--set strategies.data-mixup needs a parameter"),
-        ("strategies.data-mixup.alpha=nan", "Input should be a finite number."),
-        ("strategies.model-mixup.feature=max", "'feature': Input should be 'patches' or 'cls'."),
+        ("strategies.data-mixup.alpha=nan", "Input should be a finite number, got"),
+        ("strategies.model-mixup.feature=max", "'feature': Input should be 'patches' or 'cls'"),
         ("defaults.mae=3", "'defaults.mae'"),
         ("defaults.mea={}", "did you mean 'mae'?"),
     ],

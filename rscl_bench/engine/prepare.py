@@ -13,8 +13,7 @@ from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.progress import Progress
-from rscl_bench.results.consistency import probe_key, task_key
-from rscl_bench.results.record import Identity, ScenarioName
+from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
 from rscl_bench.spec import Edition, RunSpec, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore

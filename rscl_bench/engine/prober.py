@@ -11,7 +11,7 @@ from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_p
 from rscl_bench.engine.device import Device
 from rscl_bench.engine.probing import OpenProbe
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.results import record as records
+from rscl_bench.results import schema as records
 from rscl_bench.results.image_scores import ImageScores, Scores, probe_scores
 from rscl_bench.spec import Protocol
 

@@ -15,13 +15,8 @@ from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.prober import Prober
 from rscl_bench.engine.probing import OpenProbe
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
-from rscl_bench.results.record import (
-    Parameters,
-    ProbeRecord,
-    Provenance,
-    TaskRecord,
-    package_versions,
-)
+from rscl_bench.results.record import package_versions
+from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:

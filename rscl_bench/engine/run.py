@@ -33,13 +33,8 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
-from rscl_bench.results.record import (
-    FlopsRecord,
-    RunRecord,
-    Seconds,
-    make_record,
-    write_record,
-)
+from rscl_bench.results.record import make_record, write_record
+from rscl_bench.results.schema import FlopsRecord, RunRecord, Seconds
 from rscl_bench.strategies.base import Strategy
 
 

@@ -16,11 +16,8 @@ from rscl_bench.leaderboard.image_intervals import (
     read_intervals,
 )
 from rscl_bench.leaderboard.rows import leaderboard_rows
-from rscl_bench.leaderboard.run_table import RunRow, run_table
 from rscl_bench.leaderboard.tables import Board, csv_table, markdown_table
 from rscl_bench.spec import edition_folder
-
-__all__ = ["RunRow", "build_leaderboard", "run_table"]
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:

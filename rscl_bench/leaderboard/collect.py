@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.results.tuning import FOLDER
 from rscl_bench.spec import Edition
 

@@ -11,7 +11,7 @@ from rscl_bench.leaderboard.collect import RowKey
 from rscl_bench.leaderboard.image_intervals import Contrast, Intervals
 from rscl_bench.leaderboard.rows import KINDS, Row
 from rscl_bench.leaderboard.statistics import Interval, SeedTest, t_interval
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 
 LEAST_SEEDS = 3
 COLUMNS = (

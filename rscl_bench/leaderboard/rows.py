@@ -11,7 +11,7 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboard.collect import LoadedRecord, RowKey
 from rscl_bench.leaderboard.image_intervals import Contrast
 from rscl_bench.leaderboard.statistics import t_interval
-from rscl_bench.results.record import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
+from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
 
 KINDS = ("micro", "macro")
 DOMAIN_METRICS = (
@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
     Attributes:
         mean: Mean.
-        std: TileSampler standard deviation (n − 1).
+        std: Sample standard deviation (n − 1).
         ci95: Half the width of the 95 % t interval of the mean.
     """
 

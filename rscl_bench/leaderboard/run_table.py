@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rscl_bench.probes.metrics import MultilabelMAP
-from rscl_bench.results.record import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
+from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeScore, RunRecord
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rscl_bench.leaderboard.rows import (
     score_column,
 )
 from rscl_bench.leaderboard.statistics import RESAMPLES, Interval
-from rscl_bench.results.record import ProbeRecord, RunRecord
+from rscl_bench.results.schema import ProbeRecord, RunRecord
 
 _ABSENT = "–"
 _TEXT = ("method", "precision", "device", "separated above")

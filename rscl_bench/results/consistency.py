@@ -1,52 +1,15 @@
 """Whether a run record agrees with itself: cheap checks that catch slips and edits by hand."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
 
-from rscl_bench.results.continual import ContinualMetrics, continual_metrics
-
-if TYPE_CHECKING:
-    from rscl_bench.probes.metrics import MultilabelMAP
-    from rscl_bench.results.record import ProbeRecord, ProbeScore, RunRecord, TaskRecord
+from rscl_bench.probes.metrics import MultilabelMAP
+from rscl_bench.results.continual import continual_of
+from rscl_bench.results.differences import ROUNDING, first_difference
+from rscl_bench.results.schema import RunRecord, TaskRecord, probe_key, task_key
 
 
-def task_key(task: str) -> str:
-    """Return the key of a task's digest in a record's ``identity.data``."""
-    return f"tasks.{task}"
-
-
-def probe_key(probe: str, role: str) -> str:
-    """Return the key of a probe split's digest; the role is ``train``, ``val`` or ``test``."""
-    return f"probes.{probe}.{role}"
-
-
-#: What scores that are computed again may differ by.
-ROUNDING = 1e-9
-
-
-def continual_of(
-    tasks: "Sequence[TaskRecord]",
-    probes: "Sequence[ProbeRecord]",
-    scores: "Sequence[Mapping[str, ProbeScore]]",
-) -> dict[str, ContinualMetrics]:
-    """Return the continual metrics of the test scores, of ``micro`` and ``macro``.
-
-    Args:
-        tasks: In the order of the stream.
-        probes: Their ``task`` is one of the tasks or None.
-        scores: By probe; row 0 of the untrained encoder, then one row after each task.
-    """
-    order = [task.name for task in tasks]
-    task_of = {p.name: None if p.task is None else order.index(p.task) for p in probes}
-    metrics = {}
-    for kind in ("micro", "macro"):
-        matrix = [{name: getattr(row[name].test, kind) for name in task_of} for row in scores]
-        metrics[kind] = continual_metrics(matrix[1:], task_of, matrix[0])
-    return metrics
-
-
-def problems(record: "RunRecord") -> Iterator[str]:
+def problems(record: RunRecord) -> Iterator[str]:
     """Yield what is inconsistent in a record, each a clause that names its field."""
     try:
         expected = record.identity.run_id()
@@ -66,7 +29,7 @@ def problems(record: "RunRecord") -> Iterator[str]:
         yield f"field 'spread' has {len(record.spread)} rows and 'scores' {len(record.scores)}"
 
 
-def _name_problems(record: "RunRecord") -> Iterator[str]:
+def _name_problems(record: RunRecord) -> Iterator[str]:
     tasks = [task.name for task in record.tasks]
     probes = [probe.name for probe in record.probes]
     for field, names in (("tasks", tasks), ("probes", probes)):
@@ -81,7 +44,7 @@ def _name_problems(record: "RunRecord") -> Iterator[str]:
         yield f"field 'identity.data' lacks the digest of '{key}'"
 
 
-def _training_problems(record: "RunRecord") -> Iterator[str]:
+def _training_problems(record: RunRecord) -> Iterator[str]:
     try:
         batch = record.identity.setting("training", "batch_size")
         record.identity.setting("seeds")
@@ -116,7 +79,7 @@ def _training_problems(record: "RunRecord") -> Iterator[str]:
             )
 
 
-def _utilisation_problems(record: "RunRecord", field: str, task: "TaskRecord") -> Iterator[str]:
+def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> Iterator[str]:
     if task.flop_utilisation is None:
         return
     flops, available = record.flops, record.provenance.matrix_flops
@@ -128,7 +91,7 @@ def _utilisation_problems(record: "RunRecord", field: str, task: "TaskRecord") -
         yield f"{field}.flop_utilisation' is not {done:.4g} over {available:.4g} a second"
 
 
-def _score_problems(record: "RunRecord") -> Iterator[str]:
+def _score_problems(record: RunRecord) -> Iterator[str]:
     rows = len(record.tasks) + 1
     if len(record.scores) != rows:
         yield f"field 'scores' has {len(record.scores)} rows, expected {rows}: untrained, each task"
@@ -145,14 +108,13 @@ def _score_problems(record: "RunRecord") -> Iterator[str]:
         for name, score in row.items():
             yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])
             yield from _map_problems(f"{field}.{name}.val", score.val, labels[name])
-    metrics = continual_of(record.tasks, record.probes, record.scores)
-    expected = {kind: value.model_dump() for kind, value in metrics.items()}
+    expected = continual_of(record.tasks, record.probes, record.scores).model_dump()
     different = first_difference("continual", record.continual.model_dump(), expected, ROUNDING)
     if different:
         yield f"field '{different}' does not follow from the field 'scores'"
 
 
-def _map_problems(field: str, values: "MultilabelMAP | None", labels: int) -> Iterator[str]:
+def _map_problems(field: str, values: MultilabelMAP | None, labels: int) -> Iterator[str]:
     if values is None:
         return
     if values.macro_labels > labels:
@@ -160,25 +122,3 @@ def _map_problems(field: str, values: "MultilabelMAP | None", labels: int) -> It
     for kind in ("micro", "macro"):
         if (getattr(values, kind) is None) != (values.macro_labels == 0):
             yield f"field '{field}.{kind}' does not fit {values.macro_labels} labels with positives"
-
-
-def first_difference(field: str, found: Any, expected: Any, tolerance: float = 0.0) -> str | None:
-    """Return the name of the first field of two JSON values that differs, None if none does.
-
-    Args:
-        field: Name of the values.
-        found: One of them.
-        expected: The other.
-        tolerance: What numbers may differ by, for rounding.
-    """
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in sorted({*found, *expected}):
-            if (name in found) != (name in expected):
-                return f"{field}.{name}"
-            inner = first_difference(f"{field}.{name}", found[name], expected[name], tolerance)
-            if inner:
-                return inner
-        return None
-    if tolerance and isinstance(found, float | int) and isinstance(expected, float | int):
-        return None if math.isclose(found, expected, abs_tol=tolerance) else field
-    return None if found == expected else field

@@ -3,49 +3,42 @@
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from rscl_bench.spec import Spec
+from rscl_bench.results.schema import (
+    ContinualMetrics,
+    ContinualRecord,
+    OutsideMetrics,
+    ProbeRecord,
+    ProbeScore,
+    TaskRecord,
+)
 
 ScoreRow = Mapping[str, float | None]
 
 
-class OutsideMetrics(Spec):
-    """One probe of no task's domain.
+def continual_of(
+    tasks: Sequence[TaskRecord],
+    probes: Sequence[ProbeRecord],
+    scores: Sequence[Mapping[str, ProbeScore]],
+) -> ContinualRecord:
+    """Return the continual metrics of the test scores.
 
-    Attributes:
-        final: ``R[T]``.
-        mean_over_tasks: ``mean_t R[t]``.
-        gain_over_random: ``R[T] − b``, b the untrained encoder's score.
+    Args:
+        tasks: Tasks in the order of the stream.
+        probes: Probes; the ``task`` of each is one of the tasks or None.
+        scores: Scores by probe: row 0 of the untrained encoder, then one row after each task.
+
+    Raises:
+        KeyError: If a row has no score of a probe.
+        ValueError: If a probe's task is not one of the tasks, or no task was trained.
     """
+    order = [task.name for task in tasks]
+    task_of = {p.name: None if p.task is None else order.index(p.task) for p in probes}
 
-    final: float | None
-    mean_over_tasks: float | None
-    gain_over_random: float | None
+    def metrics(kind: str) -> ContinualMetrics:
+        matrix = [{name: getattr(row[name].test, kind) for name in task_of} for row in scores]
+        return continual_metrics(matrix[1:], task_of, matrix[0])
 
-
-class ContinualMetrics(Spec):
-    """Metrics of one kind of score; differences are in the scores' own unit.
-
-    With several domain probes of one task, each is a column j of its own. None where the formula
-    has no term or needs a score that is missing.
-
-    Attributes:
-        final_average: ``mean_j R[T][j]`` (Lopez-Paz & Ranzato 2017, ACC).
-        average_incremental: ``mean_t mean_{j<=t} R[t][j]``, over the t with a domain probe seen
-            (the running mean of ACC; Díaz-Rodríguez et al. 2018 weigh all pairs j <= t alike).
-        backward_transfer: ``mean_{j<T} (R[T][j] − R[j][j])`` (Lopez-Paz & Ranzato 2017, BWT).
-        forgetting: ``mean_{j<T} (max_{j<=l<=T−1} R[l][j] − R[T][j])`` (Chaudhry et al. 2018, whose
-            maximum is over all l < T; before task j the encoder has nothing of it to forget).
-        forward_transfer: ``mean_{j>=2} (R[j−1][j] − b_j)``, b_j the untrained encoder's score
-            (Lopez-Paz & Ranzato 2017, FWT).
-        outside: By name, the probes of no task's domain; the metrics above leave them out.
-    """
-
-    final_average: float | None
-    average_incremental: float | None
-    backward_transfer: float | None
-    forgetting: float | None
-    forward_transfer: float | None
-    outside: dict[str, OutsideMetrics]
+    return ContinualRecord(micro=metrics("micro"), macro=metrics("macro"))
 
 
 def continual_metrics(

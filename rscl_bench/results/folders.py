@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rscl_bench.results.record import Identity
+from rscl_bench.results.schema import Identity
 from rscl_bench.spec import edition_folder
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import multilabel_map
-from rscl_bench.results.record import ProbeScore, RunRecord
+from rscl_bench.results.schema import ProbeScore, RunRecord
 
 #: By probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
 Labels = Mapping[str, Mapping[str, NDArray[np.uint8]]]

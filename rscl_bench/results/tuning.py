@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.record import ProtocolName, RunRecord, ScenarioName
-from rscl_bench.spec import Edition, Fraction, Name, Spec, edition_folder, identity
+from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
+from rscl_bench.spec import Edition, Fraction, Name, Spec, edition_folder, first_problem, identity
 
 Values = dict[str, JsonValue]
 FOLDER = "tuning"
@@ -119,7 +119,7 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
         )
     except ValidationError as error:
         raise ArtefactError(
-            f"The grid's results contradict each other: {_first(error)}."
+            f"The grid's results contradict each other: {first_problem(error)}."
         ) from error
     except ValueError as error:
         raise ArtefactError(f"No setting can be chosen: {error}.") from error
@@ -148,7 +148,7 @@ def read_tuning(path: Path) -> Tuning:
         ) from error
     except ValidationError as error:
         raise ArtefactError(
-            f"{path} is no sound tuning: {_first(error)}; restore the file, or tune again."
+            f"{path} is no sound tuning: {first_problem(error)}; restore the file, or tune again."
         ) from error
 
 
@@ -187,10 +187,3 @@ def _distinct(values: Sequence[JsonValue]) -> list[JsonValue]:
         if value not in found:
             found.append(value)
     return found
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"field '{place}': {message}" if place else message

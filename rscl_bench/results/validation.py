@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.consistency import ROUNDING, first_difference
+from rscl_bench.results.differences import ROUNDING, first_difference
 from rscl_bench.results.image_scores import ImageScores, probe_scores, read_image_scores
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import RunRecord
 
 
 def refusals(paths: Iterable[Path]) -> dict[Path, str | None]:

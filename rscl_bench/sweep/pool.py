@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.sweep import worker
 from rscl_bench.sweep.worker import Event, Job
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,12 @@ from helpers.toy import source
 from rscl_bench import registry
 from rscl_bench.errors import ArchiveError
 from rscl_bench.randomness import numpy_generator
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
 from rscl_bench.spec import Source
 from rscl_bench.tiles.packing import open_or_pack
+
+if TYPE_CHECKING:
+    from rscl_bench.results.schema import RunRecord
 
 # A JPEG, a PNG and two TIFF archives; each is read as packing reads it. Runs in a process of its
 # own, since a decoder that dies takes its process along.

@@ -277,10 +277,16 @@ def test_data_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
         (["--device", "cuda:99"], "There is no device 'cuda:99'"),
         (["--set", "training.epoch=1"], "did you mean 'training.epochs'?"),
         (["--set", "training.epochs"], "--set takes key=value"),
-        (["--set", "training.epochs=many"], "'training.epochs': Input should be a valid integer."),
+        (
+            ["--set", "training.epochs=many"],
+            "'training.epochs': Input should be a valid integer",
+        ),
         (["--set", "training.learning_rate=nan"], "'training.learning_rate'"),
         (["--set", "objective.mask=0.5"], "did you mean 'mask_ratio'?"),
-        (["--set", "objective.mask_ratio=1.5"], "'mask_ratio': Input should be less than 1."),
+        (
+            ["--set", "objective.mask_ratio=1.5"],
+            "'mask_ratio': Input should be less than 1",
+        ),
         (["--set", "strategies.data-mixup.alpha=1"], "Unknown component of method finetune"),
         (["--set", "backbone.patch_size=7"], "image_size 16 is not a multiple"),
         (["--set", "training.batch_size=21"], "fewer than one batch of 21"),

@@ -23,7 +23,7 @@ from rscl_bench.cli import app
 from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.registry import Entry
 from rscl_bench.resolve import parse_assignments, resolve_run
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 
 PAGES = sorted(
     path
@@ -116,7 +116,7 @@ def test_dataset_and_probe_example(examples: Path, tmp_path: Path) -> None:
     text = (examples / "stripes-extended.toml").read_text(encoding="utf-8")
     broken.write_text(text.replace("penalty = 0.1", "penalty = 0"), encoding="utf-8")
     arguments = ("--scenario", broken, "--method", "finetune", "--out", tmp_path)
-    assert "'penalty': Input should be greater than 0." in refused("run", *arguments)
+    assert "'penalty': Input should be greater than 0, got" in refused("run", *arguments)
 
 
 def test_objective_example(examples: Path, tmp_path: Path) -> None:

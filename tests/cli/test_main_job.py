@@ -12,7 +12,8 @@ import pytest
 from safetensors import safe_open
 
 from rscl_bench.declarations import declarations
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import RunRecord
 
 pytestmark = pytest.mark.slow
 

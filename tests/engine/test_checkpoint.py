@@ -18,7 +18,7 @@ from rscl_bench.engine.checkpointing.files import (
 )
 from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.consistency import first_difference
+from rscl_bench.results.differences import first_difference
 
 
 def snapshot(number: int) -> Snapshot:

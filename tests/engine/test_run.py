@@ -35,10 +35,10 @@ from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.progress import silent
 from rscl_bench.randomness import seeded
-from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.image_scores import read_image_scores
 from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import probe_key, task_key
 from rscl_bench.testing.tiny import differing
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from rscl_bench.cli import app
-from rscl_bench.results.record import RunRecord, read_record
+from rscl_bench.results.record import read_record
+from rscl_bench.results.schema import RunRecord
 
 ONE_EPOCH = ("--device", "cpu", "--set", "training.epochs=1")
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from helpers.image_scores import labels_of, scored
 from rscl_bench.probes.metrics import MultilabelMAP
-from rscl_bench.results.consistency import probe_key, task_key
 from rscl_bench.results.image_scores import (
     ImageScores,
     probe_scores,
     write_image_scores,
 )
-from rscl_bench.results.record import (
+from rscl_bench.results.record import make_record, package_versions, write_record
+from rscl_bench.results.schema import (
     Identity,
     Parameters,
     ProbeRecord,
@@ -24,9 +24,8 @@ from rscl_bench.results.record import (
     ScenarioName,
     Seconds,
     TaskRecord,
-    make_record,
-    package_versions,
-    write_record,
+    probe_key,
+    task_key,
 )
 
 TASKS = ("sea", "land")

@@ -13,7 +13,7 @@ from rscl_bench.engine.run import execute
 from rscl_bench.progress import silent
 from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.folders import run_folder
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec, Scenario
 from rscl_bench.testing.tiny import State
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboard.build import build_leaderboard
-from rscl_bench.results.record import RunRecord, write_record
+from rscl_bench.results.record import write_record
+from rscl_bench.results.schema import RunRecord
 
 FOLDER = "toy-v1-sketch/quick"
 FILES = {"leaderboard.csv", "leaderboard.md", "comparisons.csv", "image-intervals.jsonl"}

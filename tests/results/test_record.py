@@ -14,12 +14,8 @@ from pydantic import ValidationError
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboard.run_table import run_table
-from rscl_bench.results.consistency import task_key
-from rscl_bench.results.record import (
-    Provenance,
-    read_record,
-    write_record,
-)
+from rscl_bench.results.record import read_record, write_record
+from rscl_bench.results.schema import Provenance, task_key
 
 fractions = st.one_of(st.none(), st.floats(0, 1))
 

@@ -9,9 +9,9 @@ import pytest
 from helpers.cli import call
 from helpers.records import save
 
-from rscl_bench.results.consistency import continual_of
+from rscl_bench.results.continual import continual_of
 from rscl_bench.results.image_scores import image_scores_path
-from rscl_bench.results.record import ProbeRecord, ProbeScore, TaskRecord
+from rscl_bench.results.schema import ProbeRecord, ProbeScore, TaskRecord
 from rscl_bench.results.validation import refusals
 
 
@@ -58,12 +58,11 @@ def test_a_changed_score_is_refused_by_field(path: Path, row: int, kind: str) ->
 def continual_metrics(path: Path) -> dict[str, Any]:
     """Return the continual metrics that follow from a record's scores."""
     raw = json.loads(path.read_text())
-    metrics = continual_of(
+    return continual_of(
         [TaskRecord.model_validate(task) for task in raw["tasks"]],
         [ProbeRecord.model_validate(probe) for probe in raw["probes"]],
         [{n: ProbeScore.model_validate(s) for n, s in row.items()} for row in raw["scores"]],
-    )
-    return {kind: value.model_dump() for kind, value in metrics.items()}
+    ).model_dump()
 
 
 def test_a_changed_reference_is_refused_by_field(path: Path) -> None:

@@ -23,7 +23,7 @@ from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.prepare import open_run
 from rscl_bench.progress import silent
 from rscl_bench.results.folders import run_folder
-from rscl_bench.results.record import RunRecord
+from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweep import pool
 from rscl_bench.sweep.plan import plan

@@ -20,7 +20,8 @@ from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.progress import silent
 from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.folders import run_folder
-from rscl_bench.results.record import ProbeScore, RunRecord, make_record, write_record
+from rscl_bench.results.record import make_record, write_record
+from rscl_bench.results.schema import ProbeScore, RunRecord
 from rscl_bench.results.tuning import Tuning, read_tuning, write_tuning
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweep import pool

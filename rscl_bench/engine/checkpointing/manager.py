@@ -15,8 +15,8 @@ from rscl_bench.engine.checkpointing.files import (
 from rscl_bench.engine.checkpointing.signals import Interrupted, Interruption
 from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.consistency import first_difference
-from rscl_bench.results.record import Identity, Provenance, Resumption
+from rscl_bench.results.differences import first_difference
+from rscl_bench.results.schema import Identity, Provenance, Resumption
 
 #: Seconds between checkpoints within a task.
 INTERVAL = 600.0
