@@ -335,3 +335,8 @@ def identity(payload: dict[str, Any]) -> str:
     """
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def edition_folder(scenario: str, edition: Edition) -> str:
+    """Return the folder name of a scenario; names of sketch editions end with ``-sketch``."""
+    return scenario if edition == "real" else f"{scenario}-{edition}"

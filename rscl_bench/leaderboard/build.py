@@ -17,7 +17,6 @@ from rscl_bench.leaderboard.image_intervals import (
 )
 from rscl_bench.leaderboard.rows import leaderboard_rows
 from rscl_bench.leaderboard.tables import Board, csv_table, markdown_table
-from rscl_bench.results.schema import scenario_folder
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
@@ -85,7 +84,7 @@ def _files(
 
 
 def _folder(key: GroupKey, loaded: Sequence[LoadedRecord]) -> Path:
-    scenario = scenario_folder(f"{key.scenario}-v{key.version}", key.edition)
+    scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
     overridden = all(item.protocol_overrides() for item in loaded)
     return Path(scenario) / (
         f"{key.protocol}-{key.protocol_digest}" if overridden else key.protocol

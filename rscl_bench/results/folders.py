@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from rscl_bench.results.schema import Identity, scenario_folder
+from rscl_bench.results.schema import Identity
 
 
 def run_folder(out: Path, identity: Identity) -> Path:
     """Return the folder of a run's artefacts; two identities never share a folder."""
-    scenario = scenario_folder(identity.scenario.name, identity.edition)
+    scenario = edition_folder(identity.scenario.name, identity.edition)
     name = f"seed{identity.seed}-{identity.run_id()}"
     return out / scenario / identity.protocol_name / str(identity.method["name"]) / name

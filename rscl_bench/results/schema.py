@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from rscl_bench.probes.metrics import MultilabelMAP
-from rscl_bench.spec import Name, Positive, Spec, identity
+from rscl_bench.spec import Edition, Name, Positive, Spec, identity
 
 FORMAT = 2
 RANDOM_ENCODER = "random-encoder"
@@ -22,11 +22,6 @@ PIXEL_STATISTICS = "pixel-statistics"
 # Part of folder names, so no separators; without '-' a folder's name can be read back.
 PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")]
 ProtocolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-
-
-def scenario_folder(scenario: str, edition: str) -> str:
-    """Return the name of a scenario's folder: ``<scenario>``, or ``<scenario>-sketch``."""
-    return f"{scenario}-sketch" if edition == "sketch" else scenario
 
 
 def task_key(task: str) -> str:
@@ -64,7 +59,7 @@ class Identity(Spec):
     """
 
     scenario: ScenarioName
-    edition: Literal["real", "sketch"]
+    edition: Edition
     protocol_name: ProtocolName
     protocol: dict[str, JsonValue]
     method: dict[str, JsonValue]

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName, scenario_folder
+from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
 from rscl_bench.spec import Edition, Fraction, Name, Spec, first_problem, identity
 
 Values = dict[str, JsonValue]
@@ -85,7 +85,7 @@ class Tuning(Spec):
 
         The digest is there if an assignment changes the protocol, as in leaderboards.
         """
-        scenario = scenario_folder(self.scenario.name, self.edition)
+        scenario = edition_folder(self.scenario.name, self.edition)
         changed = any(
             key.split(".")[0] not in ("objective", "strategies") for key in self.overrides
         )
