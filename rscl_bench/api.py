@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.console import Split
     from rscl_bench.engine.prepare import PreparedRun
-    from rscl_bench.models.pretrained import PretrainedEncoder
+    from rscl_bench.pretrained import PretrainedEncoder
     from rscl_bench.progress import Reporter
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
@@ -284,12 +284,12 @@ def load_encoder(path: str | Path) -> "PretrainedEncoder":
 
     Returns:
         The encoder in evaluation mode, on the CPU; see
-        `rscl_bench.models.pretrained.PretrainedEncoder`.
+        `rscl_bench.pretrained.PretrainedEncoder`.
 
     Raises:
         ArtefactError: If the file is damaged, or no run of this version or later wrote it.
     """
-    from rscl_bench.models.pretrained import load_pretrained
+    from rscl_bench.pretrained import load_pretrained
 
     return load_pretrained(Path(path))
 
