@@ -17,6 +17,7 @@ from rscl_bench.leaderboard.image_intervals import (
 )
 from rscl_bench.leaderboard.rows import leaderboard_rows
 from rscl_bench.leaderboard.tables import Board, csv_table, markdown_table
+from rscl_bench.spec import edition_folder
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:

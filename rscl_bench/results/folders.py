@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rscl_bench.results.schema import Identity
+from rscl_bench.spec import edition_folder
 
 
 def run_folder(out: Path, identity: Identity) -> Path:

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
-from rscl_bench.spec import Edition, Fraction, Name, Spec, first_problem, identity
+from rscl_bench.spec import Edition, Fraction, Name, Spec, edition_folder, first_problem, identity
 
 Values = dict[str, JsonValue]
 FOLDER = "tuning"
