@@ -92,8 +92,8 @@ def run(
 ) -> "RunRecord":
     """Train one method through a scenario, probe the encoder after each task, write the record.
 
-    A run that is recorded is not run again. A run that was interrupted goes on from its last
-    checkpoint, and ends in the same bits.
+    A recorded run is not run again. An interrupted run resumes from its last checkpoint, to the
+    same bits as without the interruption.
 
     Args:
         scenario: A known scenario, a path to a TOML, or a loaded scenario.
@@ -119,7 +119,7 @@ def run(
         ArchiveError: If an archive is missing, partial or holds an unusable file.
         ArtefactError: If the output folder or the cache cannot be written.
         TrainingError: If training cannot go on.
-        KeyboardInterrupt: If a signal ended the run; the same call goes on from its checkpoint.
+        KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     spec = _resolve(scenario, method, protocol, seed, set)
     root = None if data_root is None else Path(data_root)
@@ -172,8 +172,8 @@ def sweep(
 ) -> "list[Run]":
     """Run methods × seeds, several at a time, each in its own process.
 
-    All methods run with the first seed, then with the next. What is recorded is skipped, so that
-    the same call goes on after an interruption. A run that fails stops no other.
+    All methods run with the first seed, then with the next. Recorded runs are skipped, so that
+    the same call resumes an interrupted sweep. A failed run does not stop the others.
 
     Args:
         scenario: As in `run`.

@@ -17,7 +17,7 @@ from rscl_bench.errors import RsclError
 
 
 class Commands(TyperGroup):
-    """Gives a user's error as one sentence and exit status 1, without a traceback."""
+    """Prints the error of a user as one sentence, without a traceback, and exits with status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -27,8 +27,8 @@ class Commands(TyperGroup):
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            goes_on = f"the same command goes on from {error}"
-            rest = goes_on if error.args else "nothing was recorded"
+            resumes = f"the same command resumes from {error}"
+            rest = resumes if error.args else "nothing was recorded"
             print(f"interrupted; {rest}", file=sys.stderr)
             raise typer.Exit(getattr(error, "status", 130)) from error
 
@@ -73,16 +73,16 @@ SetOption = Annotated[
         "(objective.mask_ratio=0.6) or of a strategy (strategies.data-mixup.alpha=1).",
     ),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run again what is recorded.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run recorded runs again.")]
 JobsOption = Annotated[
     int | None,
     typer.Option(
         "--jobs",
         min=1,
         metavar="N",
-        help="How many runs at a time; they share the cores evenly. By default one run per core, "
-        "with one thread each, or one run on a GPU. Each run takes its own memory. The number of "
-        "threads changes the last bits of results.",
+        help="How many runs train at a time; the runs share the cores evenly. The default is one "
+        "run per core, with one thread each, or one run on a GPU. Each run needs its own memory. "
+        "The number of threads changes the last bits of results.",
     ),
 ]
 OnBadOption = Annotated[
@@ -110,8 +110,8 @@ def run(
         float,
         typer.Option(
             min=0,
-            help="Minutes between checkpoints within a task; 0 for one after every step. There is "
-            "one after every task too.",
+            help="Minutes between checkpoints within a task; 0 for a checkpoint after every step. "
+            "The run writes a checkpoint after every task too.",
         ),
     ] = 10.0,
     on_bad_tile: OnBadOption = "stop",
@@ -119,9 +119,9 @@ def run(
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
 
-    A run that was interrupted goes on from its last checkpoint when the same command is given
-    again, and ends in the same bits. SIGINT (Ctrl-C), SIGTERM and SIGUSR1 let it finish its step
-    and write a checkpoint; the exit status is then 128 and the signal's number.
+    The same command resumes an interrupted run from its last checkpoint, to the same bits as
+    without the interruption. On SIGINT (Ctrl-C), SIGTERM and SIGUSR1 the run finishes its step and
+    writes a checkpoint; the exit status is then 128 plus the number of the signal.
     """
     from rscl_bench.console import print_run
     from rscl_bench.resolve import parse_assignments
@@ -159,9 +159,9 @@ def sweep(
 ) -> None:
     """Run methods × seeds, several at a time, and build their leaderboard.
 
-    All methods run with the first seed, then with the next, so that a sweep that was broken off
-    compares methods already. What is recorded is skipped: after an interruption the same command
-    goes on. A run that fails stops no other.
+    All methods run with the first seed, then with the next, so that an interrupted sweep already
+    compares methods. Recorded runs are skipped, so the same command resumes an interrupted sweep.
+    A failed run does not stop the others.
     """
     from rscl_bench.console import print_failures
     from rscl_bench.resolve import parse_assignments
@@ -198,7 +198,7 @@ def tune(
         typer.Option(
             metavar="KEY=V,V,V",
             help="A parameter of the objective or of a strategy and the values to try, as in "
-            "strategies.model-mixup.beta=0.05,0.1,0.5; given twice, all pairs are tried.",
+            "strategies.model-mixup.beta=0.05,0.1,0.5; of two options, all pairs are tried.",
         ),
     ],
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
@@ -213,16 +213,16 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Where the choice and the grid's results go; by default "
+            help="File for the choice and the scores of the grid; the default is "
             "OUT/tuning/SCENARIO/PROTOCOL/METHOD.json.",
         ),
     ] = None,
 ) -> None:
     """Choose hyper-parameters by the probes' validation splits, never by a test split.
 
-    Runs every setting of the grid as a sweep does, scores it by the mean over seeds and probes of
-    the micro-mAP on the validation split after the last task, and takes the highest; of equals,
-    the first of the grid.
+    Every setting of the grid is run as in a sweep. The score of a setting is the mean over seeds
+    and probes of the micro-mAP on the validation split after the last task. The highest score
+    wins; of equal ones, the first of the grid.
     """
     from rscl_bench.console import print_failures, print_tuning
     from rscl_bench.resolve import parse_assignments
@@ -273,7 +273,7 @@ def list_names(
 def show(
     name: Annotated[str, typer.Argument(help="A scenario or method, or a path to a TOML.")],
 ) -> None:
-    """Print the resolved spec of a scenario or method as JSON, defaults filled in."""
+    """Print a scenario or method as JSON, with all defaults (this imports torch for a method)."""
     print(json.dumps(api.load_spec(name).model_dump(mode="json"), indent=2))
 
 
@@ -283,7 +283,7 @@ def prepare(
     data_root: DataRootOption = None,
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
-    """Pack all tiles of a scenario, so that runs start at once."""
+    """Pack all tiles of a scenario, so that runs start without packing."""
     stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
     for name, store in stores.items():
         shape = "×".join(map(str, store.tiles.shape[1:]))
@@ -298,7 +298,7 @@ def verify(
     data_root: DataRootOption = None,
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
-    """Check that a scenario's archives are complete and its packed tiles are what was packed."""
+    """Check that the archives of a scenario are complete and its packed tiles unchanged."""
     from rscl_bench.tiles.store import verify as verify_bytes
 
     stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
@@ -312,7 +312,7 @@ def unpack(
     archive: Annotated[Path, typer.Argument(help="A ZIP or TAR file.", exists=True)],
     into: Annotated[Path, typer.Option(help="Folder to make; it must not exist, or be empty.")],
 ) -> None:
-    """Unpack a downloaded archive; one that would write elsewhere or grow too far is refused."""
+    """Unpack a downloaded archive; refuse one that writes elsewhere or grows too far."""
     from rscl_bench.archives.unpack import unpack as unpacked
 
     count = unpacked(archive, into)
@@ -359,12 +359,12 @@ def validate(
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, so that it ends a sweep as Ctrl-C does."""
+    """SIGTERM; it ends a sweep as Ctrl-C does."""
 
 
 @contextmanager
 def _interruptible(force: bool = False) -> Iterator[None]:
-    """Say how to go on after Ctrl-C or SIGTERM, and exit with the status that shells expect."""
+    """Print how to resume after Ctrl-C or SIGTERM, and exit with the status that shells expect."""
 
     def terminate(*_: object) -> None:
         raise Terminated
@@ -374,8 +374,8 @@ def _interruptible(force: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         print(
-            "interrupted; what is recorded stays, and the same command"
-            f"{' without --force' if force else ''} goes on with the rest, from checkpoints",
+            "interrupted; all records stay, and the same command"
+            f"{' without --force' if force else ''} resumes the other runs from their checkpoints",
             file=sys.stderr,
         )
         raise typer.Exit(143 if isinstance(error, Terminated) else 130) from error
@@ -387,7 +387,7 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without "–" still gets its table
+            stream.reconfigure(errors="replace")  # for terminals that cannot show "–"
     app()
 
 

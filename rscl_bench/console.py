@@ -1,4 +1,4 @@
-"""What the command line prints: progress, tables, and the first line of a run."""
+"""Progress and tables on the terminal, or as plain lines in a log or pipe."""
 
 import json
 import sys
@@ -33,14 +33,14 @@ PLAIN_SECONDS = 10.0
 
 
 class PlainReporter:
-    """Lines for logs and pipes: a part's end, and in between at most one line every 10 s."""
+    """Prints lines for logs and pipes: one at the end of a phase, before that one every 10 s."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._last = 0.0
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Print how far a part is and how long it will still take."""
+        """Print the progress of a phase and the time left."""
         now = time.monotonic()
         started = self._started.setdefault(what, now)
         if done < total and now - max(self._last, started) < PLAIN_SECONDS:
@@ -58,14 +58,14 @@ class PlainReporter:
 
 
 class BarReporter:
-    """Bars with the time left, for a terminal."""
+    """Shows a progress bar and the time left of every phase, on a terminal."""
 
     def __init__(self, console: Console, bars: Progress):
         self._console, self._bars = console, bars
         self._tasks: dict[str, TaskID] = {}
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Move the part's bar."""
+        """Update the bar of a phase."""
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done)
@@ -77,7 +77,7 @@ class BarReporter:
 
 @contextmanager
 def reporter() -> Iterator[PlainReporter | BarReporter]:
-    """Give bars on a terminal, plain lines elsewhere."""
+    """Yield a reporter: bars on a terminal, plain lines elsewhere."""
     if not sys.stdout.isatty():
         yield PlainReporter()
         return
@@ -93,7 +93,7 @@ def reporter() -> Iterator[PlainReporter | BarReporter]:
 
 
 class PlainSweep:
-    """Lines for logs and pipes: each run's end, in between at most one line every 10 s per run."""
+    """Prints lines for logs and pipes: one at a run's end, before that one every 10 s per run."""
 
     def __init__(self, runs: "Sequence[Run]", split: Split):
         self._split = split
@@ -103,14 +103,14 @@ class PlainSweep:
                 self.changed(run)
 
     def changed(self, run: "Run") -> None:
-        """Print where a run is, if it ended or was silent for long."""
+        """Print the state of a run if the run ended, or printed nothing for 10 s."""
         if run.state == "failed":
             print(f"{run.name}: failed: {run.reason}", flush=True)
         elif run.record is not None:
             scores = _final_scores(run.record, self._split)
             split = SPLIT_NAMES[self._split]
             print(f"{run.name}: {run.state}, micro-mAP on the {split}: {scores}", flush=True)
-        elif run.part:
+        elif run.phase:
             now = time.monotonic()
             if now - self._last.setdefault(run.name, now) >= PLAIN_SECONDS:
                 self._last[run.name] = now
@@ -118,13 +118,13 @@ class PlainSweep:
 
 
 class LiveSweep:
-    """One table of all runs, for a terminal; one that is too low does not show all that wait."""
+    """Shows all runs in one table on a terminal; a low terminal leaves waiting runs out."""
 
     def __init__(self, runs: "Sequence[Run]", column: str, split: Split, height: int | None):
         self._runs, self._column, self._split, self.height = runs, column, split, height
 
     def __rich__(self) -> Table:
-        """Return the table as it stands now."""
+        """Return the current table."""
         counts = Counter(run.state for run in self._runs)
         caption = ", ".join(f"{count} {state}" for state, count in counts.items())
         table = Table(caption=caption)
@@ -155,12 +155,12 @@ class LiveSweep:
 def sweep_view(
     runs: "Sequence[Run]", column: str, split: Split
 ) -> "Iterator[Callable[[Run], None]]":
-    """Give what is to be told of each change: a live table on a terminal, lines elsewhere.
+    """Yield a callback for changed runs: a live table on a terminal, lines elsewhere.
 
     Args:
         runs: All runs, in the order of the table.
-        column: What a run's label is.
-        split: Which final scores are shown.
+        column: Title of the column of labels.
+        split: The split whose final scores are shown.
     """
     if not sys.stdout.isatty():
         yield PlainSweep(runs, split).changed
@@ -171,11 +171,11 @@ def sweep_view(
         try:
             yield lambda run: None
         finally:
-            table.height = None  # what stays on the screen is whole
+            table.height = None  # the table that stays on the screen has all rows
 
 
 def print_failures(runs: "Sequence[Run]") -> None:
-    """Print which runs failed, why, and where to read more."""
+    """Print the failed runs with their reasons and logs."""
     failed = [run for run in runs if run.state == "failed"]
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:", file=sys.stderr)
@@ -184,12 +184,12 @@ def print_failures(runs: "Sequence[Run]") -> None:
 
 
 def print_tuning(tuning: "Tuning") -> None:
-    """Print the validation scores of a grid's settings, and what was chosen."""
+    """Print the validation score of every setting of a grid, and the chosen setting."""
     print("Final micro-mAP in %, validation split, mean over seeds and probes:")
     for setting in tuning.settings:
         mark = "*" if setting.values == tuning.choice else " "
         print(f"  {mark} {100 * setting.score:.2f}  {_assignments(setting.values)}")
-    print(f"choice (the first of the grid among equals): {_assignments(tuning.choice)}")
+    print(f"choice (of equal settings, the first): {_assignments(tuning.choice)}")
     print(
         f"To use it, write into the recipe of {tuning.method}, or into the defaults of protocol "
         f"{tuning.protocol_name} for this protocol alone:"
@@ -202,7 +202,7 @@ def print_tuning(tuning: "Tuning") -> None:
 
 
 def print_run(record: "RunRecord") -> None:
-    """Print the table of a run: lower references, then one row per task."""
+    """Print the table of a run: the references first, then one row per task."""
     from rscl_bench.leaderboard.run_table import run_table
 
     rows = run_table(record)
@@ -222,17 +222,19 @@ def print_run(record: "RunRecord") -> None:
     for row in rows:
         cells = [row.name]
         for probe in probes:
-            score = row.scores.get(probe)  # none of pixel statistics by a probe that trains
+            score = row.scores.get(
+                probe
+            )  # a probe that trains an encoder has no score for pixel statistics
             cells += ["–", "–"] if score is None else [_percent(score.micro), _percent(score.macro)]
         cells += [_number(row.train_seconds, 1), _number(row.images_per_second, 0)]
         table.add_row(*cells)
-    # A pipe has no width of its own; a table cut at 80 columns could not be read by a program.
+    # A pipe has no width: without one, rich would cut the table at 80 columns.
     width = None if sys.stdout.isatty() else 60 + 30 * len(probes)
     Console(width=width).print(table)
 
 
 def print_names(title: str, rows: list[tuple[str, str]]) -> None:
-    """Print names with one line each under a title."""
+    """Print a title, and one line for each name."""
     print(f"{title}:")
     wide = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
@@ -240,13 +242,13 @@ def print_names(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def _final_scores(record: "RunRecord", split: Split) -> str:
-    """Return the micro-mAP of the probes that have the split, after the last task."""
+    """Return the micro-mAP after the last task of all probes that have the split."""
     maps = {name: getattr(score, split) for name, score in record.scores[-1].items()}
     return ", ".join(f"{n} {_percent(m.micro)}" for n, m in maps.items() if m is not None)
 
 
 def _progress(run: "Run") -> str:
-    return f"{run.part}: {run.done} of {run.total}" if run.part else "starting"
+    return f"{run.phase}: {run.done} of {run.total}" if run.phase else "starting"
 
 
 def _left(run: "Run") -> str:

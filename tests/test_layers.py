@@ -23,7 +23,7 @@ LAYERS = (
     ("leaderboard",),
     ("results",),
     ("strategies",),
-    ("objectives", "probes"),
+    ("objectives", "pretrained", "probes"),
     ("models", "tiles", "views"),
     ("archives",),
     ("atomic", "randomness", "avalanche_api"),

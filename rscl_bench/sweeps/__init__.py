@@ -1,1 +1,1 @@
-"""Many runs: what they are, checked before the first, and a process for each."""
+"""Sweeps: many runs, checked before the first run starts, each in its own process."""

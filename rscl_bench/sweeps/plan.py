@@ -1,4 +1,4 @@
-"""From what a sweep is to run to runs with folders, checked before the first one starts."""
+"""Gives every run of a sweep its folder, and checks all runs before the first one starts."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,35 +23,37 @@ def plan(
     out: Path,
     force: bool,
 ) -> list[Run]:
-    """Return the runs, those with a record as recorded; everything that will run was built once.
+    """Return the runs of a sweep; runs that have a record are marked as recorded.
+
+    Every method that will run is built once, so that a mistake shows before the first run.
 
     Args:
-        planned: What to run; scenario and protocol are the same in all.
-        opened: One of them, opened; the tiles are the same for all.
+        planned: The runs; all have the same scenario and protocol.
+        opened: One of the runs, prepared; all runs have its tiles.
         archives: As in `Job`.
         threads: As in `Job`.
         out: Folder for records.
-        force: Run again what is recorded.
+        force: Whether recorded runs are run again.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
     """
     runs = []
     for label, spec in planned:
-        this = opened.with_spec(spec)
+        prepared = opened.with_spec(spec)
         job = Job(
             spec=spec,
             archives=archives,
-            device=str(this.device.torch),
+            device=str(prepared.device.torch),
             threads=threads,
-            folder=run_folder(out, this.identity),
+            folder=run_folder(out, prepared.identity),
             force=force,
         )
         run = Run(label, job)
         if run.record_path.is_file() and not force:
             run.state, run.record = "recorded before", read_record(run.record_path)
         runs.append(run)
-    first = runs[0].job.spec.seed  # a method is built alike with every seed
+    first = runs[0].job.spec.seed  # the seed does not decide whether a method can be built
     for run in runs:
         if run.state == "waiting" and run.job.spec.seed == first:
             objective = build_objective(run.job.spec, torch.device("cpu"))

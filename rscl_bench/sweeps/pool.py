@@ -1,4 +1,4 @@
-"""Runs in processes of their own, N at a time; one that fails stops no other."""
+"""Runs every run of a sweep in its own process, N at a time; a failed run stops no other."""
 
 import asyncio
 import os
@@ -27,17 +27,17 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass
 class Run:
-    """One run of a sweep, and how far it is.
+    """One run of a sweep, and its progress.
 
     Attributes:
-        label: What tells it from the others of its seed: the method, or the setting of a grid.
-        job: What to run.
-        record: Of a run that is recorded.
-        state: How far it is.
-        reason: One sentence on why it failed.
-        part: What it does now.
-        done: Steps of that part that are done.
-        total: All steps of that part.
+        label: The method, or the setting of a grid; runs of one seed have different labels.
+        job: The run and its resources.
+        record: The record of a finished run.
+        state: State of the run.
+        reason: Why the run failed, in one sentence.
+        phase: What the run does now, such as the training of a task.
+        done: Finished steps of the phase.
+        total: All steps of the phase.
     """
 
     label: str
@@ -45,11 +45,11 @@ class Run:
     record: RunRecord | None = None
     state: State = "waiting"
     reason: str = ""
-    part: str = ""
+    phase: str = ""
     done: int = 0
     total: int = 0
-    _parts: list[str] = field(default_factory=list)
-    _first: tuple[float, float] = (0.0, 0.0)
+    _phases: list[str] = field(default_factory=list)
+    _started: tuple[float, float] = (0.0, 0.0)  # time of the first event, and progress then
 
     @property
     def name(self) -> str:
@@ -58,49 +58,50 @@ class Run:
 
     @property
     def record_path(self) -> Path:
-        """Where the record is, or will be."""
+        """Path of the record, which may not exist yet."""
         return self.job.folder / "record.json"
 
     @property
     def log(self) -> Path:
-        """Where everything goes that the run's process prints."""
+        """File for everything that the run's process prints."""
         return self.job.folder / "run.log"
 
-    def take(self, event: Event) -> None:
-        """Note what the run's process reported."""
+    def update(self, event: Event) -> None:
+        """Note an event that the run's process reported."""
         if event.reason:
             self.reason = event.reason
             return
-        self.part, self.done, self.total = event.part, event.done, event.total
-        if event.part not in self._parts:
-            self._parts.append(event.part)
-            if len(self._parts) == 1:
-                self._first = (time.monotonic(), self._share())
+        self.phase, self.done, self.total = event.phase, event.done, event.total
+        if event.phase not in self._phases:
+            self._phases.append(event.phase)
+            if len(self._phases) == 1:
+                self._started = (time.monotonic(), self._progress())
 
     def seconds_left(self) -> float | None:
-        """Return how long the run will still take if all tasks are alike; None if unknown."""
-        started, first = self._first
-        share = self._share()
-        if share <= first:
+        """Estimate the remaining seconds, as if all tasks took equally long; None if unknown."""
+        started, progress_then = self._started
+        progress = self._progress()
+        if progress <= progress_then:
             return None
-        return (time.monotonic() - started) / (share - first) * (1 - share)
+        return (time.monotonic() - started) / (progress - progress_then) * (1 - progress)
 
-    def _share(self) -> float:
-        """Return the share of all training that is done; each part is one task."""
-        if not self._parts:
+    def _progress(self) -> float:
+        """Return the finished share of all training; each phase is one task."""
+        if not self._phases:
             return 0.0
-        return (len(self._parts) - 1 + self.done / self.total) / len(self.job.spec.scenario.tasks)
+        finished = len(self._phases) - 1 + self.done / self.total
+        return finished / len(self.job.spec.scenario.tasks)
 
 
 def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
-    """Return how many runs go at a time, and how many threads each has.
+    """Return how many runs train at a time, and how many threads each run has.
 
-    By default one run per core on a CPU, which does more in all than one run on all cores, and
-    one on a GPU. The threads do not depend on how many runs there are: their number changes the
-    last bits of results.
+    The default is one run per core on a CPU, which together train more images a second than one
+    run on all cores, and one run on a GPU. The number of threads does not depend on the number of
+    waiting runs, because it changes the last bits of results.
 
     Args:
-        jobs: What the user wants; None for the default.
+        jobs: How many runs the user wants at a time; None for the default.
         device_type: ``cpu`` or ``cuda``.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -109,20 +110,20 @@ def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
 
 
 def run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
-    """Run what is waiting, in order, and note in each run how it ended.
+    """Run all waiting runs in their order, and note in each run how it ended.
 
-    On an interrupt, and on any other exception, all processes are ended and waited for.
+    An interrupt, or any other exception, ends all processes and waits for their ends.
 
     Args:
         runs: The runs.
-        jobs: How many at a time.
-        changed: Called with each run that began, progressed or ended.
+        jobs: How many runs at a time.
+        changed: Called with each run that started, progressed or ended.
     """
     asyncio.run(_run_all([run for run in runs if run.state == "waiting"], jobs, changed))
 
 
 async def _run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
-    gate = asyncio.Semaphore(jobs)  # lets through in the order of asking
+    gate = asyncio.Semaphore(jobs)  # runs start in their order, because it is fair
 
     async def run_one(run: Run) -> None:
         async with gate:
@@ -140,11 +141,11 @@ async def _run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None
 
 
 async def _process(run: Run, changed: Callable[[Run], None]) -> int:
-    """Start a run's process, follow it to its end, and return its exit status."""
+    """Start the process of a run, note its events until it ends, and return its exit status."""
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(run.job.threads))}
     run.job.folder.mkdir(parents=True, exist_ok=True)
     with run.log.open("wb") as log:
-        # A session of its own: the terminal's Ctrl-C is for the parent, which ends the others.
+        # In a new session, so that the terminal's Ctrl-C reaches only the parent.
         process = await asyncio.create_subprocess_exec(
             *COMMAND, stdin=PIPE, stdout=PIPE, stderr=log, env=environment, start_new_session=True
         )
@@ -153,12 +154,14 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
     try:
         run.state = "running"
         changed(run)
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died: the status says of what
+        with suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # the process died: its exit status says why
             process.stdin.write(run.job.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
         async for line in process.stdout:
             if line.endswith(b"\n"):  # else the process died while writing it
-                run.take(Event.model_validate_json(line))
+                run.update(Event.model_validate_json(line))
                 changed(run)
         return await process.wait()
     finally:
@@ -166,8 +169,8 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
 
 
 async def _end(process: Process) -> None:
-    """End a process if it still runs, with time to finish its step and write a checkpoint."""
-    # Cancelled by the signal, then again by the task group: the process is waited for anyway.
+    """End a running process, and give it time to finish its step and write a checkpoint."""
+    # The signal cancels this task, and the task group cancels it again: wait for the process anyway.
     ended = asyncio.ensure_future(_ended(process))
     while not ended.done():
         with suppress(asyncio.CancelledError):
@@ -180,18 +183,18 @@ async def _ended(process: Process) -> None:
             process.terminate()
     try:
         await asyncio.wait_for(process.wait(), _GRACE)
-    except TimeoutError:  # files are whole at any moment
+    except TimeoutError:  # killing is safe: all files are written atomically
         process.kill()
     assert process.stdin is not None
-    process.stdin.close()  # not before: it ends the process at once
+    process.stdin.close()  # not earlier: a closed standard input ends the process at once
     await process.communicate()
 
 
 def _record(run: Run, status: int) -> RunRecord:
-    """Return what a run's process left.
+    """Return the record that a run's process left.
 
     Raises:
-        ArtefactError: If that is no record.
+        ArtefactError: If there is no valid record.
     """
     if status == 0:
         return read_record(run.record_path)

@@ -1,8 +1,9 @@
-"""The process of one run of a sweep; nothing heavy is imported before it is watched.
+"""The process of one run of a sweep.
 
-The parent writes the job as one line of JSON to standard input and keeps that pipe open as long as
-it lives. What the run reports goes back as lines of JSON on the standard output that the process
-was started with; everything that is printed goes to the log.
+The parent writes the job to standard input as one line of JSON, and keeps that pipe open as long as
+the parent lives. The process reports events as lines of JSON on its original standard output;
+everything that is printed goes to the log. Heavy libraries are imported after the process has
+started to watch for the end of its parent.
 """
 
 import os
@@ -23,15 +24,15 @@ _SECONDS = 0.5
 
 
 class Job(Spec):
-    """One run, and where its data, its artefacts and its cores are.
+    """One run with its archives, device, threads and folder.
 
     Attributes:
         spec: The run.
-        archives: Where the tiles come from; they are packed already.
+        archives: Where the tiles come from; the parent has packed the tiles.
         device: As `rscl_bench.engine.device.open_device` takes it.
-        threads: CPU threads that the run may use.
-        folder: Where the artefacts go; its name ends with the run's id.
-        force: Whether to start over instead of going on from a checkpoint.
+        threads: CPU threads of the run.
+        folder: Folder of the artefacts; its name ends with the run's id.
+        force: Whether the run starts over instead of resuming from a checkpoint.
     """
 
     spec: RunSpec
@@ -43,26 +44,26 @@ class Job(Spec):
 
 
 class PipeReporter:
-    """Sends progress to the parent, at most every half second and at the end of each part."""
+    """Sends progress to the parent, at most every half second and at the end of each phase."""
 
     def __init__(self, pipe: TextIO):
         self._pipe, self._last = pipe, 0.0
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Send how far a part is."""
+        """Send the progress of a phase."""
         now = time.monotonic()
         if done < total and now - self._last < _SECONDS:
             return
         self._last = now
-        self._send(Event(part=what, done=done, total=total))
+        self._send(Event(phase=what, done=done, total=total))
         if done >= total:
             print(f"{what}: done ({total})", flush=True)
 
     def message(self, text: str) -> None:
-        """Drop it: a task's line has test scores, which tuning must not see and records hold."""
+        """Send nothing: the line of a task has test scores, which tuning must not see."""
 
     def failed(self, reason: str) -> None:
-        """Send why the run cannot go on."""
+        """Send why the run failed."""
         self._send(Event(reason=reason[:1000]))
 
     def _send(self, event: "Event") -> None:
@@ -70,16 +71,16 @@ class PipeReporter:
 
 
 class Event(Spec):
-    """One line to the parent: how far a part is, or why the run failed."""
+    """One line to the parent: the progress of a phase, or why the run failed."""
 
-    part: str = ""
+    phase: str = ""
     done: Annotated[int, Field(ge=0)] = 0
     total: Annotated[int, Field(ge=0)] = 0
     reason: str = ""
 
 
 def end_with_parent() -> None:
-    """End this process when the parent is gone, however it went: its end of our input closes."""
+    """End this process when its parent ends: the parent's end closes our standard input."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1):
@@ -114,7 +115,7 @@ def main() -> int:
     """Read a job from standard input, execute it, and return the exit status."""
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Unbuffered reading: what a buffer held back would never wake the watch.
+    # Read unbuffered: the watching thread would never see bytes that a buffer had taken.
     line = b""
     while not line.endswith(b"\n"):
         read = os.read(sys.stdin.fileno(), 1 << 16)
@@ -126,7 +127,7 @@ def main() -> int:
     try:
         run(Job.model_validate_json(line, strict=True), reporter)
     except KeyboardInterrupt as error:
-        print(f"interrupted; it goes on from {error}", flush=True)
+        print(f"interrupted; the run resumes from {error}", flush=True)
         return getattr(error, "status", 130)
     except RsclError as error:
         print(f"error: {error}", flush=True)

@@ -120,7 +120,7 @@ def test_a_signal_ends_a_run_that_then_goes_on(
     assert process.returncode == 128 + number
     last = err.splitlines()[-1]
     found = re.fullmatch(
-        r"interrupted; the same command goes on from step (\d+) of task (\d)", last
+        r"interrupted; the same command resumes from step (\d+) of task (\d)", last
     )
     assert found, last
     process = spawn(cache, tmp_path, "cosmae")
@@ -374,9 +374,9 @@ def test_a_sweep_that_is_interrupted_leaves_checkpoints(
     process.send_signal(number)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 128 + number, err
-    assert "goes on with the rest, from checkpoints" in err
+    assert "resumes the other runs from their checkpoints" in err
     logs = [path.read_text() for path in (tmp_path / "runs").rglob("run.log")]
-    assert ["interrupted; it goes on from" in text for text in logs] == [True, True]
+    assert ["interrupted; the run resumes from" in text for text in logs] == [True, True]
     for out in ("runs", "fresh"):
         done = subprocess.run([*command, str(tmp_path / out)], env=environment, check=False)
         assert done.returncode == 0

@@ -214,7 +214,7 @@ def quiet(_: Run) -> None:
         ("1 / 0", "The process ended with exit status 1; see its log."),
         ("pass", "record.json cannot be read"),
         ("print(json.dumps({'reason': 'No room.'}), flush=True); sys.exit(1)", "No room."),
-        ('sys.stdout.write(\'{"part": "tra\'); sys.exit(4)', "exit status 4"),
+        ('sys.stdout.write(\'{"phase": "tra\'); sys.exit(4)', "exit status 4"),
     ],
 )
 def test_every_death_has_a_reason(
@@ -312,8 +312,8 @@ def test_an_interruption_ends_all_processes(
         signal.signal(signal.SIGINT, before)
     assert result.exit_code == status, result.output
     assert result.stderr.splitlines() == [
-        "interrupted; what is recorded stays, and the same command goes on with the rest, "
-        "from checkpoints"
+        "interrupted; all records stay, and the same command resumes the other runs from their "
+        "checkpoints"
     ]
     pids = [int(path.read_text()) for path in tmp_path.rglob("pid")]
     assert len(pids) == 2
@@ -435,13 +435,13 @@ def test_time_left_is_of_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "monotonic", lambda: now)
     run = Run("finetune", job(tmp_path))
     assert run.seconds_left() is None
-    run.take(Event(part="training task 1 first", done=1, total=10))
+    run.update(Event(phase="training task 1 first", done=1, total=10))
     assert run.seconds_left() is None
     now = 130.0  # 9 of 30 steps in 30 s, 20 to go
-    run.take(Event(part="training task 1 first", done=10, total=10))
+    run.update(Event(phase="training task 1 first", done=10, total=10))
     assert run.seconds_left() == pytest.approx(30 / 9 * 20)
     now = 160.0
-    run.take(Event(part="training task 2 second", done=9, total=10))
+    run.update(Event(phase="training task 2 second", done=9, total=10))
     assert run.seconds_left() == pytest.approx(60 / 18 * 11)
 
 
@@ -455,7 +455,7 @@ def test_plain_view_prints_a_line_every_10_s_per_run(
     for step in range(1, 41):
         for run in runs:
             run.state = "running"
-            run.take(Event(part="training task 1 first", done=step, total=40))
+            run.update(Event(phase="training task 1 first", done=step, total=40))
             view.changed(run)
         now += 1.0
     runs[1].state, runs[1].reason = "failed", "No room."
@@ -489,7 +489,7 @@ def test_live_table(finished: tuple[Path, Result], tmp_path: Path) -> None:
     ]
     assert drawn(runs, None) == whole
     assert drawn(runs, 2) == whole[1:3]
-    runs[1].take(Event(part="training task 1 first", done=2, total=9))
+    runs[1].update(Event(phase="training task 1 first", done=2, total=9))
     assert drawn(runs, 2)[0][3] == "training task 1 first: 2 of 9"
 
 
