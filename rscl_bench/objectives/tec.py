@@ -92,10 +92,8 @@ class TEC(MAE):
         self.later = False
         self.base = teacher_copy(self.vit)
         self.conditional = Conditional(params, self.vit).requires_grad_(False)
-        self.seed: Tensor
-        self.register_buffer(
-            "seed", torch.randint(2**62, ())
-        )  # of the random starts of later tasks
+        self.seed: Tensor  # seeds the random starts of later tasks
+        self.register_buffer("seed", torch.randint(2**62, ()))
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the loss for one view per image; see `Objective.forward`."""
