@@ -19,7 +19,7 @@ from benchmarks.peers import LightlyLoop
 from benchmarks.workload import TemplateLoop, short_run, synchronise, synthetic_store
 from rscl_bench.engine.device import Device, matrix_flops, open_device
 from rscl_bench.engine.flops import count_flops
-from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import RunSpec
@@ -77,7 +77,7 @@ class GPU:
         """Return images per second, read and resized too."""
         spec = self.spec("finetune", 2)
         encoder = TemplateLoop(spec, self.store, self.device).objective.encoder
-        scaling = archive_of(self.store, (), spec.protocol).to(self.device.torch)
+        scaling = pixel_scaling(self.store, (), spec.protocol).to(self.device.torch)
         size, views = spec.protocol.image_size, spec.protocol.views
         context = EvalContext(size, views, scaling, self.device.torch, self.device.autocast)
         tiles = TileSubset(self.store, np.arange(len(self.store)))

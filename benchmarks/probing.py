@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.ratio import Ratio, seconds_of
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
 from rscl_bench.engine.device import open_device, resident_peak
-from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.probes.ml_knn import MLkNNParams, MLkNNProbe
 
@@ -28,7 +28,7 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
         store = synthetic_store(Path(name), BATCH * STEPS, 256)
         loop = TemplateLoop(spec, store, device)
         protocol = spec.protocol
-        scaling = archive_of(store, (), protocol).to(device.torch)
+        scaling = pixel_scaling(store, (), protocol).to(device.torch)
         context = EvalContext(
             protocol.image_size, protocol.views, scaling, device.torch, device.autocast
         )

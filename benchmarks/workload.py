@@ -12,7 +12,7 @@ from PIL import Image
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.device import Device
-from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.compiled import compile_blocks
@@ -87,7 +87,7 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
     protocol = spec.protocol
     training = protocol.training
     objective = build_objective(spec, device.torch)
-    archive = archive_of(store, (), protocol).to(device.torch)
+    archive = pixel_scaling(store, (), protocol).to(device.torch)
     optimiser = torch.optim.AdamW(
         weight_decay_groups([objective], training.weight_decay), betas=training.betas, fused=True
     )
@@ -127,7 +127,7 @@ class TemplateLoop:
         self.template = SelfSupervisedTrainer(
             objective=self.objective,
             stores=stores,
-            archives=[archive_of(store, (), spec.protocol)] * MANY,
+            archives=[pixel_scaling(store, (), spec.protocol)] * MANY,
             strategies=build_strategies(spec, self.objective, device.torch),
             protocol=spec.protocol,
             seed=spec.seed,

@@ -172,7 +172,7 @@ def open_probe(
         indices = _chosen(spec, role, len(store))
         tiles[role] = TileSubset(store, indices)
         labels[role] = store.labels(spec.min_share)[indices]
-    scaling = archive_of(tiles["train"].store, spec.bands, protocol)
+    scaling = pixel_scaling(tiles["train"].store, spec.bands, protocol)
     return OpenProbe(spec, probe, tiles, labels, scaling)
 
 
@@ -181,10 +181,10 @@ def open_task(
 ) -> tuple[TileStore, PixelScaling]:
     """Open a task's tiles without labels, and pack them first where needed."""
     store = archives.open(source, False, progress)
-    return store, archive_of(store, source.bands, protocol)
+    return store, pixel_scaling(store, source.bands, protocol)
 
 
-def archive_of(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
+def pixel_scaling(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
     """Return the pixel scaling of a store's tiles under a protocol."""
     return PixelScaling(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
 

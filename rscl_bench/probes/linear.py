@@ -61,8 +61,8 @@ class LinearProbe(FrozenProbe):
                 model.fit(train, present)
             except ConvergenceWarning as warning:
                 raise TrainingError(
-                    f"The linear probe did not converge in {self.params.iterations} iterations; raise "
-                    "the probe's 'iterations' or lower the probe's 'C'."
+                    f"The linear probe has not converged after {self.params.iterations} "
+                    "iterations; raise the probe's 'iterations' or lower the probe's 'C'."
                 ) from warning
         odds: NDArray[np.float64] = model.decision_function(test)
         return odds

@@ -68,7 +68,7 @@ def _distances(rows: Rows, points: Rows, candidates: npt.NDArray[np.intp]) -> Ro
 
 
 def _product_noise(rows: Rows, points: Rows) -> npt.NDArray[np.float64]:
-    """Return a bound on twice the rounding error of ``|x|² − 2xy + |y|²`` for each point, ``[Q]``."""
+    """Return a bound on twice the rounding of ``|x|² − 2xy + |y|²`` for each point, ``[Q]``."""
     longest = np.sqrt(np.square(rows).sum(axis=1).max())
     reach = np.square(np.sqrt(np.square(points).sum(axis=1)) + longest)
     bound: npt.NDArray[np.float64] = 4 * (rows.shape[1] + 2) * np.finfo(np.float64).eps * reach

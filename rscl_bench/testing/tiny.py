@@ -12,7 +12,7 @@ from torch import Tensor
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.declarations import load_method
 from rscl_bench.engine.build import build_objective, build_strategies
-from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.objectives.base import Objective
@@ -139,7 +139,7 @@ def start(
         objective=model,
         stores=used,
         archives=[
-            archive_of(store, task.bands, spec.protocol)
+            pixel_scaling(store, task.bands, spec.protocol)
             for store, task in zip(used, spec.scenario.tasks, strict=True)
         ],
         strategies=build_strategies(spec, model, device),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rscl_bench.declarations import load_scenario
 from rscl_bench.engine.build import build_objective
-from rscl_bench.engine.probing import archive_of
+from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.errors import SpecError, TrainingError
 from rscl_bench.leaderboard.build import build_leaderboard
 from rscl_bench.models.encoder import Encoder
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 STORE = tiny_stores(1, tiles=21)[0]
 CHOSEN = np.array([1, 2, 4, 7, 8, 9, 10, 13, 15, 16, 17, 20])
 LABELS = numpy_generator(0, "labels").integers(0, 2, (len(CHOSEN), 5)).astype(np.uint8)
-CONTEXT = EvalContext(16, Views(), archive_of(STORE, (), tiny_spec().protocol), CPU, nullcontext)
+CONTEXT = EvalContext(16, Views(), pixel_scaling(STORE, (), tiny_spec().protocol), CPU, nullcontext)
 TILES = {"train": TileSubset(STORE, CHOSEN), "test": TileSubset(STORE, np.arange(6))}
 FEW = {"epochs": 3, "batch_size": 5, "warmup_epochs": 1}
 RESNET = {"name": "resnet", "variant": "resnet18"}
