@@ -1,17 +1,19 @@
-"""Names to objects: lazy, so that listing imports nothing heavy.
+"""Maps names to component classes; a class is imported when it is loaded, not when it is listed.
 
-An extension is found in one of three ways: a line below, an entry point of another installed
-package (group ``rscl_bench.<kind>``), or a path ``file.py:Class`` written in a TOML.
+A class has a name in one of three ways: a line below, an entry point of another installed package
+(group ``rscl_bench.<kind>``), or a path ``file.py:Class`` written in a TOML.
 """
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from rscl_bench.errors import SpecError, unknown
@@ -21,7 +23,13 @@ Kind = Literal["objectives", "strategies", "probes", "datasets", "backbones"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name: where its object is (``module:attribute``), one line on it, its family."""
+    """What the registry knows about a name.
+
+    Attributes:
+        target: Where the class is, ``module:attribute``.
+        summary: One line for `rscl-bench list`.
+        family: Family of the objective; empty for other kinds.
+    """
 
     target: str
     summary: str
@@ -239,71 +247,110 @@ _SINGULAR: dict[Kind, str] = {
     "backbones": "backbone",
 }
 
+#: The class that components of a kind derive from, as ``module:attribute``.
+_BASES: dict[Kind, str] = {
+    "objectives": "rscl_bench.objectives.base:Objective",
+    "strategies": "rscl_bench.strategies.base:Strategy",
+    "probes": "rscl_bench.probes.base:BaseProbe",
+    "datasets": "rscl_bench.archives.adapter:DatasetAdapter",
+    "backbones": "rscl_bench.models.encoder:Encoder",
+}
+
+#: Classes that have a name for the duration of a `registered` block.
+_REGISTERED: dict[tuple[Kind, str], type] = {}
+
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Return the names of a kind: ours, and those of other packages' entry points.
+    """Return the names of a kind: the lines above, and the entry points of other packages.
 
     Args:
         kind: One of the registry's kinds.
 
     Returns:
-        Name to entry, sorted by name.
+        The entry of each name, sorted by name.
 
     Raises:
         SpecError: If two packages offer the same name.
     """
-    found = dict(BUILTIN[kind])
+    named = dict(BUILTIN[kind])
     for point in entry_points(group=f"rscl_bench.{kind}"):
         package = point.dist.name if point.dist else "?"
-        if point.name in found:
+        if point.name in named:
             raise SpecError(
                 f"Two packages offer the {_SINGULAR[kind]} '{point.name}': {package} "
-                f"({point.value}) and {found[point.name].target}; uninstall or rename one."
+                f"({point.value}) and {named[point.name].target}; uninstall or rename one."
             )
-        found[point.name] = Entry(point.value, f"from package {package}")
-    return dict(sorted(found.items()))
+        named[point.name] = Entry(point.value, f"from package {package}")
+    return dict(sorted(named.items()))
 
 
 def load(kind: Kind, name: str) -> Any:
-    """Return the object of a name.
+    """Import the class of a name.
 
     Args:
         kind: One of the registry's kinds.
-        name: A registered name, or ``path/to/file.py:Attribute``.
+        name: A registered name, or ``path/to/file.py:Class``.
 
     Returns:
-        The class or function that the name stands for.
+        The class, which derives from the base class of its kind.
 
     Raises:
-        SpecError: If the name is unknown or its object cannot be imported.
+        SpecError: If the name is unknown, its class cannot be imported, or it is not a
+            complete class of this kind.
     """
-    if ".py:" in name:
-        return _load_path(kind, name)
-    known = entries(kind)
-    if name not in known:
-        raise unknown(_SINGULAR[kind], name, known)
-    target = known[name].target
-    module, _, attribute = target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    if (kind, name) in _REGISTERED:
+        component: Any = _REGISTERED[kind, name]
+    elif ".py:" in name:
+        component = _load_path(kind, name)
+    else:
+        component = _load_entry(kind, name)
+    base = _BASES[kind]
+    if not (isinstance(component, type) and issubclass(component, _import(base))):
         raise SpecError(
-            f"The {_SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
-            "it needs, or mend its package."
-        ) from error
+            f"'{name}' is not {_article(kind)}: it must be a class that derives from "
+            f"{base.replace(':', '.')}."
+        )
+    missing = sorted(getattr(component, "__abstractmethods__", ()))
+    if kind != "datasets" and not hasattr(component, "Params"):
+        missing.append("Params")
+    if missing:
+        raise SpecError(f"'{name}' is incomplete: the class must define {', '.join(missing)}.")
+    return component
+
+
+@contextmanager
+def registered(kind: Kind, component: str | type) -> Iterator[str]:
+    """Give a class its own name as its registered name, for the duration of a block.
+
+    Args:
+        kind: The kind of the class.
+        component: The class; a name is returned as it is.
+
+    Yields:
+        The name under which `load` finds the class.
+    """
+    if isinstance(component, str):
+        yield component
+        return
+    name = component.__name__
+    _REGISTERED[kind, name] = component
+    try:
+        yield name
+    finally:
+        del _REGISTERED[kind, name]
 
 
 def portable(value: Any) -> Any:
-    """Replace paths to components by what tells them apart: file name and content.
+    """Replace paths to components by the file's name and a digest of its content.
 
     ``/somewhere/file.py:Class`` becomes ``file.py:Class@`` and 12 digits of the file's SHA-256, so
-    that a run's identity changes with the code and not with its folder.
+    that a run's identity depends on the code and not on its folder.
 
     Args:
-        value: JSON-able; dictionaries and lists are searched through.
+        value: A JSON value; dictionaries and lists are searched for such texts.
 
     Returns:
-        The same with such texts replaced.
+        A copy of the value with the texts replaced.
     """
     if isinstance(value, dict):
         return {name: portable(item) for name, item in value.items()}
@@ -316,29 +363,58 @@ def portable(value: Any) -> Any:
     return value
 
 
-@cache
+def _article(kind: Kind) -> str:
+    singular = _SINGULAR[kind]
+    return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _load_entry(kind: Kind, name: str) -> Any:
+    named = entries(kind)
+    if name not in named:
+        raise unknown(_SINGULAR[kind], name, named)
+    target = named[name].target
+    try:
+        return _import(target)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            f"The {_SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
+            "it needs, or mend its package."
+        ) from error
+
+
 def _load_path(kind: Kind, reference: str) -> Any:
     path_text, _, attribute = reference.rpartition(":")
     path = Path(path_text).resolve()
     if not path.is_file():
         raise SpecError(f"The {_SINGULAR[kind]} '{reference}' names a file that does not exist.")
-    # A name of its own in sys.modules: pydantic and dataclasses look their module up there.
-    module_name = f"rscl_bench_path_{sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None:
-            raise SpecError(f"'{path}' cannot be imported as a Python file.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (SyntaxError, ImportError) as error:
-            del sys.modules[module_name]
-            raise SpecError(f"'{path}' cannot be imported: {error}.") from error
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-    module = sys.modules[module_name]
+    module = _module_of(path)
     if not hasattr(module, attribute):
         raise SpecError(f"'{path}' defines no '{attribute}'; write {path.name}:NAME_OF_THE_CLASS.")
     return getattr(module, attribute)
+
+
+def _module_of(path: Path) -> ModuleType:
+    """Execute a Python file, or return its module if the file was executed before."""
+    # pydantic and dataclasses look a class's module up in sys.modules; so it needs a unique name.
+    module_name = f"rscl_bench_path_{sha256(str(path).encode()).hexdigest()[:16]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"'{path}' cannot be imported as a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        del sys.modules[module_name]
+        raise SpecError(f"'{path}' cannot be imported: {error}.") from error
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

@@ -31,12 +31,13 @@ class Failures:
         """Record the exception that the block raises, and continue after the block.
 
         Args:
-            what: The property that the block checks, in a few words; unique in the component.
+            what: The property that the block checks, in a few words. Where several blocks check
+                the same property, only the first failure is reported.
         """
         try:
             yield
         except Exception as error:
-            self._failed[what] = error
+            self._failed.setdefault(what, error)
 
     def __bool__(self) -> bool:
         """Return whether a check failed."""

@@ -1,12 +1,9 @@
 """The contract of strategies."""
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from rscl_bench import registry
@@ -18,116 +15,118 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Method, RunSpec, Spec
 from rscl_bench.strategies.base import Strategy
+from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.refusal import refusal
+from rscl_bench.testing.resume import Remedy, check_resume, train_uninterrupted
 from rscl_bench.testing.tiny import State, differing, recipe, start, state_of, tiny_spec, train
 
+#: Tasks of the stream: a memory that is restored before the third is thinned twice more.
 TASKS = 4
-SAVED_AFTER = 2  # tasks: two are left, so that a restored memory is also thinned once
+
+REMEDY = Remedy(
+    between="Return from state_dict all state that outlives a task, and restore that state in "
+    "load_state_dict.",
+    within="Return from state_dict also the state that lives within a task, such as a path or a "
+    "running sum, and restore that state in load_state_dict.",
+)
 
 
 def check_strategy(
-    name: str, method: str | Method | None = None, assignments: Sequence[str] = ()
+    component: str | type[Strategy],
+    method: str | Method | None = None,
+    assignments: Sequence[str] = (),
 ) -> None:
-    """Check a strategy by training a tiny encoder on four tasks with it and without it.
+    """Check a strategy by training a tiny encoder on four tasks, with and without the strategy.
 
-    At equal seed it changes nothing in the first task, to the last bit (unless its class says
-    ``plain_first_task = False``), and changes the encoder in every later one. It trains no frozen
-    copy, leaves the objective trainable, and goes on to the same bits from its saved state, which
-    passes through safetensors. A recipe whose objective lacks what it ``needs`` is refused.
+    At equal seeds, the strategy changes no bit of the first task (unless its class declares
+    ``plain_first_task = False``), and it changes the encoder in every later task. An interruption
+    within a task or between tasks changes no bit. The strategy trains nothing but the objective and
+    ``head``, and leaves the objective's modules and mode as they are. A recipe whose objective lacks
+    an attribute of ``needs`` is refused.
 
     Args:
-        name: Registered name, or ``file.py:Class``.
-        method: A recipe with the strategy, or its name; MAE with the strategy alone if None.
+        component: The class, a registered name, or ``file.py:Class``.
+        method: A recipe with the strategy, or the recipe's name; MAE with the strategy if None.
         assignments: As ``--set`` takes them, to make the recipe small.
 
     Raises:
-        AssertionError: If the strategy breaks the contract.
+        AssertionError: If the strategy breaks the contract. The message lists every failure.
     """
-    if method is None:
-        method = recipe({"name": "mae"}, [{"name": name}])
-    whole = load_method(method) if isinstance(method, str) else method
-    others = tuple(part for part in whole.strategies if part.name != name)
-    assert len(others) < len(whole.strategies), f"Method '{whole.name}' has no strategy '{name}'."
-    spec = tiny_spec(whole, tasks=TASKS, assignments=assignments)
-    mine = f"strategies.{name}."
+    with registry.registered("strategies", component) as name:
+        if method is None:
+            method = recipe({"name": "mae"}, [{"name": name}])
+        whole = load_method(method) if isinstance(method, str) else method
+        _check(name, whole, assignments)
+
+
+def _check(name: str, method: Method, assignments: Sequence[str]) -> None:
+    others = tuple(strategy for strategy in method.strategies if strategy.name != name)
+    assert len(others) < len(method.strategies), f"Method '{method.name}' has no strategy '{name}'."
+    spec = tiny_spec(method, tasks=TASKS, assignments=assignments)
     plain = tiny_spec(
-        whole.model_copy(update={"strategies": others}),
+        method.model_copy(update={"strategies": others}),
         tasks=TASKS,
-        assignments=[text for text in assignments if not text.startswith(mine)],
+        assignments=[text for text in assignments if not text.startswith(f"strategies.{name}.")],
     )
     strategy_class: type[Strategy] = registry.load("strategies", name)
-    _check_needs(name, strategy_class, spec)
-    without = train(start(plain))
-    template = start(spec)
-    with_it = train(template, range(SAVED_AFTER))
-    saved = _Saved(template)
-    with_it += train(template, range(SAVED_AFTER, TASKS))
+    failures = Failures(f"Strategy '{name}'")
+    with failures.check("needs"):
+        _check_needs(name, strategy_class, spec)
+    acting = train_uninterrupted(spec)
+    with failures.check("trained modules"):
+        _check_trained(acting.trainer, start(spec).model)
+    failures.raise_if_any()  # a changed objective would show as a fault in everything below
+    with failures.check("resuming"):
+        check_resume("The strategy", spec, acting, REMEDY)
+    states = train(start(plain))
     if strategy_class.plain_first_task:
-        changed = differing(without[0], with_it[0])
-        assert not changed, (
-            f"'{name}' changes the first task ({', '.join(changed[:3])}); if that is meant, set "
-            "plain_first_task = False."
-        )
+        with failures.check("first task"):
+            _check_first_task(states[0], acting.states[0])
+    with failures.check("later tasks"):
+        _check_later_tasks(states, acting.states)
+    failures.raise_if_any()
+
+
+def _check_first_task(plain: State, acting: State) -> None:
+    changed = differing(plain, acting)
+    assert not changed, (
+        f"The first task differs from plain training ({', '.join(changed[:3])}); act from the "
+        "second task on, or declare plain_first_task = False."
+    )
+
+
+def _check_later_tasks(plain: Sequence[State], acting: Sequence[State]) -> None:
     for task in range(1, TASKS):
-        assert differing(_encoder(without[task]), _encoder(with_it[task])), (
-            f"'{name}' leaves the encoder as plain training does in task {task + 1}: it does "
-            "nothing."
+        assert differing(_encoder(plain[task]), _encoder(acting[task])), (
+            f"The strategy does nothing: after task {task + 1}, the encoder is that of plain "
+            "training."
         )
-    _check_trained(name, template, start(spec).model)
-    resumed = train(saved.restore(spec), range(SAVED_AFTER, TASKS))
-    for number, state in enumerate(resumed, start=SAVED_AFTER):
-        lost = differing(state, with_it[number])
-        assert not lost, (
-            f"'{name}' goes on differently in task {number + 1} after its state was saved and "
-            f"loaded ({', '.join(lost[:3])}); return all that outlives a task in state_dict."
-        )
-
-
-class _Saved:
-    """What is kept at the end of a task: as bytes, what is a strategy's."""
-
-    def __init__(self, template: SelfSupervisedTrainer):
-        self.objective: Objective = copy.deepcopy(template.model)
-        self.heads = [None if s.head is None else state_of(s.head) for s in template.strategies]
-        self.states = [_as_bytes(s.state_dict()) for s in template.strategies]
-
-    def restore(self, spec: RunSpec) -> SelfSupervisedTrainer:
-        """Return a new template that stands where the saved one stood."""
-        template = start(spec, objective=self.objective)
-        for strategy, head, data in zip(template.strategies, self.heads, self.states, strict=True):
-            if head is not None:
-                assert strategy.head is not None
-                strategy.head.load_state_dict(head)
-            strategy.load_state_dict(load_safetensors(data))
-            same = load_safetensors(_as_bytes(strategy.state_dict()))
-            assert not differing(same, load_safetensors(data)), (
-                f"{type(strategy).__name__}.load_state_dict does not give back what state_dict "
-                "returned."
-            )
-        return template
-
-
-def _as_bytes(state: Mapping[str, Tensor]) -> bytes:
-    return save_safetensors({name: value.contiguous() for name, value in state.items()})
 
 
 def _encoder(state: State) -> State:
     return {name: value for name, value in state.items() if name.startswith("encoder.")}
 
 
-def _check_trained(name: str, template: SelfSupervisedTrainer, fresh: Objective) -> None:
-    model = template.model
-    optimised = {id(p) for group in template.optimizer.param_groups for p in group["params"]}
-    wanted = {id(p) for module in template.trained_modules() for p in module.parameters()}
-    assert optimised <= wanted, f"'{name}' puts more into the optimiser than objective and head."
-    assert model.training, f"'{name}' leaves the objective in evaluation mode."
-    frozen = differing(_requires_grad(fresh), _requires_grad(model))
-    assert not frozen, f"'{name}' changes what is trainable: {', '.join(frozen[:3])}."
-    added = set(state_of(model)) ^ set(state_of(fresh))
+def _check_trained(trainer: SelfSupervisedTrainer, fresh: Objective) -> None:
+    model = trainer.model
+    added = set(state_of(model)) - set(state_of(fresh))
     assert not added, (
-        f"'{name}' adds to or takes from the objective: {', '.join(sorted(added)[:3])}; keep heads "
-        "in head, and frozen copies outside."
+        f"The strategy adds modules to the objective: {', '.join(sorted(added)[:3])}; assign "
+        "trained modules to head, and frozen copies to another attribute of the strategy."
     )
+    removed = set(state_of(fresh)) - set(state_of(model))
+    assert not removed, (
+        f"The strategy removes modules of the objective: {', '.join(sorted(removed)[:3])}."
+    )
+    optimised = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    allowed = {id(p) for module in trainer.trained_modules() for p in module.parameters()}
+    assert optimised <= allowed, (
+        "The optimiser has parameters of neither the objective nor a head; assign trained modules "
+        "to head."
+    )
+    assert model.training, "The strategy leaves the objective in evaluation mode."
+    changed = differing(_requires_grad(fresh), _requires_grad(model))
+    assert not changed, f"The strategy changes requires_grad of {', '.join(changed[:3])}."
 
 
 def _requires_grad(module: torch.nn.Module) -> State:
@@ -135,11 +134,11 @@ def _requires_grad(module: torch.nn.Module) -> State:
 
 
 class _NoParams(Spec):
-    """The parameters of what has none."""
+    """No parameters."""
 
 
 class _Bare(Objective):
-    """An objective that has nothing but what every objective must have."""
+    """An objective without any optional attribute."""
 
     Params = _NoParams
 
@@ -154,11 +153,11 @@ class _Bare(Objective):
 def _check_needs(name: str, strategy_class: type[Strategy], spec: RunSpec) -> None:
     encoder: Any = start(spec).model.encoder
     bare = _Bare(encoder)
-    component = next(part for part in spec.method.strategies if part.name == name)
+    component = next(entry for entry in spec.method.strategies if entry.name == name)
     needs = strategy_class.needs_with(strategy_class.Params(**component.parameters))
     absent = [need for need in needs if not getattr(bare, need, False)]
     if not absent:
         return
     message = refusal(SpecError, lambda: build_strategies(spec, bare, torch.device("cpu")))
-    assert message is not None, f"'{name}' needs {absent} and takes an objective without them."
-    assert absent[0] in message, f"'{name}' is refused without saying why: {message}"
+    assert message is not None, f"An objective without {absent} is not refused."
+    assert absent[0] in message, f"The refusal does not name '{absent[0]}': {message}"

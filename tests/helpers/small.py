@@ -5,8 +5,10 @@ from typing import Any
 from helpers.joint_embeddings import SMALL as JOINT_EMBEDDINGS
 from rscl_bench.declarations import declarations, load_method
 
+DINO: dict[str, Any] = {"hidden_dim": 16, "bottleneck_dim": 8, "prototypes": 12, "local_views": 2}
 SMALL: dict[str, dict[str, Any]] = {
     **JOINT_EMBEDDINGS,
+    **dict.fromkeys(("dino", "dinov2", "dinov3", "ibot"), DINO),
     "beit": {"vocabulary": 16},
     "cmid": {
         "hidden_dim": 16,
