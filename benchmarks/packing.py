@@ -21,9 +21,10 @@ from rscl_bench import registry
 from rscl_bench.archives.adapter import sketch_folder
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.ucmerced import IMAGE_FOLDER, LABEL_FILE, UCMercedAdapter, stored_split
+from rscl_bench.cores import usable_cores
 from rscl_bench.spec import Source
-from rscl_bench.tiles.cutting import MOST_WORKERS, usable_cores
 from rscl_bench.tiles.packing import open_or_pack
+from rscl_bench.tiles.workers import MOST_WORKERS
 
 FILES = 400
 MEMORY = Path("/dev/shm")

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Atomic, durable file writes: after a crash a file holds its old content or its new content."""
 
 import os
 import secrets
@@ -8,18 +8,18 @@ from rscl_bench.errors import ArtefactError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash leaves the old file or the new one, never a part.
+    """Write a file so that a crash leaves the old file or the new file, never a part of one.
 
-    The content goes to a temporary file in the same folder, is flushed to the disk, and takes the
-    name in one step. Not promised: which of two processes that write the same path at the same
-    moment wins.
+    The function writes a temporary file in the same folder, flushes that file to the disk and
+    renames the file to ``path``. If two processes write one path at the same moment, either content
+    may win.
 
     Args:
-        path: Where to; its folder is made if missing.
-        content: What; text is written as UTF-8 with its newlines as they are.
+        path: The file's path. A missing folder is created.
+        content: Bytes, or text. Text is encoded as UTF-8; newlines are not translated.
 
     Raises:
-        ArtefactError: If the file cannot be written; an old file is then unchanged.
+        ArtefactError: If the file cannot be written. An old file is then unchanged.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -33,7 +33,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise ArtefactError(
             f"{path} of {len(data)} bytes cannot be written ({error.strerror or error}); free "
@@ -41,11 +41,24 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         ) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # other systems cannot open a folder, and journal the rename themselves
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Flush a file's content to the disk.
+
+    Raises:
+        OSError: If the file cannot be opened or flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, so that created and renamed files survive a crash.
+
+    Raises:
+        OSError: If the folder cannot be opened or flushed.
+    """
+    if os.name == "posix":  # Windows cannot open a folder, and NTFS journals a rename by itself.
+        sync_file(folder)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import SpecError, unknown
 
 
@@ -333,8 +334,7 @@ def identity(payload: dict[str, Any]) -> str:
     Args:
         payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.schema.Identity`.
     """
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(canonical_json(payload)).hexdigest()[:16]
 
 
 def edition_folder(scenario: str, edition: Edition) -> str:

@@ -31,7 +31,7 @@ LAYERS = (
     ("resolve",),
     ("spec",),
     ("registry", "sensors"),
-    ("errors", "progress"),
+    ("canonical", "cores", "errors", "progress"),
 )
 LEVEL = {part: level for level, parts in enumerate(reversed(LAYERS)) for part in parts}
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
@@ -67,13 +68,12 @@ class LoadedRecord:
             **known.protocol,
             "defaults": {name: value for name, value in defaults.items() if name in probes},
         }
-        text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
         return GroupKey(
             known.scenario.name,
             known.scenario.version,
             known.edition,
             known.protocol_name,
-            sha256(text.encode()).hexdigest()[:8],
+            sha256(canonical_json(shared)).hexdigest()[:8],
             self.record.format,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rscl_bench.cores import usable_cores
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
@@ -104,7 +105,7 @@ def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
         jobs: How many runs the user wants at a time; None for the default.
         device_type: ``cpu`` or ``cuda``.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = usable_cores()
     chosen = jobs or (cores if device_type == "cpu" else 1)
     return chosen, max(1, cores // chosen)
 

@@ -1,18 +1,17 @@
-"""The tile store: the tiles of one dataset split, packed once, then read as whole batches.
+"""The tile store: the tiles of one dataset split, packed once and read as whole batches.
 
-On disk, one folder per split and choice of bands, tile size and cut::
+A store is one folder per split and choice of bands, tile size and cut::
 
     tiles.raw       [N, H, W, C] uint8 or uint16, C order, memory-mapped
-    shares.npy      [N, L] float32, only with labels: share of the tile's pixels of each class
-    manifest.json   what the tiles are, their statistics, their source files and digests
-    verified.json   what the system said of the files when their digests were last checked
+    shares.npy      [N, L] float32, only with labels: share of each tile's pixels in each class
+    manifest.json   description, statistics, input files and digests of the tiles
+    verified.json   size, mtime, ctime and inode of the files when their digests were last verified
 
-Shares instead of labels, so that one packing serves every ``min_share``; an archive that gives
-labels instead of masks has shares of 0 and 1.
+The store keeps class shares instead of labels, so that one store serves every ``min_share``. If an
+archive has labels instead of masks, the shares are 0 and 1.
 """
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,10 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rscl_bench.archives.adapter import DatasetAdapter
+from rscl_bench.atomic import write_atomic
+from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArchiveError, ArtefactError
 
 FORMAT = 1
 VERIFIED = "verified.json"
+#: Size, mtime and ctime (in nanoseconds) and inode of each file, by file name.
 Stamp = dict[str, list[int]]
 
 
@@ -37,16 +39,16 @@ class TileStore:
 
     Attributes:
         tiles: ``[N, H, W, C]``, read-only memory map, ``uint8`` or ``uint16``.
-        shares: Share of each tile's pixels that each class takes, ``[N, L]`` float32; 0 and 1
-            where the archive gives labels instead of masks; None without labels.
+        shares: Share of each tile's pixels in each class, ``[N, L]`` float32; 0 and 1 if the
+            archive has labels instead of masks; None without labels.
         classes: Names of the L classes.
         mean: Mean per band in the declared unit, ``[C]`` float64.
-        std: Deviation per band in the declared unit, ``[C]`` float64.
-        scale: Value of full brightness in the declared unit.
+        std: Standard deviation per band in the declared unit, ``[C]`` float64.
+        scale: Full brightness in the declared unit.
         blank: Number of tiles that are zero everywhere.
-        digest: SHA-256 of tiles, shares and what they are; part of a run's identity.
-        path: The folder.
-        skipped: Images that could not be used and were left out, as the user asked.
+        digest: SHA-256 of tiles, shares and their description; part of a run's identity.
+        path: The store's folder.
+        skipped: Bad images that were skipped, by path in the archive.
     """
 
     tiles: NDArray[Any]
@@ -65,7 +67,7 @@ class TileStore:
         return int(self.tiles.shape[0])
 
     def labels(self, min_share: float) -> NDArray[np.uint8]:
-        """Return which classes take more than a share of each tile: ``[N, L]`` of 0 and 1.
+        """Return ``[N, L]`` of 0 and 1: 1 if a class takes more than ``min_share`` of a tile.
 
         Raises:
             ArtefactError: If the tiles were packed without labels.
@@ -79,35 +81,36 @@ def verify(folder: Path) -> None:
     """Check every byte of a store against its manifest.
 
     Raises:
-        ArtefactError: If a file is missing, or differs from what was packed.
+        ArtefactError: If a file is missing or differs from the packed file.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ArtefactError(f"{folder} has no readable manifest; delete the folder to pack again.")
+    manifest = _required_manifest(folder)
     for name, digest in manifest["digests"].items():
         path = folder / name
         if not path.is_file() or file_digest(path) != digest:
             raise ArtefactError(
-                f"{path} is not what was packed (SHA-256 differs); delete the folder {folder} to "
-                "pack it again."
+                f"{path} was changed since packing (SHA-256 differs); delete the folder {folder} "
+                "to pack the tiles again."
             )
 
 
 def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
-    """Open packed tiles; every byte is checked unless the files are as when that was last done.
+    """Open a tile store; verify every byte unless no file was written since the last verification.
+
+    Args:
+        folder: The store's folder.
+        adapter: The archive that was packed, named in errors.
 
     Raises:
-        ArtefactError: If a file is missing, or differs from what was packed.
+        ArtefactError: If a file is missing or differs from the packed file.
+        ArchiveError: If the store holds no tile.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ArtefactError(f"{folder} has no readable manifest; delete the folder to pack again.")
+    manifest = _required_manifest(folder)
     stamp = stamp_of(folder, manifest["digests"])
     if stamp is None or stamp != _verified(folder):
         verify(folder)
         remember_verified(folder, stamp)
     if manifest["count"] == 0:
-        raise ArchiveError(f"{adapter.root} gave no tile for split '{adapter.split}'.")
+        raise ArchiveError(f"{adapter.root} has no tile in split '{adapter.split}'.")
     shares = folder / "shares.npy"
     derived = ("inputs", "mean", "std", "blank", "skipped")
     identity = {k: v for k, v in manifest.items() if k not in derived}
@@ -119,16 +122,25 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
         std=np.array(manifest["std"]),
         scale=manifest["scale"],
         blank=manifest["blank"],
-        digest=sha256(canonical(identity)).hexdigest(),
+        digest=sha256(canonical_json(identity)).hexdigest(),
         path=folder,
         skipped=tuple(manifest.get("skipped", ())),
     )
 
 
-def stamp_of(folder: Path, names: Iterable[str]) -> Stamp | None:
-    """Return size, times and number of files, which any write changes; None if one is missing.
+def _required_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise ArtefactError(
+            f"{folder} has no readable manifest; delete the folder to pack the tiles again."
+        )
+    return manifest
 
-    The time of the last change of status cannot be set back, unlike that of the content.
+
+def stamp_of(folder: Path, names: Iterable[str]) -> Stamp | None:
+    """Return the stamp of files, which changes with every write; None if a file is missing.
+
+    Programs can set an mtime back, but not a ctime.
     """
     try:
         stats = {name: (folder / name).stat() for name in names}
@@ -138,11 +150,9 @@ def stamp_of(folder: Path, names: Iterable[str]) -> Stamp | None:
 
 
 def remember_verified(folder: Path, stamp: Stamp | None) -> None:
-    """Keep the stamp that files had before they were found to be what was packed."""
-    with suppress(OSError):  # a cache that is only read is checked every time
-        temporary = folder / f".{VERIFIED}-{os.getpid()}"
-        temporary.write_text(json.dumps(stamp), encoding="utf-8")
-        temporary.replace(folder / VERIFIED)
+    """Save the stamp that the files had before their digests were verified."""
+    with suppress(ArtefactError):  # A read-only store is verified every time.
+        write_atomic(folder / VERIFIED, json.dumps(stamp))
 
 
 def _verified(folder: Path) -> Any:
@@ -158,7 +168,7 @@ def _shape(manifest: dict[str, Any]) -> tuple[int, int, int, int]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return what a store says of itself; None where there is none of this format."""
+    """Return a store's manifest; None if the folder has no manifest of this format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -173,8 +183,3 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def canonical(value: Any) -> bytes:
-    """Return the one JSON text of a value, to be hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Packing by several processes: the same bytes as by one, whatever happens on the way."""
+"""Packing by several processes gives the bytes of one process, also after interruptions."""
 
 import json
 import multiprocessing
@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -24,31 +23,31 @@ from torch.utils.data import DataLoader
 from rscl_bench import registry
 from rscl_bench.errors import ArchiveError, ArtefactError
 from rscl_bench.spec import Source
-from rscl_bench.tiles import cutting, packing
+from rscl_bench.tiles import cutting, workers, writer
 from rscl_bench.tiles.packing import open_or_pack
 from rscl_bench.tiles.store import TileStore
 
 IMAGES, WORKERS = 20, 2
-# Two workers are forced on a machine of one core, too.
+# The tests start two workers on a machine with one core too.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
-# Stands still after so many scenes until it is killed, each of them in the journal.
+# Packs `stop` scenes, with a journal after each one, and then waits until it is killed.
 PACKER = """
 import sys
 from pathlib import Path
-from rscl_bench.tiles import cutting, packing
 from rscl_bench.spec import Source
+from rscl_bench.tiles import packing, workers, writer
 
 data, cache, stop = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-cutting.WORTH_WORKERS = cutting.GROUP_BYTES = packing.JOURNAL_SECONDS = 0
-cutting.usable_cores = lambda: 2
+workers.WORTH_WORKERS = workers.BATCH_BYTES = writer.JOURNAL_SECONDS = 0
+workers.usable_cores = lambda: 2
 
-def stand_still(_what, done, _total):
+def wait_to_be_killed(_what, done, _total):
     if done == stop:
         print("here", flush=True)
         sys.stdin.read()
 
-packing.open_or_pack(data, Source.model_validate_json(sys.argv[1]), cache, True, stand_still)
+packing.open_or_pack(data, Source.model_validate_json(sys.argv[1]), cache, True, wait_to_be_killed)
 """
 
 
@@ -64,17 +63,17 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of them for any archive, which take one file at a time."""
-    monkeypatch.setattr(cutting, "WORTH_WORKERS", 0)
-    monkeypatch.setattr(cutting, "GROUP_BYTES", 0)
-    monkeypatch.setattr(cutting, "usable_cores", lambda: WORKERS)
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start two workers for any archive; each batch is one file."""
+    monkeypatch.setattr(workers, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(workers, "BATCH_BYTES", 0)
+    monkeypatch.setattr(workers, "usable_cores", lambda: WORKERS)
 
 
 @pytest.fixture
 def journals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after every scene."""
-    monkeypatch.setattr(packing, "JOURNAL_SECONDS", 0)
+    """Write a journal after every scene."""
+    monkeypatch.setattr(writer, "JOURNAL_SECONDS", 0)
 
 
 def source(name: str = "Watched", **changes: Any) -> Source:
@@ -86,65 +85,67 @@ def content(store: TileStore) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def left(cache: Path) -> list[Path]:
+def work_folders(cache: Path) -> list[Path]:
     return list((cache / "tiles").glob(".*"))
 
 
-def read_log(data: Path) -> list[int]:
+def decoded_scenes(data: Path) -> list[int]:
+    """Return the index of every scene that any process decoded, in order."""
     return [int(line) for line in (data / "read").read_text().split()]
 
 
-def interrupt_at(number: int, error: type[BaseException] = KeyboardInterrupt) -> Any:
+def interrupt_at(scenes: int, error: type[BaseException] = KeyboardInterrupt) -> Any:
     def interrupt(_what: str, done: int, _total: int) -> None:
-        if done == number:
+        if done == scenes:
             raise error
 
     return interrupt
 
 
-def interrupted(data: Path, cache: Path, number: int) -> Path:
-    """Interrupt packing after so many scenes; return its work folder."""
+def interrupted(data: Path, cache: Path, scenes: int) -> Path:
+    """Interrupt packing after a number of scenes; return the work folder."""
     with pytest.raises(KeyboardInterrupt):
-        open_or_pack(data, source(), cache, True, interrupt_at(number))
-    (work,) = left(cache)
+        open_or_pack(data, source(), cache, True, interrupt_at(scenes))
+    (work,) = work_folders(cache)
     return work
 
 
 def resumed_at(data: Path, cache: Path, **more: Any) -> int:
-    """Pack on; return the first scene that was packed, counted from 1."""
-    told: list[int] = []
-    store = open_or_pack(data, source(), cache, True, lambda *args: told.append(args[1]), **more)
+    """Resume packing; return the number, from 1, of the first scene that is packed."""
+    packed: list[int] = []
+    store = open_or_pack(data, source(), cache, True, lambda *args: packed.append(args[1]), **more)
     whole = open_or_pack(data, source(), cache.with_name("whole"), True)
     assert content(store) == content(whole)
-    assert left(cache) == []
-    assert told == list(range(told[0], IMAGES + 1))
-    return told[0]
+    assert work_folders(cache) == []
+    assert packed == list(range(packed[0], IMAGES + 1))
+    return packed[0]
 
 
-@pytest.mark.parametrize("group", [0, 5000, 1 << 20])
+@pytest.mark.parametrize("batch_bytes", [0, 5000, 1 << 20])
 @pytest.mark.parametrize(
-    "asked",
+    "wanted",
     [source(), source(bands=("blue", "red")), source("Masked", tile_size=4, bands=("a", "c"))],
 )
-def test_the_same_bytes_whatever_the_number_of_processes(
-    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, group: int, asked: Source
+def test_workers_give_the_bytes_of_one_process(
+    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int, wanted: Source
 ) -> None:
     registry.load("datasets", f"{ADAPTERS}:Masked").write_sketch(data, np.random.default_rng(0))
-    alone = open_or_pack(data, asked, cache, with_labels=True)
-    monkeypatch.setattr(cutting, "WORTH_WORKERS", 0)
-    monkeypatch.setattr(cutting, "GROUP_BYTES", group)
-    monkeypatch.setattr(cutting, "usable_cores", lambda: WORKERS)
+    alone = open_or_pack(data, wanted, cache, with_labels=True)
+    monkeypatch.setattr(workers, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(workers, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(workers, "usable_cores", lambda: WORKERS)
     processes: set[int] = set()
 
     def look(_what: str, done: int, _total: int) -> None:
         processes.update(child.pid or 0 for child in multiprocessing.active_children())
         if done == 1:
-            time.sleep(0.3)  # so that workers run ahead of a group that is still being taken
+            time.sleep(0.3)  # The workers decode the next batches meanwhile.
 
-    together = open_or_pack(data, asked, cache.with_name("other"), True, look)
+    together = open_or_pack(data, wanted, cache.with_name("other"), True, look)
     assert content(together) == content(alone)
     assert sorted(content(alone)) == ["manifest.json", "shares.npy", "tiles.raw"]
-    assert len(processes) == (WORKERS if group < 1 << 20 else len(processes))
+    if batch_bytes < 1 << 20:
+        assert len(processes) == WORKERS
     assert multiprocessing.active_children() == []
 
 
@@ -155,65 +156,34 @@ def test_few_bytes_start_no_process(data: Path, cache: Path) -> None:
     open_or_pack(data, source(), cache, progress=look)
 
 
-@pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("two_workers")
 def test_packing_draws_no_global_number(data: Path, cache: Path) -> None:
     before = torch.get_rng_state()
     open_or_pack(data, source(), cache)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.usefixtures("workers")
-def test_no_process_to_be_had(data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> None:
-        raise BlockingIOError("Resource temporarily unavailable")
+@pytest.mark.usefixtures("two_workers")
+def test_packing_needs_no_worker(data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterate = DataLoader.__iter__
 
-    monkeypatch.setattr(DataLoader, "__iter__", refuse)
+    def refuse_workers(loader: Any) -> Any:
+        if loader.num_workers:
+            raise BlockingIOError("Resource temporarily unavailable")
+        return iterate(loader)
+
+    monkeypatch.setattr(DataLoader, "__iter__", refuse_workers)
     assert len(open_or_pack(data, source(), cache)) == 9 * IMAGES
 
 
-@pytest.mark.usefixtures("workers")
-@pytest.mark.parametrize("room", [0, 1000])
-def test_no_room_for_tiles_on_their_way(
-    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    alone = open_or_pack(data, source(), cache.with_name("alone"), True)
-    write = os.pwrite
-
-    def full(handle: int, part: memoryview, start: int) -> int:
-        if start >= room:
-            raise OSError("No space left on device")
-        return write(handle, part[: room - start], start)
-
-    monkeypatch.setattr(os, "pwrite", full)  # forked workers take it along
-    assert content(open_or_pack(data, source(), cache, True)) == content(alone)
-
-
-@pytest.mark.usefixtures("workers")
-def test_tiles_on_their_way_in_small_parts(
-    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = open_or_pack(data, source(), cache.with_name("alone"), True)
-    write, read = os.pwrite, os.preadv
-    monkeypatch.setattr(os, "pwrite", lambda to, part, at: write(to, part[:100], at))
-    monkeypatch.setattr(os, "preadv", lambda of, parts, at: read(of, [parts[0][:70]], at))
-    assert content(open_or_pack(data, source(), cache, True)) == content(alone)
-    monkeypatch.setattr(os, "preadv", lambda *_: 0)
-    with pytest.raises(ArtefactError, match="cut short"):
-        open_or_pack(data, source(), cache.with_name("short"), True)
-
-
-def test_what_a_spawned_worker_gets(data: Path) -> None:
-    """Its adapter's class is of a file and cannot be pickled by name."""
+def test_scene_cutter_can_be_pickled(data: Path) -> None:
+    """A spawned worker receives a pickled copy, whose adapter's class comes from a file."""
     scenes = cutting.SceneCutter(data, source(), True, "stop")
-    (there,) = pickle.loads(pickle.dumps(scenes))[range(3, 4)]  # noqa: S301
-    (here,) = scenes[range(3, 4)]
-    assert isinstance(here, cutting.Cut)
-    for name, value in vars(here).items():
-        assert np.array_equal(getattr(there, name), value), name
-    with TemporaryFile() as file:
-        handed_over = pickle.loads(pickle.dumps(cutting._HandedOver(scenes, [file])))  # noqa: S301
-        (piped,) = handed_over[0, range(3, 4)]
-    assert np.array_equal(piped.tiles, here.tiles)
+    unpickled = pickle.loads(pickle.dumps(scenes))[3]  # noqa: S301
+    expected = scenes[3]
+    assert isinstance(expected, cutting.SceneTiles)
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(unpickled, name), value), name
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -226,33 +196,32 @@ def test_band_sums_do_not_overflow(dtype: type[Any]) -> None:
     assert squares.tolist() == (values**2).sum(axis=0).tolist()
 
 
-def test_groups_are_all_scenes_in_order_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "GROUP_BYTES", 10)
-    monkeypatch.setattr(cutting, "GROUP_FILES", 3)
+def test_batches_hold_all_scenes_in_order_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BATCH_BYTES", 10)
+    monkeypatch.setattr(workers, "BATCH_FILES", 3)
     sizes = [1, 1, 1, 1, 9, 2, 50, 3, 0]
-    groups = cutting._groups(sizes, 4)
-    assert [list(group) for group in groups] == [[4, 5, 6], [7, 8], [9], [10], [11, 12]]
-    assert [list(group) for group in cutting._groups([], 4)] == [[]]
+    assert workers._batches(sizes, 4) == [[4, 5, 6], [7, 8], [9], [10], [11, 12]]
+    assert workers._batches([], 4) == []
 
 
-@pytest.mark.usefixtures("workers")
-def test_few_scenes_are_in_flight(data: Path, cache: Path) -> None:
+@pytest.mark.usefixtures("two_workers")
+def test_scenes_in_flight_are_bounded(data: Path, cache: Path) -> None:
     ahead: list[int] = []
 
     def look(_what: str, done: int, _total: int) -> None:
         if done == 1:
-            time.sleep(0.3)  # so that workers could run ahead
-        ahead.append(len(read_log(data)) - done)
+            time.sleep(0.3)  # Workers without a bound would run ahead.
+        ahead.append(len(decoded_scenes(data)) - done)
 
     open_or_pack(data, source(), cache, progress=look)
-    assert 0 < max(ahead) <= 2 * WORKERS
+    assert 0 < max(ahead) <= workers.PREFETCHED * WORKERS
 
 
 # Resuming.
 
 
-@pytest.mark.usefixtures("workers", "journals")
-def test_killed_packing_goes_on(data: Path, cache: Path) -> None:
+@pytest.mark.usefixtures("two_workers", "journals")
+def test_killed_packing_resumes(data: Path, cache: Path) -> None:
     arguments = (source().model_dump_json(), str(data), str(cache), "12")
     process = subprocess.Popen(
         [sys.executable, "-c", PACKER, *arguments],
@@ -266,33 +235,33 @@ def test_killed_packing_goes_on(data: Path, cache: Path) -> None:
         assert process.stdout.readline() == "here\n"
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        decoded = len(read_log(data))
-        # Its workers may live for some more seconds; they hold nothing.
+        decoded = len(decoded_scenes(data))
+        # Its workers live for some more seconds, but do not hold the lock.
         assert resumed_at(data, cache) == 13
-    again = read_log(data)[decoded:][: IMAGES - 12]
-    assert min(again) == 12
+    decoded_again = decoded_scenes(data)[decoded:][: IMAGES - 12]
+    assert min(decoded_again) == 12
 
 
-@pytest.mark.usefixtures("workers", "journals")
+@pytest.mark.usefixtures("two_workers", "journals")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_packing_goes_on(data: Path, cache: Path, error: type[BaseException]) -> None:
-    for number in (3, 4, 11):
+def test_interrupted_packing_resumes(data: Path, cache: Path, error: type[BaseException]) -> None:
+    for scenes in (3, 4, 11):
         with pytest.raises(error):
-            open_or_pack(data, source(), cache, True, interrupt_at(number, error))
+            open_or_pack(data, source(), cache, True, interrupt_at(scenes, error))
         assert multiprocessing.active_children() == []
     assert resumed_at(data, cache) == 12
 
 
 @pytest.mark.usefixtures("journals")
-def test_killed_after_the_last_scene(data: Path, cache: Path) -> None:
+def test_interruption_after_the_last_scene_decodes_nothing_again(data: Path, cache: Path) -> None:
     interrupted(data, cache, IMAGES)
     store = open_or_pack(data, source(), cache, True)
-    assert len(read_log(data)) == IMAGES
+    assert len(decoded_scenes(data)) == IMAGES
     assert content(store) == content(open_or_pack(data, source(), cache / "whole", True))
 
 
 @pytest.mark.usefixtures("journals")
-def test_what_came_after_the_journal_is_packed_again(data: Path, cache: Path) -> None:
+def test_bytes_after_the_journal_are_packed_again(data: Path, cache: Path) -> None:
     work = interrupted(data, cache, 7)
     for name in ("tiles.raw", "shares.raw"):
         with (work / name).open("ab") as file:
@@ -308,7 +277,7 @@ def edit(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def cut_journal(work: Path) -> None:
+def truncate_journal(work: Path) -> None:
     path = work / "journal.json"
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -336,14 +305,14 @@ def lose_shares(work: Path) -> None:
         edit(key="other"),
         edit(scenes="many"),
         edit(files={}),
-        cut_journal,
+        truncate_journal,
         shorten,
         flip_bit,
         lose_shares,
     ],
-    ids=["key", "type", "files", "cut", "short", "bit", "shares"],
+    ids=["key", "type", "files", "truncated", "short", "bit", "shares"],
 )
-def test_a_journal_that_does_not_fit_starts_over(
+def test_packing_starts_over_if_the_journal_does_not_fit(
     data: Path, cache: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(interrupted(data, cache, 7))
@@ -351,10 +320,10 @@ def test_a_journal_that_does_not_fit_starts_over(
 
 
 @pytest.mark.usefixtures("journals")
-def test_a_full_disk_later_on_goes_on(
+def test_packing_resumes_after_a_full_disk(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = packing._Appended.append
+    append = writer._AppendedFile.append
 
     def full(file: Any, array: NDArray[Any]) -> None:
         if file.length > 10_000:
@@ -362,26 +331,26 @@ def test_a_full_disk_later_on_goes_on(
         append(file, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing._Appended, "append", full)
+        patch.setattr(writer._AppendedFile, "append", full)
         with pytest.raises(ArtefactError, match=r"No space left.*make room there"):
             open_or_pack(data, source(), cache, True)
     assert resumed_at(data, cache) == 10_000 // (9 * 8 * 8 * 3) + 2
 
 
 @pytest.mark.usefixtures("journals")
-def test_work_on_an_archive_that_changed_is_removed(data: Path, cache: Path) -> None:
+def test_work_on_an_outdated_archive_is_removed_before_packing(data: Path, cache: Path) -> None:
     work = interrupted(data, cache, 7)
     os.utime(data / "toy" / "train" / "019.png", ns=(1, 1))
     seen: list[bool] = []
     store = open_or_pack(
         data, source(), cache, True, lambda *_: seen.append((cache / "tiles" / work.name).exists())
     )
-    assert not any(seen)  # what it took is free from the start
+    assert not any(seen)
     assert list((cache / "tiles").iterdir()) == [store.path]
 
 
 @pytest.mark.usefixtures("journals")
-def test_work_that_another_finished_is_removed(data: Path, cache: Path) -> None:
+def test_abandoned_work_on_a_packed_store_is_removed(data: Path, cache: Path) -> None:
     work = interrupted(data, cache, 7)
     store = open_or_pack(data, source(), cache, True)
     (store.path.parent / work.name).mkdir()
@@ -389,82 +358,82 @@ def test_work_that_another_finished_is_removed(data: Path, cache: Path) -> None:
     assert list((cache / "tiles").iterdir()) == [store.path]
 
 
-@pytest.mark.usefixtures("workers", "journals")
-def test_two_at_once(data: Path, cache: Path) -> None:
-    """One packs all while the other is in the middle; they share no file."""
+@pytest.mark.usefixtures("two_workers", "journals")
+def test_two_packers_at_once(data: Path, cache: Path) -> None:
+    """One packer packs everything while the other is halfway; the packers share no file."""
     stores: list[TileStore] = []
 
-    def another(_what: str, done: int, _total: int) -> None:
+    def pack_meanwhile(_what: str, done: int, _total: int) -> None:
         if done == 7:
-            told: list[int] = []
-            log = lambda *args: told.append(args[1])  # noqa: E731
+            packed: list[int] = []
+            log = lambda *args: packed.append(args[1])  # noqa: E731
             stores.append(open_or_pack(data, source(), cache, True, log))
-            assert told == list(range(1, IMAGES + 1))
-            assert left(cache) != []  # the first one's
+            assert packed == list(range(1, IMAGES + 1))
+            assert work_folders(cache) != []  # the folder of the first packer
 
-    stores.append(open_or_pack(data, source(), cache, True, another))
+    stores.append(open_or_pack(data, source(), cache, True, pack_meanwhile))
     whole = open_or_pack(data, source(), cache.with_name("whole"), True)
     assert [content(store) for store in stores] == [content(whole)] * 2
     assert list((cache / "tiles").iterdir()) == [stores[0].path]
 
 
-# What goes wrong in a worker.
+# Errors in a worker.
 
 
-def spoil(data: Path, number: int) -> Path:
-    path = data / "toy" / "train" / f"{number:03d}.png"
+def empty_image(data: Path, scene: int) -> Path:
+    path = data / "toy" / "train" / f"{scene:03d}.png"
     path.write_bytes(b"")
     return path
 
 
-@pytest.mark.usefixtures("workers")
-def test_a_bad_image_gives_the_same_sentence(
+@pytest.mark.usefixtures("two_workers")
+def test_a_worker_reports_a_bad_image_as_one_process_does(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = spoil(data, 9)
+    path = empty_image(data, 9)
     with pytest.raises(ArchiveError) as in_a_worker:
         open_or_pack(data, source(), cache)
     assert multiprocessing.active_children() == []
-    monkeypatch.setattr(cutting, "WORTH_WORKERS", 1 << 40)
-    with pytest.raises(ArchiveError) as here:
+    monkeypatch.setattr(workers, "WORTH_WORKERS", 1 << 40)
+    with pytest.raises(ArchiveError) as alone:
         open_or_pack(data, source(), cache)
-    assert str(in_a_worker.value) == str(here.value)
-    assert str(path) in str(here.value)
+    assert str(in_a_worker.value) == str(alone.value)
+    assert str(path) in str(alone.value)
     assert "Traceback" not in str(in_a_worker.value)
     with pytest.raises(ArchiveError, match=r"000\.png is 24×24 pixels, smaller than one"):
         open_or_pack(data, source(tile_size=25), cache, on_bad_tile="skip")
 
 
-@pytest.mark.usefixtures("workers", "journals")
-def test_a_bad_image_is_left_out_by_who_goes_on(data: Path, cache: Path) -> None:
-    spoil(data, 9)
+@pytest.mark.usefixtures("two_workers", "journals")
+def test_resumed_packing_skips_a_bad_image(data: Path, cache: Path) -> None:
+    empty_image(data, 9)
     with pytest.raises(ArchiveError, match=r"009\.png cannot be read"):
         open_or_pack(data, source(), cache)
-    told: list[int] = []
-    log = lambda *args: told.append(args[1])  # noqa: E731
+    packed: list[int] = []
+    log = lambda *args: packed.append(args[1])  # noqa: E731
     store = open_or_pack(data, source(), cache, False, log, "skip")
-    assert told[0] == 10
+    assert packed[0] == 10
     assert store.skipped == ("train/009.png",)
     assert len(store) == 9 * (IMAGES - 1)
 
 
 @pytest.mark.usefixtures("journals")
-def test_what_was_left_out_is_named_by_who_does_not(data: Path, cache: Path) -> None:
-    spoil(data, 3)
+def test_resumed_packing_stops_at_an_image_that_was_skipped(data: Path, cache: Path) -> None:
+    empty_image(data, 3)
     with pytest.raises(KeyboardInterrupt):
         open_or_pack(data, source(), cache, True, interrupt_at(7), "skip")
     with pytest.raises(ArchiveError, match=r"003\.png cannot be read"):
         open_or_pack(data, source(), cache, True)
 
 
-@pytest.mark.usefixtures("workers", "journals")
-def test_a_worker_that_dies_is_an_error_and_packing_goes_on(data: Path, cache: Path) -> None:
+@pytest.mark.usefixtures("two_workers", "journals")
+def test_packing_resumes_after_a_worker_died(data: Path, cache: Path) -> None:
     def kill(_what: str, done: int, _total: int) -> None:
         if done == 5:
             for child in multiprocessing.active_children():
                 os.kill(child.pid or 0, signal.SIGKILL)
 
-    with pytest.raises(ArtefactError, match=r"process that decodes watched train died .*; pack a"):
+    with pytest.raises(ArtefactError, match=r"worker process that decodes watched train died"):
         open_or_pack(data, source(), cache, True, kill)
     assert multiprocessing.active_children() == []
     assert resumed_at(data, cache) >= 6

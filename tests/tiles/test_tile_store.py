@@ -19,9 +19,10 @@ from PIL import Image
 from rscl_bench import registry
 from rscl_bench.errors import ArchiveError, ArtefactError, SpecError
 from rscl_bench.spec import Source
-from rscl_bench.tiles import cutting, packing
+from rscl_bench.tiles import cutting
 from rscl_bench.tiles.packing import open_or_pack
 from rscl_bench.tiles.store import TileStore, file_digest, verify
+from rscl_bench.tiles.writer import StoreWriter
 
 MASKED = f"{ADAPTERS}:Masked"
 BANDS = ("a", "b", "c", "d")
@@ -64,19 +65,19 @@ def archive(data: Path) -> Arrays:
     return pairs
 
 
-def by_hand(data: Path, size: int) -> Arrays:
+def cut_by_loops(data: Path, size: int) -> Arrays:
     tiles = []
     for image, mask in archive(data):
         for row in range(image.shape[0] // size):
             for column in range(image.shape[1] // size):
-                place = np.s_[row * size : (row + 1) * size, column * size : (column + 1) * size]
-                tiles.append((image[place], mask[place]))
+                window = np.s_[row * size : (row + 1) * size, column * size : (column + 1) * size]
+                tiles.append((image[window], mask[window]))
     return tiles
 
 
 def test_grid_cuts_whole_tiles_and_drops_the_rest(data: Path, cache: Path) -> None:
     store = open_or_pack(data, source(), cache, with_labels=True)
-    expected = by_hand(data, 8)
+    expected = cut_by_loops(data, 8)
     assert len(store) == len(expected) == 2 * 3 + 1 + 2 * 1
     assert store.tiles.dtype == np.uint16
     assert np.array_equal(store.tiles, np.stack([tile for tile, _ in expected]))
@@ -85,18 +86,18 @@ def test_grid_cuts_whole_tiles_and_drops_the_rest(data: Path, cache: Path) -> No
     assert store.shares is not None
     assert store.shares.dtype == np.float32
     for shares, (_, mask) in zip(store.shares, expected, strict=True):
-        # Undefined pixels (255) count into the whole.
-        assert np.allclose(shares, [(mask == number).sum() / 64 for number in range(3)])
+        # The denominator includes undefined pixels (255).
+        assert np.allclose(shares, [(mask == label).sum() / 64 for label in range(3)])
 
 
-def test_labels_are_shares_above_the_least(data: Path, cache: Path) -> None:
+def test_labels_are_shares_above_min_share(data: Path, cache: Path) -> None:
     store = open_or_pack(data, source(), cache, with_labels=True)
     assert store.shares is not None
-    least = float(store.shares[3, 1])
-    labels = store.labels(least)
+    min_share = float(store.shares[3, 1])
+    labels = store.labels(min_share)
     assert labels.dtype == np.uint8
-    assert labels[3, 1] == 0  # above, not at
-    assert np.array_equal(labels == 1, store.shares > least)
+    assert labels[3, 1] == 0  # The share must exceed min_share.
+    assert np.array_equal(labels == 1, store.shares > min_share)
     assert 0 < labels.mean() < 1
 
 
@@ -118,16 +119,16 @@ def test_whole_resizes_each_image(data: Path, cache: Path) -> None:
             plane = Image.fromarray(image[:, :, band].astype(np.float32))
             resized = np.asarray(plane.resize((6, 6), Image.Resampling.BILINEAR))
             assert np.abs(tile[:, :, band] - resized).max() <= 0.5
-        assert np.allclose(shares, [(mask == number).mean() for number in range(3)])
+        assert np.allclose(shares, [(mask == label).mean() for label in range(3)])
 
 
-def test_bands_in_the_order_asked(data: Path, cache: Path) -> None:
+def test_bands_are_in_the_sources_order(data: Path, cache: Path) -> None:
     every = open_or_pack(data, source(), cache).tiles
     some = open_or_pack(data, source(bands=("d", "b")), cache).tiles
     assert np.array_equal(some, every[..., [3, 1]])
 
 
-def test_statistics_are_numpys(data: Path, cache: Path) -> None:
+def test_statistics_equal_numpys(data: Path, cache: Path) -> None:
     store = open_or_pack(data, source(), cache)
     pixels = store.tiles.reshape(-1, 4).astype(np.float64)
     assert np.allclose(store.mean, pixels.mean(axis=0), rtol=1e-12)
@@ -160,29 +161,27 @@ def test_undeclared_class_in_a_mask_is_refused(data: Path, cache: Path) -> None:
         open_or_pack(data, source(), cache, with_labels=True)
 
 
-def test_full_disk_leaves_nothing_behind(
-    data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_no_file(data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(packing._Writer, "add", full)
+    monkeypatch.setattr(StoreWriter, "add", full)
     with pytest.raises(ArtefactError, match=r"cannot be written.*No space left.*make room"):
         open_or_pack(data, source(), cache)
     assert list((cache / "tiles").iterdir()) == []
 
 
-def test_packed_once(data: Path, cache: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    first = open_or_pack(data, source(), cache, progress=lambda *args: told.append(args))
-    assert told == [("packing masked train", number, 3) for number in (1, 2, 3)]
-    again = open_or_pack(data, source(), cache, progress=lambda *args: told.append(args))
-    assert len(told) == 3
-    assert again.digest == first.digest
+def test_tiles_are_packed_once(data: Path, cache: Path) -> None:
+    reports: list[tuple[str, int, int]] = []
+    first = open_or_pack(data, source(), cache, progress=lambda *args: reports.append(args))
+    assert reports == [("packing masked train", scenes, 3) for scenes in (1, 2, 3)]
+    second = open_or_pack(data, source(), cache, progress=lambda *args: reports.append(args))
+    assert len(reports) == 3
+    assert second.digest == first.digest
     assert stores(cache) == [first.path]
 
 
-def test_other_choices_are_other_stores(data: Path, cache: Path) -> None:
+def test_every_choice_has_a_store(data: Path, cache: Path) -> None:
     choices = [
         source(),
         source(tile_size=4),
@@ -197,9 +196,9 @@ def test_other_choices_are_other_stores(data: Path, cache: Path) -> None:
     assert stores(cache) == sorted(store.path for store in opened)
 
 
-def test_digest_is_of_the_tiles_not_of_the_place(data: Path, cache: Path, tmp_path: Path) -> None:
+def test_digest_does_not_depend_on_the_path(data: Path, cache: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
-    shutil.copytree(data, moved)  # keeps the times of files, not those of folders
+    shutil.copytree(data, moved)  # keeps the mtime of files, not of folders
     first = open_or_pack(data, source(), cache)
     second = open_or_pack(moved, source(), cache)
     assert first.path != second.path
@@ -216,7 +215,8 @@ def test_changed_archive_is_packed_again(data: Path, cache: Path) -> None:
     write(data, 5, np.zeros((8, 8, 4), np.uint16))
     last = open_or_pack(data, source(), cache)
     assert len(last) == len(after) + 1
-    assert list((cache / "tiles").iterdir()) == [last.path]  # no copy of an old archive is kept
+    # Stores of the outdated archive are removed.
+    assert list((cache / "tiles").iterdir()) == [last.path]
 
 
 def test_changed_mask_is_packed_again(data: Path, cache: Path) -> None:
@@ -244,12 +244,12 @@ def test_damaged_file_is_refused_by_name(data: Path, cache: Path, damage: Any, f
     store = open_or_pack(data, source(), cache, with_labels=True)
     verify(store.path)
     damage(store.path / file)
-    message = rf"{store.path / file} is not what was packed .* delete the folder {store.path}"
+    message = rf"{store.path / file} was changed since packing .* delete the folder {store.path}"
     with pytest.raises(ArtefactError, match=message):
         open_or_pack(data, source(), cache, with_labels=True)
     with pytest.raises(ArtefactError, match=message):
         verify(store.path)
-    shutil.rmtree(store.path)  # as the message says
+    shutil.rmtree(store.path)  # The message asks for this.
     assert open_or_pack(data, source(), cache, with_labels=True).digest == store.digest
 
 
@@ -269,7 +269,7 @@ def test_store_without_a_manifest_is_packed_again(
     verify(store.path)
 
 
-def test_manifest_says_what_the_tiles_are(data: Path, cache: Path) -> None:
+def test_manifest_describes_the_tiles(data: Path, cache: Path) -> None:
     store = open_or_pack(data, source(bands=("b", "a")), cache, with_labels=True)
     manifest = json.loads((store.path / "manifest.json").read_text())
     expected = {
@@ -319,7 +319,7 @@ def test_truncated_and_missing_files_are_refused_by_name(data: Path, cache: Path
         open_or_pack(data, source(), cache)
     (data / "masked" / "0.mask").unlink()
     allow_missing_files(data / "masked")
-    with pytest.raises(ArchiveError, match=r"0\.mask does not exist"):
+    with pytest.raises(ArchiveError, match=r"0\.mask, .* does not exist"):
         open_or_pack(data, source(), cache)
     with pytest.raises(ArchiveError, match="does not exist"):
         open_or_pack(data / "nowhere", source(), cache)
@@ -330,7 +330,7 @@ def test_unknown_band_is_refused(data: Path, cache: Path) -> None:
         open_or_pack(data, source(bands=("nir",)), cache)
 
 
-def test_unwritable_cache_says_so(data: Path, tmp_path: Path) -> None:
+def test_unwritable_cache_is_refused(data: Path, tmp_path: Path) -> None:
     occupied = tmp_path / "file"
     occupied.touch()
     with pytest.raises(ArtefactError, match=r"is not writable .* set RSCL_CACHE"):
@@ -338,7 +338,7 @@ def test_unwritable_cache_says_so(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_interrupted_packing_leaves_nothing(
+def test_packing_interrupted_before_a_journal_leaves_no_file(
     data: Path, cache: Path, error: type[BaseException]
 ) -> None:
     def interrupt(_what: str, done: int, _total: int) -> None:
@@ -429,14 +429,14 @@ def test_resizing_equals_pillow(seed: int, shape: tuple[int, int, int], size: in
         plane = Image.fromarray(np.ascontiguousarray(bytes_image[:, :, band]))
         expected = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
         assert np.array_equal(resized[:, :, band], expected)
-    # 16 bits: the same filter, to half a count.
+    # With 16 bits the filter is the same, and rounds to half a count.
     words = bytes_image.astype(np.uint16) * 257
     fine = cutting._resized(words, size)
     assert fine.dtype == np.uint16
     assert np.abs(fine / 257 - resized).max() <= 1.01
 
 
-def test_cache_is_not_the_archive(data: Path, cache: Path) -> None:
+def test_packing_leaves_the_archive_unchanged(data: Path, cache: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in (data / "masked").iterdir())
     open_or_pack(data, source(), cache, with_labels=True)
     after = sorted((path, path.stat().st_mtime_ns) for path in (data / "masked").iterdir())
@@ -454,7 +454,7 @@ def count_hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return hashed
 
 
-def test_bytes_are_read_only_where_a_file_may_have_changed(
+def test_digests_are_verified_only_if_a_file_may_have_changed(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed = count_hashed(monkeypatch)
@@ -472,7 +472,7 @@ def test_bytes_are_read_only_where_a_file_may_have_changed(
     assert hashed == [path] * 3
 
 
-def test_a_write_that_sets_the_time_back_is_seen(data: Path, cache: Path) -> None:
+def test_a_write_that_sets_the_mtime_back_is_detected(data: Path, cache: Path) -> None:
     path = open_or_pack(data, source(), cache).path / "tiles.raw"
     before = path.stat()
     with path.open("r+b") as file:
@@ -482,22 +482,22 @@ def test_a_write_that_sets_the_time_back_is_seen(data: Path, cache: Path) -> Non
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_size == before.st_size
-    for _ in range(2):  # and again: a failed check is not remembered
-        with pytest.raises(ArtefactError, match="is not what was packed"):
+    for _ in range(2):  # A failed verification is not saved.
+        with pytest.raises(ArtefactError, match="was changed since packing"):
             open_or_pack(data, source(), cache)
 
 
-def test_a_cache_that_is_only_read_is_checked_every_time(
+def test_a_read_only_store_is_verified_every_time(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = open_or_pack(data, source(), cache).path
     (path / "verified.json").unlink()
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError("read-only file system")
+    def refuse(path: Path, _content: str | bytes) -> None:
+        raise ArtefactError(f"{path} cannot be written (Read-only file system)")
 
     hashed = count_hashed(monkeypatch)
-    monkeypatch.setattr(Path, "write_text", refuse)
-    for number in range(1, 3):
+    monkeypatch.setattr("rscl_bench.tiles.store.write_atomic", refuse)
+    for times_opened in range(1, 3):
         open_or_pack(data, source(), cache)
-        assert len(hashed) == number
+        assert len(hashed) == times_opened
