@@ -4,6 +4,7 @@ import torch
 
 from rscl_bench import registry
 from rscl_bench.errors import SpecError
+from rscl_bench.models.build import build_encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import RunSpec
@@ -12,14 +13,10 @@ from rscl_bench.strategies.base import Context, Strategy
 
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
     """Return a new objective with its encoder; the seed alone decides the initial weights."""
-    backbone = spec.protocol.backbone
-    encoder_class = registry.load("backbones", backbone.name)
     objective_class = registry.load("objectives", spec.method.objective.name)
     with seeded(spec.seed, "initialisation"):
-        encoder = encoder_class(
-            encoder_class.Params(**backbone.parameters),
-            spec.protocol.image_size,
-            spec.scenario.channels,
+        encoder = build_encoder(
+            spec.protocol.backbone, spec.protocol.image_size, spec.scenario.channels
         )
         parameters = spec.method.objective.parameters
         objective: Objective = objective_class(objective_class.Params(**parameters), encoder)

@@ -14,6 +14,7 @@ from rscl_bench.engine.flops import Flops
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
+from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
 from rscl_bench.results.record import package_versions
 from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord
 
@@ -86,6 +87,37 @@ def probe_record(probe: OpenProbe) -> ProbeRecord:
         task=probe.spec.task,
         test_tiles=tiles,
         labels=labels,
+    )
+
+
+def describe_encoder(prepared: PreparedRun) -> EncoderDescription:
+    """Return the origin of a run's encoder, and the input that the encoder was trained on."""
+    spec, identity = prepared.spec, prepared.identity
+    inputs = []
+    for task, archive in zip(spec.scenario.tasks, prepared.archives, strict=True):
+        inputs.append(
+            EncoderInput(
+                task=task.name,
+                bands=task.bands,
+                unit=registry.load("datasets", task.dataset).sensor.unit,
+                scale=archive.scale,
+                mean=tuple(archive.normalisation.mean.tolist()),
+                std=tuple(archive.normalisation.std.tolist()),
+            )
+        )
+    return EncoderDescription(
+        rscl_bench=identity.code,
+        run=identity.run_id(),
+        scenario=identity.scenario.name,
+        scenario_version=identity.scenario.version,
+        edition=identity.edition,
+        protocol=identity.protocol_name,
+        method=spec.method.name,
+        seed=identity.seed,
+        backbone=spec.protocol.backbone,
+        image_size=spec.protocol.image_size,
+        bands=inputs[-1].bands,
+        inputs=tuple(inputs),
     )
 
 

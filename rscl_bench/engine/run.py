@@ -1,13 +1,11 @@
 """One run: train through the stream, probe after each task, write encoder and record."""
 
-import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rscl_bench.avalanche_api import DatasetExperience
@@ -19,6 +17,7 @@ from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.prepare import PreparedRun, check_writable
 from rscl_bench.engine.probing import Prober
 from rscl_bench.engine.recording import (
+    describe_encoder,
     parameter_counts,
     probe_record,
     provenance_of,
@@ -27,9 +26,10 @@ from rscl_bench.engine.recording import (
 )
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
-from rscl_bench.errors import ArtefactError, TrainingError
+from rscl_bench.errors import TrainingError
 from rscl_bench.models.compiled import compile_blocks
-from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.encoder_file import FILE as ENCODER
+from rscl_bench.models.encoder_file import write_encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
@@ -68,8 +68,9 @@ def execute(
     running = RunExecution(prepared, folder, reporter, interval)
     with running.checkpoints.interruption.watched():
         running.go(force)
-    record = running.record()
-    _save_encoder(running.objective.encoder, prepared, folder / "encoder.safetensors")
+    description = describe_encoder(prepared)
+    digest = write_encoder(folder / ENCODER, running.objective.encoder, description)
+    record = running.record(digest)
     # The record is written last: a run with a record is complete.
     write_image_scores(running.prober.image_scores(), folder / "record.json")
     write_record(record, folder / "record.json", force=True)
@@ -179,8 +180,12 @@ class RunExecution:
         self.started = datetime.fromisoformat(metadata["started"])
         self.seconds_before, self.peaks = metadata["total"], list(metadata["peaks"])
 
-    def record(self) -> RunRecord:
-        """Return the record of a run that has ended."""
+    def record(self, encoder_digest: str) -> RunRecord:
+        """Return the record of a run that has ended.
+
+        Args:
+            encoder_digest: SHA-256 of the encoder's file.
+        """
         prepared, prober, trainer = self.prepared, self.prober, self.trainer
         images = prober.image_scores()
         return make_record(
@@ -203,32 +208,10 @@ class RunExecution:
             flops=FlopsRecord(**self.flops._asdict()),
             spread=prober.spreads,
             skipped={n: s.skipped for n, s in prepared.named_stores().items() if s.skipped},
+            encoder_digest=encoder_digest,
         )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     types = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, types) or "can't allocate memory" in str(error)  # torch on a CPU
-
-
-def _save_encoder(encoder: Encoder, prepared: PreparedRun, path: Path) -> None:
-    """Write the final encoder whole or not at all, with what is needed to build it again."""
-    spec = prepared.spec
-    description = {
-        "run": prepared.identity.run_id(),
-        "backbone": spec.protocol.backbone.model_dump(),
-        "image_size": spec.protocol.image_size,
-        "bands": spec.scenario.tasks[0].bands,
-    }
-    # One key: safetensors writes several in an order that changes from run to run.
-    metadata = {"rscl_bench": json.dumps(description, sort_keys=True)}
-    partial = path.with_suffix(".partial")
-    try:
-        state = {name: value.contiguous().cpu() for name, value in encoder.state_dict().items()}
-        save_file(state, partial, metadata)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ArtefactError(
-            f"{path} cannot be written ({error}); make room and run again."
-        ) from error

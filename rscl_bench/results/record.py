@@ -57,6 +57,7 @@ def make_record(
     flops: FlopsRecord | None = None,
     spread: Sequence[Mapping[str, SpreadRecord]] | None = None,
     skipped: Mapping[str, tuple[str, ...]] | None = None,
+    encoder_digest: str | None = None,
 ) -> RunRecord:
     """Return a checked record with its id and continual metrics filled in.
 
@@ -73,6 +74,7 @@ def make_record(
         flops: Of the objective.
         spread: By probe, in the rows of ``scores``.
         skipped: Images that were left out, by the keys of ``identity.data``.
+        encoder_digest: SHA-256 of the encoder's file.
 
     Returns:
         The record.
@@ -97,6 +99,7 @@ def make_record(
             flops=flops,
             spread=None if spread is None else tuple(dict(row) for row in spread),
             skipped=dict(skipped or {}),
+            encoder_digest=encoder_digest,
         )
     except ValidationError as error:
         raise ArtefactError(

@@ -287,6 +287,7 @@ class RunRecord(Spec):
         flops: Of the objective; None where they were not counted.
         spread: By probe, in the rows of ``scores``; None where it was not measured.
         skipped: Images that could not be used and were left out, by the keys of ``identity.data``.
+        encoder_digest: SHA-256 of the encoder's file; None in records of earlier versions.
     """
 
     format: Literal[2]
@@ -304,3 +305,4 @@ class RunRecord(Spec):
     flops: FlopsRecord | None = None
     spread: tuple[dict[str, SpreadRecord], ...] | None = None
     skipped: dict[str, tuple[str, ...]] = Field(default={})
+    encoder_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None

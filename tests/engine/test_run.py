@@ -1,5 +1,6 @@
 """Whole runs of the toy scenario, from an archive to a record."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -14,11 +15,8 @@ import torch
 from helpers.archives import sketches
 from helpers.paths import TOY
 from helpers.runs import Quiet, Run, Runner
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 import rscl_bench
-from rscl_bench import registry
 from rscl_bench.declarations import load_scenario
 from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.device import open_device
@@ -26,6 +24,7 @@ from rscl_bench.engine.prepare import check_writable, open_run
 from rscl_bench.engine.recording import task_line
 from rscl_bench.engine.run import execute
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
+from rscl_bench.models.encoder_file import read_encoder
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.mae import MAE
 from rscl_bench.probes.base import FrozenProbe
@@ -33,7 +32,6 @@ from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.probes.pixel_statistics import pixel_statistics
 from rscl_bench.progress import silent
-from rscl_bench.randomness import seeded
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.image_scores import read_image_scores
 from rscl_bench.results.record import read_record
@@ -244,20 +242,31 @@ def test_image_scores_of_another_run_are_refused(runs: Runner, tmp_path: Path) -
 
 def test_saved_encoder_gives_the_last_scores(runs: Runner) -> None:
     run = runs("cosmae")
-    path = run.folder / "encoder.safetensors"
-    with safe_open(path, "pt") as file:
-        metadata = json.loads(file.metadata()["rscl_bench"])
-    assert metadata["run"] == run.record.id
-    assert metadata["bands"] == ["red", "green", "blue"]
-    backbone = metadata["backbone"]
-    encoder_class = registry.load("backbones", backbone.pop("name"))
-    with seeded(123):  # other weights, all of which must be replaced
-        encoder = encoder_class(encoder_class.Params(**backbone), metadata["image_size"], 3)
-    before = features_of(run, encoder)(run.opened.stores[0])
-    encoder.load_state_dict(load_file(path))
-    after = features_of(run, encoder)(run.opened.stores[0])
-    assert not np.allclose(before, after)
+    encoder, _ = read_encoder(run.folder / "encoder.safetensors")
     assert run.record.scores[-1]["toy"].test == micro(run, features_of(run, encoder), "test")
+
+
+def test_saved_encoder_says_how_to_use_it(runs: Runner) -> None:
+    run = runs("cosmae")
+    path = run.folder / "encoder.safetensors"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == run.record.encoder_digest
+    encoder, description = read_encoder(path)
+    assert not encoder.training
+    identity = run.record.identity
+    assert description.run == run.record.id
+    assert (description.scenario, description.scenario_version) == ("toy", "1")
+    assert (description.edition, description.protocol) == ("sketch", "tiny")
+    assert (description.method, description.seed) == ("cosmae", 0)
+    assert description.rscl_bench == identity.code
+    assert description.backbone == identity.protocol["backbone"]
+    assert description.image_size == identity.protocol["image_size"]
+    assert description.bands == ("red", "green", "blue")
+    assert [given.task for given in description.inputs] == ["first", "second", "third"]
+    for given, store in zip(description.inputs, run.opened.stores, strict=True):
+        assert (given.unit, given.scale) == ("8-bit digital number", 255.0)
+        assert given.bands == description.bands
+        np.testing.assert_allclose(given.mean, store.mean, rtol=1e-6)
+        np.testing.assert_allclose(given.std, store.std, rtol=1e-6)
 
 
 def test_probe_does_not_change_training(runs: Runner, tmp_path: Path) -> None:

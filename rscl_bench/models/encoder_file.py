@@ -1,0 +1,169 @@
+"""The file of a trained encoder: weights, and all that is needed to use them.
+
+Safetensors with one JSON text in the header, under the key ``rscl_bench``; no pickle.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from rscl_bench.atomic import write_atomic
+from rscl_bench.errors import ArtefactError, unknown
+from rscl_bench.models.build import build_encoder
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.randomness import seeded
+from rscl_bench.spec import Edition, Name, Positive, Spec, first_problem
+
+FILE = "encoder.safetensors"
+_KEY = "rscl_bench"
+_PositiveValue = Annotated[float, Field(gt=0)]
+
+
+class EncoderInput(Spec):
+    """The images of one task, and their normalisation: ``(pixel - mean) / std`` per band.
+
+    Attributes:
+        task: Name of the task.
+        bands: Names of the bands, in the order of the encoder's input.
+        unit: Declared unit of the pixels, for instance ``8-bit digital number``.
+        scale: Value of full brightness in the declared unit.
+        mean: Mean per band in the declared unit.
+        std: Deviation per band in the declared unit.
+    """
+
+    task: Name
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    unit: str
+    scale: _PositiveValue
+    mean: tuple[float, ...]
+    std: tuple[_PositiveValue, ...]
+
+    @model_validator(mode="after")
+    def _one_value_per_band(self) -> "EncoderInput":
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise ValueError("mean and std must have one value per band")
+        return self
+
+
+class EncoderDescription(Spec):
+    """The origin of an encoder, and its input.
+
+    Attributes:
+        format: Version of this description.
+        rscl_bench: Version of the package that trained the encoder.
+        run: Id of the run.
+        scenario: Name of the scenario.
+        scenario_version: Version of the scenario.
+        edition: Whether the archives were ``real`` or ``sketch`` ones.
+        protocol: Name of the protocol.
+        method: Name of the method.
+        seed: Seed of the run.
+        backbone: Registered backbone (``name``) and its parameters.
+        image_size: Side of the input in pixels.
+        bands: Names of the input's bands, as in the last task.
+        inputs: The images of every task, in the order of training; the last is the default.
+    """
+
+    format: Literal[1] = 1
+    rscl_bench: str
+    run: str
+    scenario: str
+    scenario_version: str
+    edition: Edition
+    protocol: str
+    method: str
+    seed: int
+    backbone: dict[str, Any]
+    image_size: Positive
+    bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    inputs: Annotated[tuple[EncoderInput, ...], Field(min_length=1)]
+
+    def input_of(self, task: str | None = None) -> EncoderInput:
+        """Return the input of a task, by default of the last task.
+
+        Raises:
+            SpecError: If the encoder was not trained on the task.
+        """
+        if task is None:
+            return self.inputs[-1]
+        by_task = {given.task: given for given in self.inputs}
+        if task not in by_task:
+            raise unknown("task of this encoder", task, by_task)
+        return by_task[task]
+
+
+def write_encoder(path: Path, encoder: Encoder, description: EncoderDescription) -> str:
+    """Write an encoder completely or not at all.
+
+    Args:
+        path: The file.
+        encoder: The encoder.
+        description: Its origin and input.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        ArtefactError: If the file cannot be written.
+    """
+    state = encoder.state_dict()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # One key: safetensors writes several keys in an order that changes from run to run.
+    content = save(tensors, {_KEY: description.model_dump_json()})
+    write_atomic(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
+    """Build the encoder of a file and load its weights.
+
+    Args:
+        path: The file of `write_encoder`.
+
+    Returns:
+        The encoder on the CPU in evaluation mode, and its description.
+
+    Raises:
+        ArtefactError: If the file is missing, damaged, or no encoder of this package.
+        SpecError: If the backbone is not installed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be read ({error.strerror or error}); check the path."
+        ) from error
+    except SafetensorError as error:
+        raise ArtefactError(
+            f"{path} is damaged or no safetensors file ({error}); copy the file again."
+        ) from error
+    if text is None:
+        raise ArtefactError(
+            f"{path} holds no encoder of rscl-bench: its header has no text '{_KEY}'; give the "
+            f"{FILE} of a run."
+        )
+    try:
+        description = EncoderDescription.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} does not describe its encoder as this version needs it: "
+            f"{first_problem(error)}; run the method again to write the file anew."
+        ) from error
+    with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
+        encoder = build_encoder(
+            description.backbone, description.image_size, len(description.bands)
+        )
+    try:
+        encoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtefactError(
+            f"{path} does not hold the weights of its backbone '{description.backbone['name']}'; "
+            "use the version of rscl-bench that wrote the file."
+        ) from error
+    return encoder.eval(), description
