@@ -108,7 +108,8 @@ def _cost_section(board: Board) -> str:
     table = _names(board, rows)
     for cost in COSTS:
         write: Callable[[float], str] = "{:.0f}".format if "parameters" in cost else significant
-        table[_words(cost)] = board.means.loc[[row.key for row in rows], cost].map(write).tolist()
+        means = board.means[cost].to_dict()
+        table[_words(cost)] = [write(means[row.key]) for row in rows]
     lines = [
         "## Cost",
         "",
@@ -135,13 +136,12 @@ def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:
 
 def _means(board: Board, rows: Sequence[Row], column: str) -> list[str]:
     """Return ``mean ± half the width of the t interval`` of rows; one seed has no interval."""
-    means, halves = board.means[f"{column}.mean"], board.means[f"{column}.ci95"]
-    texts = []
-    for row in rows:
-        half = halves[row.key]
-        spread = "" if pd.isna(half) else f" ± {percent(half)}"
-        texts.append(f"{percent(means[row.key])}{spread}")
-    return texts
+    means, halves = (board.means[f"{column}.{part}"].to_dict() for part in ("mean", "ci95"))
+    return [
+        percent(means[row.key])
+        + ("" if pd.isna(halves[row.key]) else f" ± {percent(halves[row.key])}")
+        for row in rows
+    ]
 
 
 def _pipes(table: dict[str, Sequence[str]]) -> list[str]:

@@ -6,6 +6,7 @@ the leaderboard) → `over_seeds` (a row per row of the leaderboard).
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -86,10 +87,11 @@ def run_values(rows: Sequence[Row], loaded: Sequence[LoadedRecord]) -> pd.DataFr
     index = [*KEYS, "seed"]
     frame = records_frame(item.record for item in loaded)
     tested = frame[(frame["split"] == "test") & (frame["task"] > 0)]
-    scores = tested.pivot(index=index, columns=["task", "probe", "score"], values="value")
-    scores.columns = pd.Index(
-        [score_column(t, probe, s.removesuffix("_map")) for t, probe, s in scores.columns]
-    )
+    columns = [
+        score_column(task, probe, score.removesuffix("_map"))
+        for task, probe, score in zip(tested["task"], tested["probe"], tested["score"], strict=True)
+    ]
+    scores = tested.assign(column=columns).pivot(index=index, columns="column", values="value")
     trained = {
         (*row.key, seed): {**dict(_continual_values(run.record)), **_costs(run.record)}
         for row in rows
@@ -152,8 +154,8 @@ def _costs(record: RunRecord) -> dict[str, float | None]:
         "training_hours": math.fsum(task.train_seconds for task in record.tasks) / 3600,
         "images_per_second": images / math.fsum(task.train_seconds for task in trained),
         "trainable_parameters": record.parameters.trainable,
-        "gflops_with_gradient": flops and flops.with_gradient / 1e9,
-        "gflops_without_gradient": flops and flops.without_gradient / 1e9,
+        "gflops_with_gradient": None if flops is None else flops.with_gradient / 1e9,
+        "gflops_without_gradient": None if flops is None else flops.without_gradient / 1e9,
     }
 
 
@@ -198,21 +200,17 @@ def _agreed(
     Raises:
         ArtefactError: If they differ; the message names two files and the field.
     """
-    values = pd.DataFrame(
-        [
-            {(p, k): getattr(s.test, k) for p, s in scores(item.record).items() for k in KINDS}
-            for item in loaded
-        ],
-        dtype="float64",
-    )
-    comparable = values.fillna(-1.0)  # an undefined score disagrees with any score
-    for place, column in enumerate(comparable):
-        low, high = comparable.iloc[:, place].argmin(), comparable.iloc[:, place].argmax()
-        if comparable.iat[high, place] - comparable.iat[low, place] > _SAME_ENCODER:
-            probe, kind = column
+    means = {}
+    for probe, kind in product([probe.name for probe in loaded[0].record.probes], KINDS):
+        maps = [scores(item.record).get(probe) for item in loaded]
+        values = np.array([m and getattr(m.test, kind) for m in maps], dtype=np.float64)
+        comparable = np.nan_to_num(values, nan=-1.0)  # an undefined score disagrees with any score
+        low, high = int(comparable.argmin()), int(comparable.argmax())
+        if comparable[high] - comparable[low] > _SAME_ENCODER:
             raise ArtefactError(
                 f"{loaded[low].path} and {loaded[high].path} must agree in the field "
                 f"'{field}.{probe}.test.{kind}', which no training touches, and do not; run both "
                 "again with one version."
             )
-    return dict(zip(values, values.mean(), strict=True))
+        means[probe, kind] = float(values.mean())
+    return means
