@@ -1,37 +1,31 @@
-"""Leaderboards from run records: derived, never edited, the same bytes each time."""
+"""Builds leaderboards from run records; the same records give the same bytes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
+
+import pandas as pd
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.collect import GroupKey, LoadedRecord, collect_groups
-from rscl_bench.leaderboard.comparisons import comparisons, comparisons_csv, contrast_of, pairs
+from rscl_bench.leaderboard.board import Board, leaderboard_frame, make_board
+from rscl_bench.leaderboard.collect import LoadedRecord, collect_groups, group_folder
+from rscl_bench.leaderboard.csv_tables import comparisons_csv, leaderboard_csv
 from rscl_bench.leaderboard.image_intervals import FILE as IMAGE_INTERVALS
-from rscl_bench.leaderboard.image_intervals import (
-    Contrast,
-    Intervals,
-    image_intervals,
-    intervals_text,
-    read_intervals,
-)
-from rscl_bench.leaderboard.rows import leaderboard_rows
-from rscl_bench.leaderboard.tables import Board, csv_table, markdown_table
-from rscl_bench.spec import edition_folder
+from rscl_bench.leaderboard.image_intervals import intervals_text, read_intervals
+from rscl_bench.leaderboard.markdown import leaderboard_markdown
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
     """Write one leaderboard per scenario, version, edition and resolved protocol.
 
-    Each goes to ``<out>/<scenario>-v<version>[-sketch]/<protocol>[-<digest8>]/`` as
-    ``leaderboard.csv``, ``leaderboard.md``, ``comparisons.csv`` and ``image-intervals.jsonl``. The
-    last is read as well: it stands in for image scores that do not lie beside their records. The
-    digest, of the resolved protocol, is there if every record of the group overrides the protocol.
-    All tables are made before the first is written, so contradicting records leave the old ones as
-    they are; each file is written whole.
+    The folder of a leaderboard, see `group_folder`, holds ``leaderboard.csv``, ``leaderboard.md``,
+    ``comparisons.csv`` and ``image-intervals.jsonl``. The last file is read as well: its intervals
+    stand in for image scores that do not lie beside their records. All tables are made before the
+    first is written, so contradicting records leave the old tables as they are. Each file is
+    written whole.
 
     Args:
-        sources: A folder, searched for ``*.json`` at any depth, a record file, or several.
+        sources: A folder, searched for ``*.json`` at any depth, a record file, or several of both.
         out: Folder of the leaderboards.
 
     Returns:
@@ -41,11 +35,40 @@ def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
         ArtefactError: If there is no record, one is damaged, records contradict each other, or a
             file of image scores is not its record's.
     """
+    files: dict[Path, str] = {}
+    for folder, board in _boards(sources, out).items():
+        files[out / folder / "leaderboard.csv"] = leaderboard_csv(board)
+        files[out / folder / "leaderboard.md"] = leaderboard_markdown(board)
+        files[out / folder / "comparisons.csv"] = comparisons_csv(board.compared)
+        files[out / folder / IMAGE_INTERVALS] = intervals_text(board.known, board.loaded)
+    for path in sorted(files):
+        write_atomic(path, files[path])
+    return sorted(files)
+
+
+def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
+    """Return the leaderboards of records, without writing them.
+
+    Args:
+        sources: As `build_leaderboard` takes them.
+
+    Returns:
+        By folder, such as ``scene4-v2/cpu``: the columns of ``leaderboard.csv``. Numbers are not
+        rounded; scores are in percent.
+
+    Raises:
+        ArtefactError: As `build_leaderboard` raises.
+    """
+    return {str(folder): leaderboard_frame(b) for folder, b in _boards(sources, None).items()}
+
+
+def _boards(sources: Path | Iterable[Path], stored: Path | None) -> dict[Path, Board]:
+    """Return the leaderboards by folder; stored intervals are read from the folder ``stored``."""
     groups = collect_groups([sources] if isinstance(sources, Path) else sources)
-    tables: dict[Path, str] = {}
+    boards: dict[Path, Board] = {}
     owners: dict[Path, LoadedRecord] = {}
     for key, loaded in groups.items():
-        folder = out / _folder(key, loaded)
+        folder = group_folder(key, loaded)
         other = owners.setdefault(folder, loaded[0])
         if other is not loaded[0]:
             raise ArtefactError(
@@ -53,40 +76,6 @@ def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
                 f"{key.scenario} version {key.version} differently; give the changed scenario "
                 "another version, or move one record away."
             )
-        for name, text in _files(key, loaded, read_intervals(folder / IMAGE_INTERVALS)).items():
-            tables[folder / name] = text
-    for path in sorted(tables):
-        write_atomic(path, tables[path])
-    return sorted(tables)
-
-
-def _files(
-    key: GroupKey, loaded: Sequence[LoadedRecord], stored: Mapping[Contrast, Intervals]
-) -> dict[str, str]:
-    """Return the files of one leaderboard by name."""
-    layout, rows = loaded[0].record, leaderboard_rows(loaded)
-    contrasts = [
-        contrast
-        for probe in layout.probes
-        for contrast in (
-            *(row.contrast(probe.name) for row in rows),
-            *(contrast_of(probe.name, *pair) for pair in pairs(rows)),
-        )
-        if contrast
-    ]
-    known = image_intervals(contrasts, loaded, stored)
-    board = Board(key, loaded, rows, known, comparisons(rows, layout, known))
-    return {
-        "leaderboard.csv": csv_table(board),
-        "leaderboard.md": markdown_table(board),
-        "comparisons.csv": comparisons_csv(board.compared),
-        IMAGE_INTERVALS: intervals_text(known, loaded),
-    }
-
-
-def _folder(key: GroupKey, loaded: Sequence[LoadedRecord]) -> Path:
-    scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
-    overridden = all(item.protocol_overrides() for item in loaded)
-    return Path(scenario) / (
-        f"{key.protocol}-{key.protocol_digest}" if overridden else key.protocol
-    )
+        intervals = {} if stored is None else read_intervals(stored / folder / IMAGE_INTERVALS)
+        boards[folder] = make_board(key, loaded, intervals)
+    return boards

@@ -1,4 +1,4 @@
-"""Run records from folders, in groups that may stand in one table."""
+"""Loads run records and groups those that are comparable."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -13,17 +13,17 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.results.tuning import FOLDER
-from rscl_bench.spec import Edition
+from rscl_bench.spec import Edition, edition_folder
 
 
 class GroupKey(NamedTuple):
     """What all records of one leaderboard share.
 
     Attributes:
-        scenario: Name.
-        version: The scenario's.
+        scenario: Name of the scenario.
+        version: Version of the scenario.
         edition: ``real`` or ``sketch``.
-        protocol: Name.
+        protocol: Name of the protocol.
         protocol_digest: 8 hexadecimal digits over the resolved protocol, without the defaults of
             objectives and strategies.
         record_format: Layout of the records.
@@ -38,72 +38,92 @@ class GroupKey(NamedTuple):
 
 
 class RowKey(NamedTuple):
-    """What all seeds of one row share; times of two devices are never averaged."""
+    """What all seeds of one row share; times of two devices are never averaged.
 
-    label: str
+    Attributes:
+        method: Name of the recipe, with overrides of the method in brackets.
+        precision: ``fp32`` or ``bf16``.
+        device: Full name of the device.
+    """
+
+    method: str
     precision: str
     device: str
 
 
 @dataclass(frozen=True)
 class LoadedRecord:
-    """A record and the file it is from."""
+    """A record and the file that holds the record."""
 
     path: Path
     record: RunRecord
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
+        """Seed of the run."""
         return self.record.identity.seed
 
-    @property
-    def group(self) -> GroupKey:
-        """Key of the leaderboard that this run belongs to."""
-        known = self.record.identity
-        # Parameters of objective and strategies are the method's, wherever they were set.
-        probes = {probe.probe for probe in self.record.probes}
-        defaults: Any = known.protocol.get("defaults", {})
-        shared = {
-            **known.protocol,
-            "defaults": {name: value for name, value in defaults.items() if name in probes},
-        }
-        return GroupKey(
-            known.scenario.name,
-            known.scenario.version,
-            known.edition,
-            known.protocol_name,
-            sha256(canonical_json(shared)).hexdigest()[:8],
-            self.record.format,
-        )
 
-    @property
-    def row(self) -> RowKey:
-        """Key of the row that this run belongs to."""
-        known = self.record.identity
-        own = ",".join(f"{k}={_plain(v)}" for k, v in self.method_overrides().items())
-        label = f"{known.method.get('name')}[{own}]" if own else str(known.method.get("name"))
-        return RowKey(label, known.precision, self.record.provenance.device)
+def group_key(record: RunRecord) -> GroupKey:
+    """Return the key of the leaderboard that a run belongs to."""
+    identity = record.identity
+    # Parameters of objective and strategies belong to the method, wherever they were set.
+    probes = {probe.probe for probe in record.probes}
+    defaults: Any = identity.protocol.get("defaults", {})
+    shared = {
+        **identity.protocol,
+        "defaults": {name: value for name, value in defaults.items() if name in probes},
+    }
+    return GroupKey(
+        identity.scenario.name,
+        identity.scenario.version,
+        identity.edition,
+        identity.protocol_name,
+        sha256(canonical_json(shared)).hexdigest()[:8],
+        record.format,
+    )
 
-    def method_overrides(self) -> dict[str, Any]:
-        """Return the overrides of the method, sorted; they are part of the row's name."""
-        overrides = self.record.identity.overrides
-        return {name: overrides[name] for name in sorted(overrides) if _of_method(name)}
 
-    def protocol_overrides(self) -> dict[str, Any]:
-        """Return the overrides of the protocol, sorted; they make a leaderboard of its own."""
-        overrides = self.record.identity.overrides
-        return {name: overrides[name] for name in sorted(overrides) if not _of_method(name)}
+def row_key(record: RunRecord) -> RowKey:
+    """Return the key of the row that a run belongs to."""
+    identity = record.identity
+    name = str(identity.method.get("name"))
+    overrides = ",".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in sorted(identity.overrides.items())
+        if _is_of_method(key)
+    )
+    method = f"{name}[{overrides}]" if overrides else name
+    return RowKey(method, identity.precision, record.provenance.device)
+
+
+def protocol_overrides(record: RunRecord) -> dict[str, Any]:
+    """Return the overrides of the protocol, sorted; a leaderboard has one set of them."""
+    overrides = record.identity.overrides
+    return {key: overrides[key] for key in sorted(overrides) if not _is_of_method(key)}
+
+
+def group_folder(key: GroupKey, loaded: Iterable[LoadedRecord]) -> Path:
+    """Return ``<scenario>-v<version>[-sketch]/<protocol>[-<digest8>]``.
+
+    The digest, of the resolved protocol, is there if every record overrides the protocol.
+    """
+    scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
+    overridden = all(protocol_overrides(item.record) for item in loaded)
+    return Path(scenario) / (
+        f"{key.protocol}-{key.protocol_digest}" if overridden else key.protocol
+    )
 
 
 def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]]:
-    """Return the records below folders, grouped and checked against each other.
+    """Load the records below folders, group them and check each group for contradictions.
 
     Args:
         sources: Folders, searched for ``*.json`` at any depth, and record files.
 
     Returns:
-        The groups, and the records of each, in an order that does not depend on where files are.
+        The records of each group. Groups and records have an order that does not depend on where
+        the files are.
 
     Raises:
         ArtefactError: If there is no record, one is damaged, or two of one group contradict each
@@ -112,51 +132,55 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]
     groups: dict[GroupKey, list[LoadedRecord]] = {}
     for path in record_files(sources):
         loaded = LoadedRecord(path, read_record(path))
-        groups.setdefault(loaded.group, []).append(loaded)
+        groups.setdefault(group_key(loaded.record), []).append(loaded)
     if not groups:
         raise ArtefactError("There is no run record to build a leaderboard from; run a method.")
-    return {key: _distinct(_agreeing(groups[key])) for key in sorted(groups)}
+    for loaded_records in groups.values():
+        _check_same_data(loaded_records)
+    return {key: _distinct(groups[key]) for key in sorted(groups)}
 
 
 def record_files(sources: Iterable[Path]) -> list[Path]:
-    """Return the record files of folders, searched through, and of files as they are named.
+    """Return the JSON files below folders, at any depth, and the files among the sources.
 
     Raises:
-        ArtefactError: If one does not exist.
+        ArtefactError: If a source does not exist.
     """
     files: set[Path] = set()
     for source in sources:
         if not source.exists():
             raise ArtefactError(f"There is no file or folder '{source}'; give a path to records.")
-        found = [source]
+        paths = [source]
         if source.is_dir():  # `tune` stores its choices below the folder of its records
-            found = [p for p in source.rglob("*.json") if p.relative_to(source).parts[0] != FOLDER]
-        files.update(path.resolve() for path in found)
+            paths = [p for p in source.rglob("*.json") if p.relative_to(source).parts[0] != FOLDER]
+        files.update(path.resolve() for path in paths)
     return sorted(files)
 
 
-def _agreeing(loaded: list[LoadedRecord]) -> list[LoadedRecord]:
-    """Return the records of a group if all are of the same tasks, probes and data."""
-    _demand_equal(loaded, "identity.scenario.digest", lambda r: r.identity.scenario.digest)
-    digests = sorted({key for item in loaded for key in item.record.identity.data})
-    for name in digests:
-        _demand_equal(loaded, f"identity.data.{name}", partial(_digest, name))
-    _demand_equal(loaded, "tasks (names, tiles)", lambda r: [(t.name, t.tiles) for t in r.tasks])
-    _demand_equal(loaded, "probes", lambda r: r.probes)
-    return loaded
+def _check_same_data(loaded: Sequence[LoadedRecord]) -> None:
+    """Refuse records of other tasks, probes or data.
+
+    Raises:
+        ArtefactError: If two records differ.
+    """
+    _check_equal(loaded, "identity.scenario.digest", lambda r: r.identity.scenario.digest)
+    for name in sorted({key for item in loaded for key in item.record.identity.data}):
+        _check_equal(loaded, f"identity.data.{name}", partial(_digest, name))
+    _check_equal(loaded, "tasks (names, tiles)", lambda r: [(t.name, t.tiles) for t in r.tasks])
+    _check_equal(loaded, "probes", lambda r: r.probes)
 
 
 def _digest(name: str, record: RunRecord) -> str | None:
     return record.identity.data.get(name)
 
 
-def _demand_equal(
+def _check_equal(
     loaded: Sequence[LoadedRecord], field: str, value: Callable[[RunRecord], Any]
 ) -> None:
     """Refuse records that differ in a field.
 
     Raises:
-        ArtefactError: Naming two files and the field.
+        ArtefactError: If two records differ; the message names both files and the field.
     """
     first = loaded[0]
     for other in loaded[1:]:
@@ -167,29 +191,30 @@ def _demand_equal(
             )
 
 
-def _distinct(loaded: list[LoadedRecord]) -> list[LoadedRecord]:
-    """Return the records by row and seed, exact copies once, contradictions refused."""
+def _distinct(loaded: Sequence[LoadedRecord]) -> list[LoadedRecord]:
+    """Sort records by row and seed, drop exact copies and refuse contradictions.
+
+    Raises:
+        ArtefactError: If two records of one row and seed differ, or two seeds of a row differ in
+            method or number of parameters.
+    """
     kept: dict[tuple[RowKey, int], LoadedRecord] = {}
     for item in loaded:
-        place = (item.row, item.seed)
-        earlier = kept.setdefault(place, item)
+        row = row_key(item.record)
+        earlier = kept.setdefault((row, item.seed), item)
         if earlier.record != item.record:
             raise ArtefactError(
-                f"{earlier.path} and {item.path} are both {item.row.label} with seed {item.seed} "
-                f"on {item.row.device}; keep the one that counts and move the other away."
+                f"{earlier.path} and {item.path} are both {row.method} with seed {item.seed} "
+                f"on {row.device}; keep the one that counts and move the other away."
             )
     rows: dict[RowKey, list[LoadedRecord]] = {}
-    for (row, _), item in sorted(kept.items(), key=lambda pair: pair[0]):
-        rows.setdefault(row, []).append(item)
+    for row, seed in sorted(kept):
+        rows.setdefault(row, []).append(kept[row, seed])
     for members in rows.values():
-        _demand_equal(members, "identity.method", lambda r: r.identity.method)
-        _demand_equal(members, "parameters", lambda r: r.parameters)
+        _check_equal(members, "identity.method", lambda r: r.identity.method)
+        _check_equal(members, "parameters", lambda r: r.parameters)
     return [item for members in rows.values() for item in members]
 
 
-def _of_method(override: str) -> bool:
+def _is_of_method(override: str) -> bool:
     return override.split(".")[0] in ("objective", "strategies")
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

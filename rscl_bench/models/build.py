@@ -1,27 +1,23 @@
-"""From a protocol's backbone to an encoder."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Builds the encoder of a protocol's backbone."""
 
 from rscl_bench import registry
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.spec import Component
 
 
-def build_encoder(backbone: Mapping[str, Any], image_size: int, channels: int) -> Encoder:
+def build_encoder(backbone: Component, image_size: int, channels: int) -> Encoder:
     """Return a new encoder; its initial weights are drawn from torch's global generator.
 
     Args:
-        backbone: Registered name (``name``) and parameters.
+        backbone: Registered name and parameters.
         image_size: Side of the input in pixels.
         channels: Number of bands of the input.
 
     Raises:
         SpecError: If the backbone is unknown or its parameters do not fit.
     """
-    component = Component.model_validate(backbone)
-    encoder_class = registry.load("backbones", component.name)
+    encoder_class = registry.load("backbones", backbone.name)
     encoder: Encoder = encoder_class(
-        encoder_class.Params(**component.parameters), image_size, channels
+        encoder_class.Params(**backbone.parameters), image_size, channels
     )
     return encoder

@@ -16,7 +16,7 @@ from rscl_bench.errors import ArtefactError, unknown
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Edition, Name, Positive, Spec, first_problem
+from rscl_bench.spec import Component, Edition, Name, Positive, Spec, first_problem
 
 FILE = "encoder.safetensors"
 _KEY = "rscl_bench"
@@ -77,7 +77,7 @@ class EncoderDescription(Spec):
     protocol: str
     method: str
     seed: int
-    backbone: dict[str, Any]
+    backbone: Component
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     inputs: Annotated[tuple[EncoderInput, ...], Field(min_length=1)]
@@ -163,7 +163,7 @@ def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
         raise ArtefactError(
-            f"{path} does not hold the weights of its backbone '{description.backbone['name']}'; "
+            f"{path} does not hold the weights of its backbone '{description.backbone.name}'; "
             "use the version of rscl-bench that wrote the file."
         ) from error
     return encoder.eval(), description

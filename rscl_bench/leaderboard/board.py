@@ -1,0 +1,142 @@
+"""One leaderboard: its rows, their means over seeds, comparisons and ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rscl_bench.leaderboard.collect import GroupKey, LoadedRecord, RowKey
+from rscl_bench.leaderboard.comparisons import comparisons, contrast_of, pairs, ranks
+from rscl_bench.leaderboard.image_intervals import Contrast, Intervals, image_intervals
+from rscl_bench.leaderboard.rows import Row, leaderboard_rows
+from rscl_bench.leaderboard.statistics import Interval
+from rscl_bench.leaderboard.values import (
+    COSTS,
+    KEYS,
+    KINDS,
+    over_seeds,
+    run_values,
+    score_column,
+)
+from rscl_bench.results.schema import RunRecord
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that one leaderboard shows.
+
+    Attributes:
+        key: What its records share.
+        loaded: Its records.
+        rows: Rows in the order of the table.
+        means: Means over seeds of `over_seeds`, fractions, in the same order.
+        known: Known intervals over test images.
+        compared: Pairs of rows, of `comparisons`.
+        ranks: Ranks by row and probe, of `ranks`.
+    """
+
+    key: GroupKey
+    loaded: Sequence[LoadedRecord]
+    rows: Sequence[Row]
+    means: pd.DataFrame
+    known: Mapping[Contrast, Intervals]
+    compared: pd.DataFrame
+    ranks: pd.DataFrame
+
+    @property
+    def layout(self) -> RunRecord:
+        """Any of the records, for tasks and probes."""
+        return self.loaded[0].record
+
+    @property
+    def shared_setting(self) -> tuple[str, ...] | None:
+        """Precision and device if all trained rows share them, else None."""
+        settings = {row.key[1:] for row in self.rows if row.reference != "lower"}
+        return settings.pop() if len(settings) == 1 else None
+
+    def bootstrap_interval(self, row: Row, probe: str, kind: str) -> Interval | None:
+        """Return the interval over test images of a row's last score, None if not known."""
+        contrast = row.contrast(probe)
+        intervals = self.known.get(contrast) if contrast else None
+        return intervals[KINDS.index(kind)] if intervals else None
+
+
+def make_board(
+    key: GroupKey, loaded: Sequence[LoadedRecord], stored: Mapping[Contrast, Intervals]
+) -> Board:
+    """Return the leaderboard of one group of records.
+
+    Lower and upper references come first, then the methods by falling mean of the probes' micro-mAP
+    after the last task; rows of equal means are sorted by key.
+
+    Args:
+        key: Key of the group.
+        loaded: Records of the group, sorted by row and seed.
+        stored: Intervals over test images for records without image scores beside them.
+
+    Raises:
+        ArtefactError: If records contradict each other, or image scores are not their record's.
+    """
+    layout = loaded[0].record
+    unordered = leaderboard_rows(loaded)
+    values = run_values(unordered, loaded)
+    means = over_seeds(values)
+    last = [f"{score_column(len(layout.tasks), p.name, 'micro')}.mean" for p in layout.probes]
+    finals = means[last].mean(axis="columns").to_dict()  # over the probes that have a score
+
+    def order(row: Row) -> tuple[bool, bool, float, RowKey]:
+        final = finals[row.key]
+        return row.reference is None, math.isnan(final), -final, row.key
+
+    lower = [row for row in unordered if row.reference == "lower"]
+    rows = [*lower, *sorted((row for row in unordered if row not in lower), key=order)]
+    known = image_intervals(_contrasts(rows, layout), loaded, stored)
+    compared = comparisons(rows, values, layout, known)
+    return Board(
+        key=key,
+        loaded=loaded,
+        rows=rows,
+        means=means.reindex(pd.MultiIndex.from_tuples([row.key for row in rows], names=KEYS)),
+        known=known,
+        compared=compared,
+        ranks=ranks(rows, compared),
+    )
+
+
+def leaderboard_frame(board: Board) -> pd.DataFrame:
+    """Return the columns of ``leaderboard.csv``, numbers not rounded, scores in percent."""
+    layout = board.layout
+    probes = [probe.name for probe in layout.probes]
+    frame = pd.DataFrame(index=board.means.index)
+    frame["seeds"] = pd.array([row.seeds for row in board.rows], dtype="Int64")
+    frame["reference"] = [row.reference or "" for row in board.rows]
+    for probe in probes:
+        frame[f"{probe}.rank"] = board.ranks.get(probe, pd.NA)
+    images = {
+        f"{score_column(len(layout.tasks), probe, kind)}.image_{end}": [
+            getattr(board.bootstrap_interval(row, probe, kind), end, None) for row in board.rows
+        ]
+        for probe in probes
+        for kind in KINDS
+        for end in Interval._fields
+    }
+    intervals = pd.DataFrame(images, index=frame.index, dtype="float64")
+    scores = board.means.drop(columns=list(COSTS)).join(intervals)
+    whole = {**{f"{p}.rank": "Int64" for p in probes}, "trainable_parameters": "Int64"}
+    joined = frame.join(100 * scores).join(board.means[list(COSTS)])
+    return joined.astype(whole).reset_index()
+
+
+def _contrasts(rows: Sequence[Row], layout: RunRecord) -> list[Contrast]:
+    """Return every contrast that the tables show an interval of."""
+    comparable = pairs(rows)
+    return [
+        contrast
+        for probe in [probe.name for probe in layout.probes]
+        for contrast in (
+            *(row.contrast(probe) for row in rows),
+            *(contrast_of(probe, *pair) for pair in comparable),
+        )
+        if contrast
+    ]
