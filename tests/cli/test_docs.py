@@ -184,6 +184,22 @@ def test_readme_installs_and_runs_in_one_line() -> None:
     )
 
 
+@pytest.mark.slow
+def test_readme_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [b.code for b in code_blocks(read("README.md")) if b.language == "python"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RSCL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RSCL_DATA_ROOT", raising=False)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["record"].seconds.total > 0
+    assert f"torch.Size([2, {names['encoder'].feature_dim}])" in capsys.readouterr().out
+    assert len(names["table"]) == 20  # untrained and 4 tasks, 2 splits, 2 scores
+    assert list(tmp_path.glob("runs/leaderboards/**/leaderboard.md"))
+
+
 def test_contributing_page_names_the_checks() -> None:
     checks = "pytest && ruff check . && ruff format --check . && mypy\n"
     assert checks in read("CONTRIBUTING.md")
