@@ -1,1 +1,1 @@
-"""Ratios of things run side by side; see NOTES.md for what was measured."""
+"""Measurements of costs as ratios of two loops in one process; NOTES.md has the results."""

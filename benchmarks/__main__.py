@@ -1,7 +1,8 @@
-"""All measurements, or some: python -m benchmarks [--only step feed] [--out benchmarks.json].
+"""Run all measurements, or some: python -m benchmarks [--only step feed] [--out benchmarks.json].
 
-Ratios of things measured in turn on this machine, with the figure each is to meet. Nothing else
-should run beside it; figures are for two cores. See NOTES.md for what was predicted and found.
+Each measurement is a ratio of two pieces of work that take turns on this machine. Most ratios have
+a target for two cores. No other work should run on the machine. NOTES.md has the predictions and
+the results.
 """
 
 import argparse
@@ -36,26 +37,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Where to write the measurements as JSON.")
     options = parser.parse_args()
     console = Console()
-    found: list[Ratio] = []
+    ratios: list[Ratio] = []
     for name in options.only:
         console.print(f"measuring {name} …")
         part = import_module(f"benchmarks.{name}").measure(options.device, options.rounds)
         show(part)
-        found += part
-        if options.out:  # after every part, since all take a while
-            _write(options.out, options.device, found)
-    missed = [ratio.name for ratio in found if ratio.met is False]
-    console.print(f"{len(missed)} figures missed: {', '.join(missed)}" if missed else "all met")
+        ratios += part
+        if options.out:  # after every part, because all parts together take long
+            _write(options.out, options.device, ratios)
+    missed = [ratio.name for ratio in ratios if ratio.met is False]
+    missing = f"{len(missed)} targets missed: {', '.join(missed)}"
+    console.print(missing if missed else "all targets met")
 
 
-def _write(path: Path, device_name: str, found: list[Ratio]) -> None:
+def _write(path: Path, device_name: str, ratios: list[Ratio]) -> None:
     device = open_device(device_name, "auto")
     result = {
         "device": device.name,
         "precision": device.precision,
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
-        "ratios": [ratio.as_json() for ratio in found],
+        "ratios": [ratio.as_json() for ratio in ratios],
     }
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What a checkpoint within a task costs, of ViT-B/16 with CoSMAE in its third task."""
+"""Cost of a checkpoint within a task: ViT-B/16 with CoSMAE in its third task."""
 
 from pathlib import Path
 from statistics import median
@@ -15,7 +15,7 @@ BATCH, STEPS = 8, 3
 
 
 def measure(device_name: str, rounds: int) -> list[Ratio]:
-    """Return the times of writing and reading, over a step and over the interval between them."""
+    """Return the times of writing and reading over a step and over the checkpoint interval."""
     device = open_device(device_name, "auto")
     write: list[float] = []
     read: list[float] = []

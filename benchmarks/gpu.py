@@ -1,7 +1,8 @@
-"""All that is to be known of one GPU, in a few minutes: python -m benchmarks.gpu [--out gpu.json].
+"""Measure one GPU in a few minutes: python -m benchmarks.gpu [--out gpu.json].
 
-MAE ViT-B/16 at 224 px by batch, compiled and not; CoSMAE's later tasks; lightly's example in the
-same run; encoding; crops; utilisation of the rate of matrix products that was measured here.
+The script measures training of MAE ViT-B/16 at 224 px for several batch sizes and with compilation,
+CoSMAE's later tasks, lightly's example, encoding and crops. It also measures the device's rate of
+matrix products and reports the utilisation of that rate.
 """
 
 import argparse
@@ -31,7 +32,7 @@ PAST_TASKS = 3
 
 
 class GPU:
-    """Measurements on one device, all of the same tiles."""
+    """Measurements on one device, all on the same tiles."""
 
     def __init__(self, device: Device, store: TileStore, model: str, past: int):
         self.device, self.store, self.model, self.past = device, store, model, past
@@ -40,11 +41,11 @@ class GPU:
         self.flops = count_flops(objective, self.spec("finetune", 2).protocol.image_size)
 
     def spec(self, method: str, batch: int, *assignments: str) -> RunSpec:
-        """Return a short run."""
+        """Return a run of one epoch a task."""
         return short_run(self.model, method, batch, *assignments)
 
     def training(self, method: str, batch: int, *assignments: str) -> dict[str, Any]:
-        """Train tasks until strategies are at work and all is warm, then one that counts."""
+        """Train tasks until strategies are active and the device is warm, then measure one task."""
         if self.device.torch.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device.torch)
         loop = TemplateLoop(self.spec(method, batch, *assignments), self.store, self.device)
@@ -65,7 +66,7 @@ class GPU:
         }
 
     def peer(self, batch: int, steps: int) -> dict[str, Any]:
-        """Train lightly's example in fp32 on views that are on the device already."""
+        """Train lightly's example in fp32 on views that are already on the device."""
         spec = self.spec("finetune", batch)
         size = spec.protocol.image_size
         views = torch.randn(batch, 3, size, size).to(self.device.torch)
@@ -74,7 +75,7 @@ class GPU:
         return {"batch": batch, "images_per_second": batch * steps / seconds}
 
     def encoding(self) -> float:
-        """Return images per second, read and resized too."""
+        """Return encoded images per second, with reading and resizing."""
         spec = self.spec("finetune", 2)
         encoder = TemplateLoop(spec, self.store, self.device).objective.encoder
         scaling = pixel_scaling(self.store, (), spec.protocol).to(self.device.torch)
@@ -88,7 +89,7 @@ class GPU:
         return len(self.store) / self._seconds(work, work)
 
     def crops(self, batch: int) -> float:
-        """Return images per second of cropping and resizing alone."""
+        """Return images per second of cropping and resizing only."""
         tiles = torch.from_numpy(self.store.tiles[:batch]).to(self.device.torch)
         side, size = tiles.shape[1], self.spec("finetune", 2).protocol.image_size
         generator = torch_generator(self.device.torch, 0)
@@ -122,7 +123,7 @@ def main() -> None:
 
     def note(name: str, value: Any) -> None:
         result[name] = value
-        print(json.dumps({name: value}), flush=True)  # so that a run that is cut off says something
+        print(json.dumps({name: value}), flush=True)  # kept if interrupted
         if options.out:
             options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What grows with the stream: memory with its tiles, time of a step with its past tasks."""
+"""Growth with the stream: memory with the number of tiles, step time with the number of tasks."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from benchmarks.ratio import Ratio
 from benchmarks.workload import TemplateLoop, short_run, synthetic_store
 from rscl_bench.engine.device import open_device
 
-#: Methods whose state is about past tasks, and what `ewc` is set to.
+#: Methods that keep state about past tasks, with their settings.
 METHODS = {
     "er": (),
     "ewc": ("strategies.ewc.images=1",),
@@ -26,11 +26,11 @@ METHODS = {
 FEW, MANY = 2, 20  # past tasks
 SMALL, LARGE = 10_000, 1_000_000  # tiles
 BATCH, STEPS = 16, 13
-TASKS = 5  # of a round
+TASKS = 5  # in a round
 
 
 def measure(device_name: str, rounds: int) -> list[Ratio]:
-    """Return memory of 10⁶ over 10⁴ tiles, and a step after 20 tasks over one after 2."""
+    """Return memory with 10⁶ over 10⁴ tiles, and a step after 20 tasks over a step after 2."""
     device = open_device(device_name, "auto")
     memory = [_memory(LARGE) / _memory(SMALL)]
     found = [Ratio("growth", "memory, 10⁶ over 10⁴ tiles", memory, most=1.1)]
@@ -46,17 +46,17 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
                 early = TemplateLoop(spec, store, device)
                 for _ in range(FEW):
                     early()
-                # In turn, since the machine's speed drifts by more than what is looked for.
+                # The loops take turns, because the machine's speed drifts more than the growth.
                 values.append(median(late() / early() for _ in range(TASKS)))
             found.append(Ratio("growth", f"{name}: a step after 20 over after 2", values, most=1.1))
     return found
 
 
 def _memory(tiles: int) -> int:
-    """Return the memory of a process, in kB, after it trained on so many tiles and as many more.
+    """Return the memory in kB of a process that trained two tasks of ``tiles`` tiles each.
 
-    Counted is what the process itself holds (RssAnon). Pages of the mapped file, which the kernel
-    takes back whenever it needs them, are not.
+    The figure is the anonymous memory of the process (RssAnon). It excludes pages of the mapped
+    file, which the kernel can reclaim at any time.
     """
     command = [sys.executable, "-m", "benchmarks.growth", str(tiles)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -84,7 +84,7 @@ def _train(tiles: int) -> int:
         loop()
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    assert found, "this part needs Linux"
+    assert found, "The measurement reads /proc/self/status, so it needs Linux."
     return int(found[1])
 
 

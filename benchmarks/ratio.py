@@ -1,4 +1,4 @@
-"""Ratios of things measured in turn, so that a drift of the machine's speed meets both."""
+"""Ratios of two pieces of work that take turns, so a drift of the machine's speed affects both."""
 
 import time
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from rich.table import Table
 
 
 class Ratio(NamedTuple):
-    """What was measured, round by round, and what was wanted.
+    """A measured ratio, round by round, and its target.
 
     Attributes:
-        part: The part of the suite.
-        name: What is divided by what.
-        rounds: Each round's ratio.
-        least: What the median is to reach; None where there is no such figure.
-        most: What the median is not to exceed; None where there is no such figure.
+        part: The module of the measurement.
+        name: Numerator and denominator.
+        rounds: The ratio of every round.
+        least: Lower bound of the target for the median; None without a lower bound.
+        most: Upper bound of the target for the median; None without an upper bound.
         note: Absolute figures and conditions, for scale.
     """
 
@@ -30,19 +30,19 @@ class Ratio(NamedTuple):
 
     @property
     def middle(self) -> float:
-        """The median."""
+        """The median over rounds."""
         return median(self.rounds)
 
     @property
     def met(self) -> bool | None:
-        """Whether the figure is met; None where there is none."""
+        """Whether the median meets the target; None without a target."""
         if self.least is None and self.most is None:
             return None
         above = self.least is None or self.middle >= self.least
         return above and (self.most is None or self.middle <= self.most)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return all fields, the median and whether the target is met."""
         return {**self._asdict(), "median": self.middle, "met": self.met}
 
 
@@ -55,7 +55,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 def in_turn(
     first: Callable[[], object], second: Callable[[], object], rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Return the seconds of two pieces of work that take turns, after one of each."""
+    """Return the seconds of two pieces of work that take turns, after one warm-up of each."""
     first()
     second()
     times = [(seconds_of(first), seconds_of(second)) for _ in range(rounds)]
@@ -63,12 +63,12 @@ def in_turn(
 
 
 def over(above: list[float], below: list[float]) -> list[float]:
-    """Return the ratios of rounds."""
+    """Return the ratio of every round."""
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def milliseconds(times: list[float], count: int) -> str:
-    """Return the median of times over a count, as text."""
+    """Return the median time per item, as text."""
     return f"{1000 * median(times) / count:.3g} ms"
 
 

@@ -1,4 +1,4 @@
-"""How long the command takes to answer, over an interpreter that does nothing."""
+"""Start-up time of the command over that of an empty interpreter."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from benchmarks.ratio import Ratio, in_turn, over
 
 
 def measure(_device_name: str, rounds: int) -> list[Ratio]:
-    """Return the ratios of start-up; torch alone is what a command that trains cannot avoid."""
+    """Return the ratios of start-up; a command that trains must at least import torch."""
 
     def python(*arguments: str) -> None:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

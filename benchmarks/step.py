@@ -1,10 +1,10 @@
-"""What a training step costs: the template, methods and compilation over fine-tuning; the peer.
+"""Cost of a training step: trainer, methods, compilation and lightly's example.
 
-Two loops take turns in one process, on the same synthetic tiles and, where strategies are measured,
-with three past tasks. What strategies do when a task starts and ends is not part of a step.
+Two loops take turns in one process on the same synthetic tiles. Strategies are measured with three
+past tasks. The work of strategies at the start and end of a task is not part of a step.
 
-    python -m benchmarks.step --methods ewc --batch 32     # some methods alone
-    python -m benchmarks.step --model cpu --batch 16       # the model of scene4's cpu protocol
+    python -m benchmarks.step --methods ewc --batch 32               # some methods only
+    python -m benchmarks.step --methods ewc --model cpu --batch 16   # model of scene4's protocol
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.workload import MODELS, TemplateLoop, plain_loop, short_run, syn
 from rscl_bench.engine.device import open_device
 from rscl_bench.spec import RunSpec
 
-#: Most a method's step may cost over fine-tuning's; None where nothing is wanted.
+#: Target for a method's step over that of fine-tuning; None without a target.
 METHODS: dict[str, float | None] = {
     "er": 1.02,
     "lump": 1.03,
@@ -33,7 +33,7 @@ METHODS: dict[str, float | None] = {
     "cosmae": 1.60,
 }
 PAST_TASKS = 3
-STEPS = 4  # of a round; the first is left out
+STEPS = 4  # in a round; the first step is not counted
 
 
 def measure(
@@ -47,12 +47,13 @@ def measure(
     """Return the ratios of steps.
 
     Args:
-        device_name: As `open_device` takes it.
+        device_name: See `open_device`.
         rounds: Rounds of each pair.
         model: Key of `MODELS`.
         batch: Images of a step.
-        methods: Those to measure, and nothing else; all with a figure, the peer and compilation if
-            none is named. `ewc` is over parameters, so it weighs more in small batches.
+        methods: Methods to measure. If empty, all methods of `METHODS`, the plain loop, lightly's
+            example and compilation are measured. The cost of `ewc` depends on the number of
+            parameters, so its share of a step is larger for small batches.
     """
     device = open_device(device_name, "auto")
     base = short_run(model, "finetune", batch)
@@ -89,13 +90,13 @@ def measure(
 
 
 def _spec(model: str, method: str, batch: int) -> RunSpec:
-    # The estimate at a task's end is not what is measured here.
+    # One image suffices: the estimate at the end of a task is not part of a step.
     few = ["strategies.ewc.images=1"] if method == "ewc" else []
     return short_run(model, method, batch, *few)
 
 
 def _peer(spec: RunSpec, device: torch.device, batch: int) -> Callable[[], float]:
-    """Return lightly's example on views that are there already; it gives seconds per step."""
+    """Return a loop of lightly's example on ready views; the loop returns seconds per step."""
     size = spec.protocol.image_size
     views = torch.randn(batch, 3, size, size)
     loop = LightlyLoop(spec, iter(lambda: views, None), device)

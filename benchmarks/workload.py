@@ -1,4 +1,4 @@
-"""What is trained in measurements: synthetic tiles, runs of a few steps, loops over them."""
+"""Workloads of the measurements: synthetic tiles, runs of a few steps, training loops."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ from rscl_bench.views.view import View, make_view
 
 #: The paper's ViT-B/16 at 224 px, and the model of scene4's cpu protocol.
 MODELS = {"vit-b": ("rs4", "paper"), "cpu": ("scene4", "cpu")}
-MANY = 1000  # more tasks than rounds
+MANY = 1000  # tasks, more than any measurement trains
 
 
 def synthetic_store(folder: Path, tiles: int, size: int) -> TileStore:
-    """Return a store of random tiles ``[N, size, size, 3]`` in a folder."""
+    """Return a store of random ``uint8`` tiles ``[N, size, size, 3]``, written to a folder."""
     path, shape = folder / "tiles.raw", (tiles, size, size, 3)
     random = np.random.default_rng(0)
     with path.open("wb") as file:
@@ -51,7 +51,7 @@ def synthetic_store(folder: Path, tiles: int, size: int) -> TileStore:
 
 
 def image_files(folder: Path, count: int, size: int) -> list[Path]:
-    """Write random RGB images as uncompressed TIFF, as UC Merced has them; return their paths."""
+    """Write random RGB images as uncompressed TIFF, the format of UC Merced; return their paths."""
     random = np.random.default_rng(1)
     paths = [folder / f"{number:05}.tif" for number in range(count)]
     for path in paths:
@@ -83,7 +83,7 @@ def synchronise(device: Device) -> None:
 
 
 def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], float]:
-    """Return a function that trains one epoch without Avalanche; it gives seconds per step."""
+    """Return a function that trains one epoch without Avalanche and returns seconds per step."""
     protocol = spec.protocol
     training = protocol.training
     objective = build_objective(spec, device.torch)
@@ -117,7 +117,7 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
 
 
 class TemplateLoop:
-    """Trains with the template, task after task of the same tiles; gives seconds per step."""
+    """Trains tasks on equal tiles with the trainer; a call returns seconds per step."""
 
     def __init__(self, spec: RunSpec, store: TileStore, device: Device):
         self.objective = build_objective(spec, device.torch)
@@ -140,9 +140,9 @@ class TemplateLoop:
         self.ends: list[float] = []
 
     def __call__(self) -> float:
-        """Train the next task and return the mean seconds of its steps but the first.
+        """Train the next task and return the mean seconds per step, without the first step.
 
-        What strategies do when a task starts and ends is not in it.
+        The figure excludes the work of strategies at the start and end of the task.
         """
         self.ends = []
         self.template.train(next(self.experiences), eval_streams=[])
@@ -152,7 +152,7 @@ class TemplateLoop:
         if self.device.torch.type == "cpu" or not self.ends:
             synchronise(self.device)
             self.ends.append(time.perf_counter())
-        elif self.template.step == self.template.steps:  # no waiting in between
+        elif self.template.step == self.template.steps:  # synchronise once, at the end
             synchronise(self.device)
             steps = self.template.steps - 1
             mean = (time.perf_counter() - self.ends[0]) / steps

@@ -1,0 +1,60 @@
+"""The Markdown pages of the project, and the example files of docs/extending.md."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.paths import ROOT
+
+PAGES = sorted(
+    path
+    for folder in (".", "docs", "methods", "scenarios", "leaderboards")
+    for path in (ROOT / folder).glob("*.md")
+)
+CARDS = [page for page in PAGES if page.parent.name == "methods"]
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A fenced code block, and the line of text before it."""
+
+    line_before: str
+    language: str
+    code: str
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def read(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text(encoding="utf-8")
+
+
+def code_blocks(text: str) -> list[Block]:
+    return [
+        Block(text[: match.start()].rstrip().rsplit("\n", 1)[-1], match[1], match[2])
+        for match in _FENCE.finditer(text)
+    ]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the words of every ``rscl-bench`` command in console blocks and in inline code."""
+    consoles = [block.code for block in code_blocks(text) if block.language == "console"]
+    lines = [part for code in consoles for line in code.split("\n") for part in line.split("&&")]
+    inline = re.findall(r"`(rscl-bench [^`]+)`", text)
+    split = [shlex.split(line, comments=True) for line in [*lines, *inline]]
+    return [words[1:] for words in split if words[:1] == ["rscl-bench"]]
+
+
+def write_examples(folder: Path) -> None:
+    """Write the files that docs/extending.md shows."""
+    for line_before, _, code in code_blocks(read("docs", "extending.md")):
+        if match := re.fullmatch(r"`(\w+\.(?:py|toml))`:", line_before):
+            (folder / match[1]).write_text(code, encoding="utf-8")
+        elif match := re.search(r"At the end of `(\w+\.toml)`:$", line_before):
+            path = folder / match[1]
+            extended = path.with_name(f"{path.stem}-extended.toml")
+            extended.write_text(path.read_text(encoding="utf-8") + code, encoding="utf-8")
