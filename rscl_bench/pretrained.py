@@ -65,8 +65,8 @@ class PretrainedEncoder(nn.Module):
             )
         scaling = self._scaling(task, normalisation)
         features = []
-        for batch in pixels.split(_BATCH):
-            tiles = batch.to(self._device).permute(0, 2, 3, 1).contiguous()
+        for start in range(0, len(pixels), _BATCH):
+            tiles = pixels[start : start + _BATCH].to(self._device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
             features.append(self.encoder.pool(self.encoder(view)).float())
         return torch.cat(features)

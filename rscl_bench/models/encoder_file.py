@@ -5,7 +5,7 @@ Safetensors with one JSON text in the header, under the key ``rscl_bench``; no p
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open

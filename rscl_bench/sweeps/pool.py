@@ -171,7 +171,7 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
 
 async def _end(process: Process) -> None:
     """End a running process, and give it time to finish its step and write a checkpoint."""
-    # The signal cancels this task, and the task group cancels it again: wait for the process anyway.
+    # The signal cancels this task, and the task group cancels it again: wait in any case.
     ended = asyncio.ensure_future(_ended(process))
     while not ended.done():
         with suppress(asyncio.CancelledError):

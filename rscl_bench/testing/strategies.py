@@ -41,8 +41,8 @@ def check_strategy(
     At equal seeds, the strategy changes no bit of the first task (unless its class declares
     ``plain_first_task = False``), and it changes the encoder in every later task. An interruption
     within a task or between tasks changes no bit. The strategy trains nothing but the objective and
-    ``head``, and leaves the objective's modules and mode as they are. A recipe whose objective lacks
-    an attribute of ``needs`` is refused.
+    ``head``, and leaves the objective's modules and mode as they are. A recipe whose objective
+    lacks an attribute of ``needs`` is refused.
 
     Args:
         component: The class, a registered name, or ``file.py:Class``.

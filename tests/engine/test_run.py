@@ -258,7 +258,7 @@ def test_saved_encoder_says_how_to_use_it(runs: Runner) -> None:
     assert (description.edition, description.protocol) == ("sketch", "tiny")
     assert (description.method, description.seed) == ("cosmae", 0)
     assert description.rscl_bench == identity.code
-    assert description.backbone == identity.protocol["backbone"]
+    assert description.backbone.model_dump() == identity.protocol["backbone"]
     assert description.image_size == identity.protocol["image_size"]
     assert description.bands == ("red", "green", "blue")
     assert [given.task for given in description.inputs] == ["first", "second", "third"]

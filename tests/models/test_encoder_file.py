@@ -17,6 +17,7 @@ from rscl_bench.models.encoder_file import (
     read_encoder,
     write_encoder,
 )
+from rscl_bench.spec import Component
 from rscl_bench.testing.tiny import TINY_BACKBONE, differing, state_of
 
 
@@ -51,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def encoder(path: Path) -> Encoder:
-    encoder = build_encoder(TINY_BACKBONE, 16, 2)
+    encoder = build_encoder(Component.model_validate(TINY_BACKBONE), 16, 2)
     write_encoder(path, encoder, description())
     return encoder
 
