@@ -133,6 +133,7 @@ def run(
 
         check_writable(Path(out))  # before an hour of packing, not after it
         prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
+        prepared = prepared.with_plugins(plugins)
         folder = folders.run_folder(Path(out), prepared.identity)
         path = folder / "record.json"
         if path.is_file() and not force:

@@ -1,1 +1,1 @@
-"""The training template and the runner."""
+"""Runs: preparing, training, probing, recording and resuming them."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import rscl_bench
 from rscl_bench import registry
+from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.errors import ArtefactError, SpecError
@@ -33,6 +34,7 @@ class PreparedRun:
         probes: Opened probes, in the order of the scenario.
         identity: The run's identity.
         packing_seconds: Seconds of packing and checking the tiles.
+        plugins: Avalanche plugins, called after the method's strategies.
     """
 
     spec: RunSpec
@@ -43,6 +45,7 @@ class PreparedRun:
     probes: Sequence[OpenProbe]
     identity: Identity
     packing_seconds: float
+    plugins: Sequence[BaseSGDPlugin] = ()
 
     def named_stores(self) -> dict[str, TileStore]:
         """Return all stores by their key in ``identity.data``."""
@@ -53,6 +56,21 @@ class PreparedRun:
         return replace(
             self, spec=spec, identity=self.identity.model_copy(update=_identity_of_spec(spec))
         )
+
+    def with_plugins(self, plugins: Sequence[BaseSGDPlugin]) -> "PreparedRun":
+        """Return this prepared run with Avalanche plugins that act after the strategies.
+
+        The class names of the plugins become part of the run's identity. Their parameters do not:
+        give a plugin with other parameters another class name or another output folder.
+        """
+        names = tuple(class_name(plugin) for plugin in plugins)
+        identity = self.identity.model_copy(update={"plugins": names})
+        return replace(self, plugins=tuple(plugins), identity=identity)
+
+
+def class_name(plugin: BaseSGDPlugin) -> str:
+    """Return the qualified name of a plugin's class."""
+    return f"{type(plugin).__module__}.{type(plugin).__qualname__}"
 
 
 def open_run(

@@ -11,10 +11,10 @@ from torch import Tensor
 from rscl_bench.avalanche_api import DatasetExperience
 from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
-from rscl_bench.engine.checkpointing.state import Snapshot
+from rscl_bench.engine.checkpointing.state import Snapshot, has_state
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import count_flops
-from rscl_bench.engine.prepare import PreparedRun, check_writable
+from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name
 from rscl_bench.engine.probing import Prober
 from rscl_bench.engine.recording import (
     describe_encoder,
@@ -95,6 +95,12 @@ class RunExecution:
         self.trainer = self._make_trainer(self.objective, strategies)
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
+        stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]
+        if stateless:
+            reporter.message(
+                f"note: {', '.join(stateless)} has no state_dict and load_state_dict, so that this "
+                "run writes no checkpoints and starts over after an interruption"
+            )
         self.checkpoints = Checkpoints(
             folder,
             prepared.identity,
@@ -102,6 +108,7 @@ class RunExecution:
             interval,
             self._snapshot,
             reporter.message,
+            enabled=not stateless,
         )
 
     def _make_trainer(
@@ -117,6 +124,7 @@ class RunExecution:
             seed=prepared.spec.seed,
             device=prepared.device.torch,
             autocast=prepared.device.autocast,
+            plugins=prepared.plugins,
             on_step=self._on_step,
         )
 

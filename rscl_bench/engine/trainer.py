@@ -20,6 +20,7 @@ from rscl_bench.engine.checkpointing.state import (
     has_state,
     load_optimiser,
     optimiser_tensors,
+    plugin_tensors,
     strip_prefix,
     with_prefix,
 )
@@ -261,8 +262,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
             if strategy.head is not None:
                 tensors |= with_prefix(f"head{number}", strategy.head.state_dict())
         for number, plugin in enumerate(self.extra_plugins):
-            if has_state(plugin):
-                tensors |= with_prefix(f"plugin{number}", plugin.state_dict())
+            tensors |= with_prefix(f"plugin{number}", plugin_tensors(plugin))
         metadata: dict[str, Any] = {
             "task": self.task if within else self.task + 1,
             "step": self.step if within else 0,

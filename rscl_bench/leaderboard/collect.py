@@ -93,7 +93,7 @@ def row_key(record: RunRecord) -> RowKey:
         for key, value in sorted(identity.overrides.items())
         if _is_of_method(key)
     )
-    method = f"{name}[{overrides}]" if overrides else name
+    method = "+".join([f"{name}[{overrides}]" if overrides else name, *identity.plugins])
     return RowKey(method, identity.precision, record.provenance.device)
 
 

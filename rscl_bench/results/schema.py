@@ -56,6 +56,8 @@ class Identity(Spec):
         precision: What the run used; ``auto`` is resolved.
         data: Digest of every packed split: keys of `task_key` and `probe_key`.
         code: Version of this package.
+        plugins: Qualified class names of Avalanche plugins that were added to the method. Left out
+            when empty, so that the ids of runs without plugins stay as they are.
     """
 
     scenario: ScenarioName
@@ -68,6 +70,7 @@ class Identity(Spec):
     precision: Literal["fp32", "bf16"]
     data: dict[str, Annotated[str, Field(min_length=8)]]
     code: str
+    plugins: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
 
     def run_id(self) -> str:
         """Return the hash.

@@ -89,7 +89,7 @@ def test_every_damage_shows_and_the_one_before_takes_over(tmp_path: Path) -> Non
         last.write_bytes(damaged)
         number, said = read(tmp_path)
         assert number == 1, (kind, place)
-        assert said == [f"{last} is damaged: its SHA-256 is not that of its name; passed over"]
+        assert said == [f"{last} is damaged: its SHA-256 differs from its name; skipped"]
         count += 1
     assert count == 200
     before.write_bytes(b"")

@@ -126,7 +126,7 @@ def test_a_signal_ends_a_run_that_then_goes_on(
     process = spawn(cache, tmp_path, "cosmae")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert f"going on after step {found[1]} of task {found[2]}" in out.splitlines()
+    assert f"resuming after step {found[1]} of task {found[2]}" in out.splitlines()
     assert outcome(tmp_path) == expected
     assert resumed(tmp_path) == [{"task": int(found[2]) - 1, "step": int(found[1]), "changed": []}]
     assert not list(tmp_path.rglob("checkpoints"))
@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_passed_over(cache: Path, whole: Any, tmp_path: 
     process = spawn(cache, tmp_path, "cosmae")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert f"{last} is damaged: its SHA-256 is not that of its name; passed over" in out
+    assert f"{last} is damaged: its SHA-256 differs from its name; skipped" in out
     assert outcome(tmp_path) == expected
 
 
@@ -266,7 +266,9 @@ def test_a_run_whose_tiles_changed_does_not_begin_again_unasked(
     process = spawn(cache, tmp_path / "runs", "cosmae", *given)
     _, err = process.communicate()
     assert process.returncode == 1
-    assert f"is in {interrupted.parent}, but cannot go on: 'identity.data." in err
+    assert (
+        f"was interrupted in {interrupted.parent} and cannot resume, because 'identity.data." in err
+    )
     process = spawn(cache, tmp_path / "runs", "cosmae", *given, "--force")
     _, err = process.communicate()
     assert process.returncode == 0, err

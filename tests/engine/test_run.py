@@ -418,7 +418,7 @@ def test_a_run_that_was_stopped_goes_on(
     runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any, message: str
 ) -> None:
     again = stopped_once(runs, tmp_path, monkeypatch, stop, message)
-    assert again.reporter.lines[0] == "going on after step 6 of task 1"
+    assert again.reporter.lines[0] == "resuming after step 6 of task 1"
     whole = runs("cosmae", 0, "training.epochs=4")
     assert not differing(whole.encoder, again.encoder)
     assert scores(whole) == scores(again)
@@ -429,7 +429,7 @@ def test_a_run_that_was_stopped_goes_on(
 def test_training_time_has_no_checkpoints(
     runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(*_: Any) -> Path:
+    def slow(*_: Any, **__: Any) -> Path:
         time.sleep(0.3)
         return tmp_path
 

@@ -1,1 +1,1 @@
-"""Checkpoints: what they hold, how they are written, and when."""
+"""Checkpoints: their state, their files, when they are written, and the signals that end a run."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: files that are whole or not there, and that know when they are damaged.
+"""The files of checkpoints: complete or absent, and damage shows.
 
-Safetensors with one JSON text in the header, no pickle. A file's name ends with the SHA-256 of its
-content, so that a truncated file or a single flipped bit shows. The last two are kept.
+A file is safetensors with one JSON text in the header, no pickle. The name of a file ends with the
+SHA-256 of its content, so that a truncation or a single flipped bit shows. The last two are kept.
 """
 
 import hashlib
@@ -13,7 +13,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.engine.checkpointing.state import Snapshot
@@ -26,24 +25,23 @@ _KEY = "rscl_bench"
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, fast: bool = False) -> Path:
-    """Write the next checkpoint, read it again, and only then remove all but the last two.
+    """Write the next checkpoint, read it again, and then remove all but the last two.
 
     Args:
-        folder: Of this run's checkpoints.
-        snapshot: What to write.
-        fast: Whether to leave it unread, and the older ones where they are: reading it later
-            shows damage too.
+        folder: Folder of the run's checkpoints.
+        snapshot: The state to write.
+        fast: Whether to skip the reading and the removal, because the process is about to exit.
 
     Raises:
-        ArtefactError: If it cannot be written, or is not on the disk as it was written; the
-            earlier ones are then unchanged.
+        ArtefactError: If the file cannot be written, or the disk returns other bytes than were
+            written; earlier checkpoints are then unchanged.
     """
-    tensors = {name: _plain(value) for name, value in snapshot.tensors.items()}
-    # One key: safetensors writes several in an order that changes from run to run.
+    tensors = {name: v.detach().cpu().contiguous() for name, v in snapshot.tensors.items()}
+    # One key: safetensors writes several keys in an order that changes from run to run.
     content = save(tensors, {_KEY: json.dumps(snapshot.metadata, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
-    known = _files(folder)
-    number = 1 + (int(known[-1].name[:6]) if known else 0)
+    earlier = _files(folder)
+    number = 1 + (int(earlier[-1].name[:6]) if earlier else 0)
     path = folder / f"{number:06}-{digest}.safetensors"
     write_atomic(path, content)
     if fast:
@@ -59,25 +57,25 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fast: bool = False) -> Pa
 
 
 def read_checkpoint(folder: Path, message: Callable[[str], None]) -> Snapshot | None:
-    """Return the latest checkpoint that is whole, None if there is none.
+    """Return the latest whole checkpoint, or None without one.
 
     Args:
-        folder: Of a run's checkpoints.
-        message: Told of every damaged one that is passed over.
+        folder: Folder of the run's checkpoints.
+        message: Prints one line for every checkpoint that is skipped.
     """
     for path in reversed(_files(folder)):
         if _is_whole(path):
             try:
                 return _read(path)
             except (SafetensorError, KeyError, TypeError, ValueError) as error:  # of other code
-                message(f"{path} is no checkpoint of this version ({error}); passed over")
+                message(f"{path} is no checkpoint of this version ({error}); skipped")
                 continue
-        message(f"{path} is damaged: its SHA-256 is not that of its name; passed over")
+        message(f"{path} is damaged: its SHA-256 differs from its name; skipped")
     return None
 
 
 def latest_metadata(folder: Path) -> dict[str, Any] | None:
-    """Return the metadata of the latest readable checkpoint, or None."""
+    """Return the metadata of the latest checkpoint with a readable header, or None without one."""
     for path in reversed(_files(folder)):
         try:
             with safe_open(path, framework="pt") as file:
@@ -89,7 +87,7 @@ def latest_metadata(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove a run's checkpoints, and parts of one that was being written."""
+    """Remove a run's checkpoints, and temporary files of an interrupted write."""
     for path in [*_files(folder), *folder.glob(".*.tmp")]:
         path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -102,18 +100,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_whole(path: Path) -> bool:
-    found = _NAME.fullmatch(path.name)
-    assert found is not None
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == found[2]
+        return hashlib.file_digest(file, "sha256").hexdigest() == match[2]
 
 
 def _read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, Any] = json.loads(file.metadata()[_KEY])
-        names = list(file.keys())  # it is no dictionary, and cannot be iterated
+        names = list(file.keys())  # a list, because the file itself cannot be iterated
         return Snapshot({name: file.get_tensor(name) for name in names}, metadata)
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()

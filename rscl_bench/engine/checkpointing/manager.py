@@ -1,4 +1,4 @@
-"""Goes on with a run that was interrupted, and keeps the checkpoints that it takes."""
+"""Decides when a run writes a checkpoint, and whether a run may resume from one."""
 
 import time
 from collections.abc import Callable
@@ -20,15 +20,16 @@ from rscl_bench.results.schema import Identity, Provenance, Resumption
 
 #: Seconds between checkpoints within a task.
 INTERVAL = 600.0
-_SHARE = 0.02  # of the time may go into writing them
+_SHARE = 0.02  # largest share of the time that the writing of checkpoints takes
 
 
 class Checkpoints:
-    """Writes a run's checkpoints, by time and when a signal asks for one, and reads the latest.
+    """Writes the checkpoints of a run, by time and on a signal, and reads the latest.
 
     Attributes:
-        folder: Where they are.
-        resumed: How often the run was resumed, and where.
+        folder: Folder of the checkpoints.
+        resumed: Where the run was resumed, once for every interruption.
+        interruption: The signals that ask the run to end.
     """
 
     def __init__(
@@ -39,29 +40,32 @@ class Checkpoints:
         interval: float,
         state: Callable[[], Snapshot],
         message: Callable[[str], None],
+        enabled: bool,
     ):
-        """Keep what is needed.
+        """Prepare the writing of checkpoints.
 
         Args:
-            folder: The run's.
-            identity: What the run is; a checkpoint of another one is refused.
-            provenance: Where it runs; what is different on resuming is recorded.
-            interval: Seconds between checkpoints within a task, more where writing them would take
-                over 2 % of the time; 0 for one after every step.
-            state: Gives all that the rest of the run depends on.
-            message: Told of what happens.
+            folder: Folder of the run.
+            identity: The run's identity; a checkpoint of another identity is refused.
+            provenance: Where and with what the run is made; the record lists changes on resuming.
+            interval: Seconds between checkpoints within a task; 0 for a checkpoint after every
+                step. The interval grows where writing would take over 2 % of the time.
+            state: Returns the state that the rest of the run depends on.
+            message: Prints one line.
+            enabled: Whether checkpoints are written at all.
         """
         self.folder = folder / FOLDER
         self.resumed: tuple[Resumption, ...] = ()
         self._identity = identity.model_dump(mode="json")
         self._environment = _environment(provenance)
         self._interval, self._state, self._message = interval, state, message
+        self._enabled = enabled
         self._written, self._cost = time.monotonic(), 0.0
         self.interruption = Interruption()
         self._ending: int | None = None
 
     def latest(self) -> Snapshot | None:
-        """Return what the run goes on from, None if it begins.
+        """Return the state to resume from, or None if the run starts from its beginning.
 
         Raises:
             ArtefactError: If the checkpoint is of another run.
@@ -85,72 +89,79 @@ class Checkpoints:
         earlier = [Resumption.model_validate_json(text) for text in metadata["resumed"]]
         where = Resumption(task=metadata["task"], step=metadata["step"], changed=changed)
         self.resumed = (*earlier, where)
-        self._message(f"going on after step {where.step} of task {where.task + 1}")
+        self._message(f"resuming after step {where.step} of task {where.task + 1}")
         for line in changed:
             self._message(f"note: the last bits of results may differ, since {line}")
         return snapshot
 
     def _refuse_a_changed_run(self) -> None:
-        """Refuse to begin where the same run was interrupted on other tiles or by other code."""
+        """Refuse to start a run anew that was interrupted with other tiles or other code."""
         for folder in sorted(self.folder.parent.parent.glob(f"*/{FOLDER}")):
             metadata = latest_metadata(folder)
-            if metadata is None or _asked(metadata["identity"]) != _asked(self._identity):
+            if metadata is None or _requested(metadata["identity"]) != _requested(self._identity):
                 continue
             field = first_difference("identity", metadata["identity"], self._identity)
             raise ArtefactError(
-                f"This run was interrupted and is in {folder.parent}, but cannot go on: '{field}' "
-                "differs since. Bring back what it was, or start over with --force."
+                f"This run was interrupted in {folder.parent} and cannot resume, because "
+                f"'{field}' has changed since. Restore the earlier value, or start over with "
+                "--force."
             )
 
     def write(self) -> None:
-        """Write a checkpoint now, in haste if the run is about to end."""
+        """Write a checkpoint now, without a check of the file if the run is about to end."""
+        if not self._enabled:
+            return
         started = time.monotonic()
         tensors, metadata = self._state()
         metadata |= {
             "identity": self._identity,
             "environment": self._environment,
-            "resumed": [one.model_dump_json() for one in self.resumed],
+            "resumed": [resumption.model_dump_json() for resumption in self.resumed],
         }
-        write_checkpoint(self.folder, Snapshot(tensors, metadata), self._ending is not None)
+        write_checkpoint(self.folder, Snapshot(tensors, metadata), fast=self._ending is not None)
         self._written = time.monotonic()
         self._cost = self._written - started
 
     def wanted(self) -> bool:
-        """Return whether to write one now: it is time, or the run was asked to end."""
-        self._ending = self.interruption.asked
-        return self._due() or self._ending is not None
+        """Return whether a checkpoint is due, by time or by a signal."""
+        self._ending = self.interruption.signal
+        return self._enabled and (self._is_time() or self._ending is not None)
 
     def after_step(self, task: int, step: int, steps: int) -> None:
-        """End the run if it was asked to and the checkpoint that was `wanted` is written.
+        """End the run if a signal came and the checkpoint that was `wanted` is written.
 
         Raises:
-            Interrupted: If it was.
+            Interrupted: If a signal came.
         """
         if self._ending is not None:
-            raise Interrupted(self._ending, f"step {step} of task {task + 1}")
+            where = f"step {step} of task {task + 1}" if self._enabled else "the beginning"
+            raise Interrupted(self._ending, where)
         self.interruption.stepping = step < steps
-        if not self.interruption.stepping and self.interruption.asked is not None:
-            raise Interrupted(self.interruption.asked, "the last checkpoint")
+        if not self.interruption.stepping and self.interruption.signal is not None:
+            raise Interrupted(self.interruption.signal, "the last checkpoint")
 
-    def _due(self) -> bool:
+    def _is_time(self) -> bool:
         if not self._interval:
             return True
         return time.monotonic() - self._written >= max(self._interval, self._cost / _SHARE)
 
     def remove(self) -> None:
-        """Remove all checkpoints: the run is recorded, or starts over."""
+        """Remove all checkpoints, because the run is recorded or starts over."""
         remove_checkpoints(self.folder)
 
 
-def _asked(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return what a user asks for, without what that turned out to be."""
-    turned_out = ("data", "code", "precision")
-    asked = {name: value for name, value in identity.items() if name not in turned_out}
-    return {**asked, "scenario": identity["scenario"]["name"]}
+def _requested(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an identity that the user requested.
+
+    Without the values that a run resolves: digests of data, version of the code, precision.
+    """
+    resolved = ("data", "code", "precision")
+    requested = {name: value for name, value in identity.items() if name not in resolved}
+    return {**requested, "scenario": identity["scenario"]["name"]}
 
 
 def _environment(provenance: Provenance) -> dict[str, str]:
-    """Return what may change the last bits of a result."""
-    metadata = provenance.model_dump(mode="json", exclude={"started", "resumed", "versions"})
+    """Return the properties of machine and software that may change the last bits of a result."""
+    machine = provenance.model_dump(mode="json", exclude={"started", "resumed", "versions"})
     versions = provenance.versions
-    return {name: str(value) for name, value in {**metadata, **versions}.items()}
+    return {name: str(value) for name, value in {**machine, **versions}.items()}

@@ -1,4 +1,4 @@
-"""Signals that end a run: a step that has begun is finished first, and a checkpoint written."""
+"""Signals that end a run, after the current step and its checkpoint."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Ctrl-C, a polite kill, and what batch systems can be asked to send before they take a node away.
+#: Ctrl-C, a plain ``kill``, and the signal that batch systems can send before a node is taken away.
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 ]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end; its message says from where the run will go on."""
+    """A signal ended the run; the message says where the run will resume."""
 
     def __init__(self, number: int, where: str):
         super().__init__(where)
@@ -22,34 +22,34 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Knows whether the run was asked to end.
+    """Notes the signal that asks a run to end.
 
     Attributes:
-        stepping: Whether a step is being done, which is finished before the run ends.
-        asked: Number of the signal that came, None if none did.
+        stepping: Whether a step is in progress; the step ends before the run does.
+        signal: Number of the signal that came, None before a signal.
     """
 
     def __init__(self) -> None:
         self.stepping = False
-        self.asked: int | None = None
+        self.signal: int | None = None
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked is not None:  # a second one does not wait; files are whole at any moment
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:  # exit at once on a second signal; all writes are atomic
             os._exit(128 + number)
-        self.asked = number
+        self.signal = number
         if not self.stepping:
             raise Interrupted(number, "the last checkpoint, or the beginning")
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Take signals for a block; whoever had them takes them back.
+        """Handle the signals within a block; the earlier handlers are restored afterwards.
 
-        Only a process's main thread gets signals: in another, a run has no say in its end.
+        Only the main thread of a process gets signals: in other threads this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield
         finally:

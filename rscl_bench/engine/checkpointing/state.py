@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.errors import TrainingError
+
 
 class Snapshot(NamedTuple):
     """The state that the rest of a stream depends on.
@@ -45,10 +48,26 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
-def has_state(plugin: object) -> bool:
-    """Return whether a plugin can be kept in a checkpoint.
+def has_state(plugin: BaseSGDPlugin) -> bool:
+    """Return whether the state of a plugin can be kept in a checkpoint.
 
-    Such a plugin has ``state_dict``, which returns tensors by name, and ``load_state_dict``.
-    A plugin without state returns an empty dictionary.
+    The plugin must have ``state_dict``, which returns tensors by name, and ``load_state_dict``. A
+    plugin without state returns an empty dictionary.
     """
     return hasattr(plugin, "state_dict") and hasattr(plugin, "load_state_dict")
+
+
+def plugin_tensors(plugin: BaseSGDPlugin) -> dict[str, Tensor]:
+    """Return the state of a plugin; empty if the plugin offers none.
+
+    Raises:
+        TrainingError: If a value is not a tensor.
+    """
+    state: dict[str, Any] = plugin.state_dict() if has_state(plugin) else {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TrainingError(
+                f"{type(plugin).__name__}.state_dict returned '{name}' of type "
+                f"{type(value).__name__}; return tensors only, as checkpoints hold nothing else."
+            )
+    return state
