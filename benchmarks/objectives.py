@@ -1,6 +1,6 @@
-"""What each objective is and what a step of it costs, as a Markdown table; see docs/objectives.md.
+"""Prints a Markdown table of all objectives and the cost of one step; see docs/objectives.md.
 
-Counted on ViT-B/16 at 224 px, three bands, with the sizes of each paper:
+The model is a ViT-B/16 at 224 px with three bands and the heads of each paper:
 
     python -m benchmarks.objectives
 """
@@ -25,11 +25,12 @@ HEADS = (
     "parameters, M",
     "trained, M",
     "GFLOP with gradient",
-    "without",
+    "GFLOP without gradient",
 )
 
 
 def row(name: str) -> list[str]:
+    """Return the table's row for an objective."""
     entry = registry.entries("objectives")[name]
     method = Method(name=name, title=name, objective=Component(name=name))
     spec = resolve_run(load_scenario("rs4"), method, "paper")
@@ -61,8 +62,8 @@ def _millions(objective: Objective, trained: bool) -> str:
 def main() -> None:
     print("| " + " | ".join(HEADS) + " |")
     print("|" + " --- |" * 6 + " ---: |" * 4)
-    known = registry.entries("objectives")
-    for name in sorted(known, key=lambda name: (known[name].family, name)):
+    entries = registry.entries("objectives")
+    for name in sorted(entries, key=lambda name: (entries[name].family, name)):
         print("| " + " | ".join(row(name)) + " |", flush=True)
 
 

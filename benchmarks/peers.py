@@ -1,4 +1,4 @@
-"""What a user would do instead: lightly's parts in a plain loop, over image files, in fp32."""
+"""The alternative to this package: lightly's modules in a plain loop over image files, in fp32."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from rscl_bench.spec import RunSpec
 
 
 class ImageFiles(Dataset[Any]):
-    """Images of files, each opened when it is asked for."""
+    """Image files; an item is opened on access."""
 
     def __init__(self, paths: Sequence[Path], transform: Callable[[Image.Image], Any]):
         self._paths, self._transform = paths, transform
@@ -32,7 +32,7 @@ class ImageFiles(Dataset[Any]):
 
 
 def mae_files(paths: Sequence[Path], size: int, batch: int, workers: int) -> DataLoader[Any]:
-    """Return shuffled batches of lightly's views of MAE."""
+    """Return a loader of shuffled batches of MAE's views, made by lightly."""
     files = ImageFiles(paths, MAETransform(input_size=size))
     return DataLoader(
         files, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True
@@ -40,7 +40,7 @@ def mae_files(paths: Sequence[Path], size: int, batch: int, workers: int) -> Dat
 
 
 class LightlyMAE(nn.Module):
-    """A masked autoencoder of the sizes of a run, put together from lightly's parts."""
+    """A masked autoencoder built from lightly's modules, with the sizes of a run."""
 
     def __init__(self, spec: RunSpec):
         super().__init__()
@@ -79,7 +79,7 @@ class LightlyMAE(nn.Module):
 
 
 class LightlyLoop:
-    """Trains it step by step, over batches that never end."""
+    """Trains `LightlyMAE` step by step, on an endless stream of batches."""
 
     def __init__(self, spec: RunSpec, batches: Iterator[Tensor], device: torch.device):
         self.model = LightlyMAE(spec).to(device).train()
@@ -88,7 +88,7 @@ class LightlyLoop:
         self.batches, self.device = batches, device
 
     def __call__(self, steps: int) -> None:
-        """Train so many steps."""
+        """Train for a number of steps."""
         for _ in range(steps):
             images = next(self.batches).to(self.device)
             loss = self.model(images)

@@ -1,4 +1,4 @@
-"""What tests of joint-embedding objectives share."""
+"""Small joint-embedding objectives, their training step by step, and transcriptions."""
 
 import copy
 import math
@@ -19,7 +19,7 @@ from rscl_bench.views.crops import whole_tiles
 
 HEADS: dict[str, Any] = {"hidden_dim": 16, "output_dim": 8}
 CROPS: dict[str, Any] = {**HEADS, "small_views": 2, "prototypes": 12}
-#: Objectives with heads that suit a tiny encoder.
+#: Parameters of objectives that suit a tiny encoder.
 SMALL: dict[str, dict[str, Any]] = {
     "barlow-twins": HEADS,
     "byol": HEADS,
@@ -30,19 +30,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "swav": {**CROPS, "queue": 16, "queue_epoch": 0},
     "vicreg": HEADS,
 }
-RESNET: dict[str, Any] = {"name": "resnet", "variant": "resnet18"}
-SWIN: dict[str, Any] = {
-    "name": "swin",
-    "patch_size": 2,
-    "embed_dim": 8,
-    "depths": (1, 1),
-    "num_heads": (1, 2),
-    "window_size": 2,
-}
 
 
 def build(name: str, backbone: dict[str, Any] | None = None, **parameters: Any) -> Any:
-    """Return a small objective."""
+    """Return a small joint-embedding objective."""
     method = recipe({"name": name, **SMALL[name], **parameters})
     return build_objective(tiny_spec(method, backbone=backbone), torch.device("cpu"))
 
@@ -53,7 +44,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 @dataclass
 class Step:
-    """One step of training: the objective before it, its views and loss, the state after it."""
+    """One training step: the objective before, views and loss, the state after."""
 
     task: int
     step: int
@@ -65,7 +56,7 @@ class Step:
 
 
 class Watch(BaseSGDPlugin):  # type: ignore[misc]
-    """Keeps every step."""
+    """Records every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,13 +107,28 @@ def unit(row: Tensor) -> Tensor:
     return row / torch.sqrt((row * row).sum())
 
 
-def cosine(one: Tensor, other: Tensor) -> float:
-    return float((unit(one) * unit(other)).sum())
+def cosine(first: Tensor, second: Tensor) -> float:
+    return float((unit(first) * unit(second)).sum())
 
 
 def cross_entropy(logits: Sequence[float], target: int) -> float:
-    """Return −log of the target's share of Σ exp."""
+    """Return −log softmax(logits)[target]."""
     return math.log(sum(math.exp(value) for value in logits)) - logits[target]
+
+
+def diagonal(queries: Tensor, keys: Tensor, temperature: float) -> float:
+    """Return the cross-entropy of finding each query's key among all keys."""
+    return mean(
+        [
+            cross_entropy([cosine(query, key) / temperature for key in keys], number)
+            for number, query in enumerate(queries)
+        ]
+    )
+
+
+def columns(rows: Tensor) -> list[list[float]]:
+    """Return the columns of a matrix, in float64."""
+    return [column.tolist() for column in rows.detach().double().T]
 
 
 def mean(values: Sequence[float]) -> float:
@@ -130,13 +136,13 @@ def mean(values: Sequence[float]) -> float:
 
 
 def projections(objective: Any, views: Sequence[Tensor]) -> list[Tensor]:
-    """Return what encoder and projector make of each view alone, by the mean patch token."""
+    """Return the student's projections of the mean patch token, one view at a time."""
     with torch.no_grad():
         return [objective.projector(objective.encoder(view)[:, 1:].mean(dim=1)) for view in views]
 
 
 def keys_of(objective: Any, views: Sequence[Tensor]) -> list[Tensor]:
-    """Return what the teacher makes of each view."""
+    """Return the teacher's projections of the mean patch token, one view at a time."""
     with torch.no_grad():
         return [
             objective.teacher_projector(objective.teacher(view)[:, 1:].mean(dim=1))
@@ -145,13 +151,13 @@ def keys_of(objective: Any, views: Sequence[Tensor]) -> list[Tensor]:
 
 
 def check_teacher(step: Step, momentum: float) -> None:
-    """Check that the teacher's weights moved by the step as a moving average does."""
-    for ours, theirs in (("teacher.", "encoder."), ("teacher_projector.", "projector.")):
+    """Check that the step moved the teacher's weights by a moving average."""
+    for teacher, student_name in (("teacher.", "encoder."), ("teacher_projector.", "projector.")):
         for name, parameter in step.before.named_parameters():
-            if not name.startswith(ours):
+            if not name.startswith(teacher):
                 continue
             assert not parameter.requires_grad
-            student = step.after[theirs + name.removeprefix(ours)]
+            student = step.after[student_name + name.removeprefix(teacher)]
             expected = momentum * parameter.detach() + (1 - momentum) * student
             torch.testing.assert_close(step.after[name], expected, atol=1e-7, rtol=1e-5)
 
@@ -161,7 +167,7 @@ def cosine_schedule(start: float, step: int) -> float:
 
 
 def train_on_noise(objective: Any, steps: int = 40, noise: float = 1.0) -> Tensor:
-    """Train on noisy views of 32 images, which are returned: ``[32, 3, 16, 16]``."""
+    """Train on noisy views of 32 images, and return the images ``[32, 3, 16, 16]``."""
     generator = torch_generator("cpu", 0, "toy")
     images = 0.5 * torch.randn(32, 3, 16, 16, generator=generator)
     optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=0.01)

@@ -1,4 +1,4 @@
-"""Objectives that hide parts of images, built small."""
+"""Small encoders and masked objectives."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.backbones import SWIN
 from rscl_bench import registry
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.resnet import ResNet, ResNetParams
@@ -17,18 +18,9 @@ from rscl_bench.objectives.masking import (
 )
 from rscl_bench.randomness import torch_generator
 
-SWIN = {
-    "name": "swin",
-    "patch_size": 2,
-    "embed_dim": 8,
-    "depths": (1, 1),
-    "num_heads": (1, 2),
-    "window_size": 2,
-}
-
 
 def encoder_of(kind: str, image_size: int = 16, bands: int = 3) -> Encoder:
-    """Return a tiny encoder; places of the ViT and of the Swin transformer have 4 pixels."""
+    """Return a tiny encoder. ViT and Swin transformer have a feature stride of 4 pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if kind == "vit":
@@ -53,7 +45,7 @@ def pixels(batch: int, bands: int = 3, size: int = 16, seed: int = 7) -> Tensor:
 
 
 def hidden_pixels(objective: Masked, images: Tensor, seed: int) -> Tensor:
-    """Return which pixels of one step are hidden, ``[B, H, W]``, as the encoder was told."""
+    """Return the pixels that one step hides from the encoder, ``[B, H, W]`` bool."""
     told: list[Tensor] = []
     encoder = objective.encoder
     masked = encoder.forward_masked

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from helpers.backbones import RESNET, SWIN
 
 from rscl_bench.engine.build import build_objective
 from rscl_bench.models.compiled import compile_blocks, is_compiled
@@ -11,8 +12,6 @@ from rscl_bench.testing import tiny_spec
 from rscl_bench.testing.tiny import differing, start, state_of, train
 
 CPU = torch.device("cpu")
-SWIN = {"name": "swin", "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2]}
-RESNET = {"name": "resnet", "variant": "resnet18"}
 
 
 def protocol(**more: bool) -> Protocol:

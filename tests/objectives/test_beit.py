@@ -47,7 +47,9 @@ def test_kmeans_equals_the_transcription(part: int, monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((60, 5))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    first = np.concatenate([rows[:6], -rows.mean(axis=0, keepdims=True) * 0])  # one nobody takes
+    first = np.concatenate(
+        [rows[:6], -rows.mean(axis=0, keepdims=True) * 0]
+    )  # the last stays empty
     first[6] = -rows.sum(axis=0) / np.linalg.norm(rows.sum(axis=0))
     for iterations in (1, 4):
         expected, assigned = slow_kmeans(rows, first, iterations)
@@ -58,7 +60,7 @@ def test_kmeans_equals_the_transcription(part: int, monkeypatch: pytest.MonkeyPa
         assert numbers.tolist() == assigned
 
 
-def test_a_centroid_that_nothing_is_near_stays() -> None:
+def test_empty_cluster_keeps_its_centroid() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     first = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     centroids, assigned = spherical_kmeans(rows, first, 3)
@@ -90,13 +92,13 @@ def slow_tokens(tokeniser: PatchTokeniser, image: Array) -> list[int]:
     return tokens
 
 
-def all_places(count: int, number: int = 16) -> Tensor:
+def all_locations(count: int, number: int = 16) -> Tensor:
     return torch.arange(number).expand(count, -1)
 
 
 def test_tokens_equal_the_transcription() -> None:
     tokeniser, images = fitted()
-    tokens = tokeniser(images, all_places(10))
+    tokens = tokeniser(images, all_locations(10))
     for image, row in zip(images.double().numpy(), tokens.tolist(), strict=True):
         assert row == slow_tokens(tokeniser, image)
     assert len(tokens.unique()) == 12
@@ -104,7 +106,7 @@ def test_tokens_equal_the_transcription() -> None:
     assert torch.equal(tokeniser(images, some), tokens[:, [3, 9]])
 
 
-def test_codes_are_what_kmeans_gives() -> None:
+def test_codebook_holds_the_kmeans_centroids() -> None:
     tokeniser, images = fitted()
     rows = tokeniser.directions(images).flatten(0, 1)
     assert rows.shape == (160, 32)
@@ -112,10 +114,10 @@ def test_codes_are_what_kmeans_gives() -> None:
     assert np.abs(tokeniser.codebook.double().numpy() - expected).max() < 1e-5
 
 
-def test_neither_brightness_nor_contrast_matters() -> None:
+def test_tokens_ignore_brightness_and_contrast() -> None:
     tokeniser, images = fitted()
-    places = all_places(10)
-    assert torch.equal(tokeniser(2 * images + 0.5, places), tokeniser(images, places))
+    locations = all_locations(10)
+    assert torch.equal(tokeniser(2 * images + 0.5, locations), tokeniser(images, locations))
 
 
 def test_flat_patches_are_left_out() -> None:
@@ -126,19 +128,19 @@ def test_flat_patches_are_left_out() -> None:
     tokeniser.fit(images, 2)
     assert int(tokeniser.used) == 3  # a tenth of 32
     assert torch.allclose(tokeniser.codebook[:3].norm(dim=1), torch.ones(3))
-    assert len(tokeniser(images, all_places(4))[:, :8].unique()) == 1
+    assert len(tokeniser(images, all_locations(4))[:, :8].unique()) == 1
 
 
 def test_vocabulary_is_at_most_a_tenth_of_the_patches() -> None:
     tokeniser, images = fitted(vocabulary=50)
     assert int(tokeniser.used) == 16
     assert not tokeniser.codebook[16:].any()
-    assert int(tokeniser(images, all_places(10)).max()) < 16
-    # A code that is not in use is not nearer than one that points the other way.
+    assert int(tokeniser(images, all_locations(10)).max()) < 16
+    # A direction that is not in use is never chosen, even if all others point the other way.
     tokeniser = PatchTokeniser(4, 2, 5)
     tokeniser.fit(images[:1, :, :4, :4], 1)
     assert int(tokeniser.used) == 1
-    assert not tokeniser(-images[:1, :, :4, :4], all_places(1, 1)).any()
+    assert not tokeniser(-images[:1, :, :4, :4], all_locations(1, 1)).any()
 
 
 def sampled(objective: Any) -> Any:
@@ -152,18 +154,18 @@ def test_loss_equals_the_transcription(kind: str, bands: int) -> None:
     objective = sampled(build("beit", encoder_of(kind, bands=bands), vocabulary=8))
     images = pixels(3, bands, seed=9)
     output = objective([images], torch_generator("cpu", 3))
-    places = objective.draw(3, 4, torch_generator("cpu", 3))
+    locations = objective.draw(3, 4, torch_generator("cpu", 3))
     with torch.no_grad():
         features = objective.encoder.grid(output.encoded[0]).double().numpy()
     weight, bias = (p.detach().double().numpy() for p in objective.predict.parameters())
     losses = []
     for image in range(3):
         tokens = slow_tokens(objective.tokeniser, images[image].double().numpy())
-        for place in places[image].tolist():
-            logits = weight @ features[image, :, place // 4, place % 4] + bias
+        for location in locations[image].tolist():
+            logits = weight @ features[image, :, location // 4, location % 4] + bias
             shares = [math.exp(logit) for logit in logits]
-            losses.append(-math.log(shares[tokens[place]] / sum(shares)))
-    assert places.shape == (3, 6)
+            losses.append(-math.log(shares[tokens[location]] / sum(shares)))
+    assert locations.shape == (3, 6)
     assert float(output.loss.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -172,9 +174,9 @@ def test_targets_and_loss_are_float32_under_autocast(monkeypatch: pytest.MonkeyP
     targets, compare = objective.targets, objective.compare
     seen: list[tuple[bool, torch.dtype]] = []
 
-    def watch_targets(images: Tensor, places: Tensor) -> Any:
+    def watch_targets(images: Tensor, locations: Tensor) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), images.dtype))
-        return targets(images, places)
+        return targets(images, locations)
 
     def watch(predicted: Tensor, targets: Tensor) -> Any:
         seen.append((torch.is_autocast_enabled("cpu"), predicted.dtype))
@@ -210,7 +212,7 @@ def test_tokeniser_is_fitted_once_and_frozen() -> None:
     assert not [name for name in states[0] if name.startswith("encoder.tokeniser")]
 
 
-def test_tokeniser_knows_the_first_task_alone() -> None:
+def test_tokeniser_depends_on_the_first_task_alone() -> None:
     stores = tiny_stores()
     one = states_of(stores)[-1][CODEBOOK]
     swapped = states_of([stores[0], stores[2], stores[1]])[-1][CODEBOOK]
@@ -223,7 +225,7 @@ def test_tokeniser_depends_on_the_seed() -> None:
     assert not torch.equal(states_of()[0][CODEBOOK], states_of(seed=1)[0][CODEBOOK])
 
 
-# What an objective may look at before a task
+# Views of tiles before a task
 
 
 class Curious(MAE):
@@ -249,6 +251,6 @@ def test_looking_at_tiles_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         assert looks[0].shape[1:] == (3, 16, 16)
         assert torch.equal(looks[0], looks[1])
         assert len(looks[3].flatten(1).unique(dim=0)) == 16
-    # Each task shows its own tiles; those of the third are of one colour.
+    # Each task shows its own tiles; the tiles of the third task have one colour.
     varied = [bool((looks[3].std(dim=(2, 3)) > 1e-3).all()) for looks in seen]
     assert varied == [True, True, False]

@@ -19,14 +19,14 @@ from rscl_bench.objectives.momentum import cosine_to_one
 
 
 def regression(predicted: Tensor, targets: Tensor) -> float:
-    """Eq. 2: squared distance of vectors of length 1."""
+    """Return Eq. 2: the squared distance between vectors of length 1."""
     pairs = zip(predicted, targets, strict=True)
     return mean([2 - 2 * cosine(one, other) for one, other in pairs])
 
 
 @pytest.mark.parametrize("momentum", [0.99, 0.5])
 def test_byol_over_training(momentum: float) -> None:
-    """Loss of both ways, summed, and the teacher's cosine schedule, which each task restarts."""
+    """The loss sums both directions; the teacher's cosine schedule restarts in each task."""
     for step in watched("byol", momentum=momentum):
         targets = keys_of(step.before, step.views)
         with torch.no_grad():
@@ -47,15 +47,15 @@ def test_teacher_starts_as_the_student() -> None:
         assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_teacher_keeps_statistics_of_its_own() -> None:
-    """Its batch normalisation sees views itself; a moving average of statistics is none."""
+def test_teacher_keeps_its_own_running_statistics() -> None:
+    """The teacher's batch normalisation sees the views; its statistics are not averaged."""
     step = watched("byol")[0]
     ours, theirs = (step.after[f"{part}projector.1.running_mean"] for part in ("teacher_", ""))
-    torch.testing.assert_close(ours, theirs)  # of the same weights and views in the first step
+    torch.testing.assert_close(ours, theirs)  # equal weights and views in the first step
     assert ours.abs().max() > 1e-3
 
 
-def test_no_gradient_reaches_the_targets() -> None:
+def test_targets_take_no_gradient() -> None:
     objective = build("byol")
     views = [noise(4, 3, 16, 16, seed=seed) for seed in (0, 1)]
     objective(views, torch.Generator()).loss.backward()

@@ -1,4 +1,4 @@
-"""CMID against slow transcriptions of its losses, and of where places are on the ground."""
+"""CMID against slow transcriptions of its losses and of the geometry of crops."""
 
 import cmath
 import copy
@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.backbones import RESNET, SWIN
 from helpers.joint_embeddings import (
-    RESNET,
-    SWIN,
     Watch,
     check_teacher,
     cosine,
@@ -50,7 +49,7 @@ SMALL: dict[str, Any] = {
     "prototypes": 12,
     "queue": 20,
 }
-#: Encoders, and sides of images at which there are two places along a side at least.
+#: Encoders, and image sizes with at least two locations along a side.
 ENCODERS: list[tuple[dict[str, Any] | None, int]] = [(None, 16), (RESNET, 64), (SWIN, 16)]
 
 
@@ -67,7 +66,7 @@ def crops_of(count: int, side: int, seed: int) -> Crops:
 
 
 def shown(objective: CMID, count: int, size: int = 16, known: int | None = None) -> list[Tensor]:
-    """Return two views, and tell the objective where the first of their images are."""
+    """Return two views, and give the objective the crops of the first ``known`` images."""
     known = count if known is None else known
     crops = [crops_of(known, 20, seed) for seed in (0, 1)]
     objective.before_step(StepInfo(0, 0, 10, 2, [(0, torch.arange(known))], crops))
@@ -78,7 +77,7 @@ def run(objective: CMID, views: Sequence[Tensor]) -> Any:
     return objective(views, torch_generator("cpu", 0, "objective"))
 
 
-# Losses of pixels.
+# Reconstruction.
 
 
 def slow_focal(predicted: float, target: float, focus: float) -> float:
@@ -95,7 +94,7 @@ def test_focal_l1_by_floats() -> None:
 
 
 def slow_focal_frequency(predicted: Tensor, target: Tensor) -> float:
-    """Mean spectrum over the batch, term by term of the Fourier sum."""
+    """Return the loss of the batch's mean spectrum, with the Fourier sum term by term."""
     count, bands, height, width = predicted.shape
     squared = []
     for band, row, column in product(range(bands), range(height), range(width)):
@@ -131,13 +130,13 @@ def test_weights_of_frequencies_take_no_gradient() -> None:
 
 
 def painted_by_loops(objective: CMID, features: Tensor, size: int) -> Tensor:
-    """Every place paints a square of pixels, bands of a pixel after one another."""
-    place, side = objective.encoder.feature_stride, math.isqrt(features.shape[1])
-    whole = torch.zeros(len(features), 3, side * place, side * place)
+    """Return the pixels that each location predicts: a square, bands innermost."""
+    stride, side = objective.encoder.feature_stride, math.isqrt(features.shape[1])
+    whole = torch.zeros(len(features), 3, side * stride, side * stride)
     for image, row, column in product(range(len(features)), range(side), range(side)):
-        pixels = objective.predict(features[image, row * side + column]).reshape(place, place, 3)
-        for y, x in product(range(place), range(place)):
-            whole[image, :, row * place + y, column * place + x] = pixels[y, x]
+        pixels = objective.predict(features[image, row * side + column]).reshape(stride, stride, 3)
+        for y, x in product(range(stride), range(stride)):
+            whole[image, :, row * stride + y, column * stride + x] = pixels[y, x]
     return whole[..., :size, :size]
 
 
@@ -162,8 +161,8 @@ def test_pixel_loss_by_loops(weight: float) -> None:
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_visible_pixels_are_learnt_by_the_spectrum_alone_and_little() -> None:
-    """All but one place is hidden or visible: the gradient of its prediction scales so."""
+def test_visible_pixels_get_little_gradient_from_the_spectrum_alone() -> None:
+    """The gradient of a location scales with its weight: hidden 1, visible ``visible_weight``."""
     images, hidden = noise(1, 3, 16, 16), torch.zeros(1, 2, 2, dtype=torch.bool)
     hidden[0, 0, 0] = True
     norms = {}
@@ -177,7 +176,7 @@ def test_visible_pixels_are_learnt_by_the_spectrum_alone_and_little() -> None:
     torch.testing.assert_close(norms[0.002][1:], 2 * norms[0.001][1:], rtol=1e-2, atol=0)
 
 
-def test_last_places_of_a_resnet_reach_over_the_border() -> None:
+def test_last_locations_of_a_resnet_reach_beyond_the_border() -> None:
     objective = build(RESNET, image_size=48)
     objective.params = objective.params.model_copy(update={"frequency_weight": 0.0})
     features = 3 * noise(2, 4, 512, seed=1)
@@ -211,12 +210,12 @@ def test_global_loss_by_loops() -> None:
         torch.testing.assert_close(row.double(), unit(key), atol=1e-6, rtol=0)
 
 
-# Places.
+# Locations on the ground.
 
 
 @pytest.mark.parametrize("side", [1, 4, 7])
 def test_centres_are_where_the_crop_puts_them(side: int) -> None:
-    """Tiles whose bands are the row and the column of a pixel, shown through the crop itself."""
+    """The crop of a tile whose bands hold row and column shows where its centres are."""
     count, tile = 40, 64
     crops = crops_of(count, tile, 0)
     assert 0 < int(crops.flip.sum()) < count
@@ -226,8 +225,8 @@ def test_centres_are_where_the_crop_puts_them(side: int) -> None:
     centres = centres_of(crops, side)
     assert centres.shape == (count, side**2, 2)
     for image, row, column in product(range(count), range(side), range(side)):
-        place = views[image, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
-        expected = place.mean(dim=(1, 2))
+        square = views[image, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        expected = square.mean(dim=(1, 2))
         # Filters are cut at the border of the crop.
         assert (centres[image, row * side + column] - expected).abs().max() < 0.3
 
@@ -246,7 +245,7 @@ def test_nearest_pairs_by_brute_force(count: int) -> None:
         assert list(zip(kept[image].tolist(), partner[image].tolist(), strict=True)) == expected
 
 
-def test_near_points_are_told_apart_far_from_the_origin() -> None:
+def test_near_points_far_from_the_origin_are_distinguished() -> None:
     points = 20000 + 0.05 * torch.arange(60)[None, :, None].expand(-1, -1, 2)
     kept, partner = nearest(points, points, 60)
     assert torch.equal(kept, partner)
@@ -256,7 +255,7 @@ def test_near_points_are_told_apart_far_from_the_origin() -> None:
 def local_by_loops(
     objective: CMID, own: Sequence[Tensor], taught: Sequence[Tensor], known: int, count: int
 ) -> tuple[float, Tensor]:
-    """Return the loss, place by place, and the centre after it."""
+    """Return the loss, location by location, and the updated centre."""
     centre, total = objective.targets.centre.clone(), []
     sides = [math.isqrt(one.shape[1]) for one in own]
     points = [centres_of(*pair) for pair in zip(objective.crops, sides, strict=True)]
@@ -264,10 +263,10 @@ def local_by_loops(
         logits, losses = [], []
         for image in range(known):
             kept, partner = nearest(points[mine][None, image], points[other][None, image], count)
-            for place, near in zip(kept[0], partner[0], strict=True):
+            for location, near in zip(kept[0], partner[0], strict=True):
                 logits.append(objective.teacher_head(taught[other][image, near]).detach())
                 target = ((logits[-1] - centre) / objective.temperature).double().softmax(dim=0)
-                student = objective.local_head(own[mine][image, place]).detach().double() / 0.1
+                student = objective.local_head(own[mine][image, location]).detach().double() / 0.1
                 losses.append(-float((target * student.log_softmax(dim=0)).sum()))
         total.append(mean(losses))
         centre = 0.9 * centre + 0.1 * torch.stack(logits).mean(dim=0)
@@ -286,8 +285,8 @@ def test_local_loss_by_loops(matches: float, count: int) -> None:
 
 
 def test_authors_number_of_matches() -> None:
-    places = {7: 20, 14: 80}
-    assert {side: round(CMIDParams().matches * side**2) for side in places} == places
+    locations = {7: 20, 14: 80}
+    assert {side: round(CMIDParams().matches * side**2) for side in locations} == locations
 
 
 def test_loss_is_the_sum_of_its_parts() -> None:
@@ -329,7 +328,7 @@ def test_student_sees_filled_views_and_the_teacher_whole_ones(
     run(objective, views)
     assert all(given is view for given, view in zip(whole, views, strict=True))
     assert len(seen) == len(whole) == 2
-    assert not torch.equal(seen[0][1], seen[1][1])  # each view has a mask of its own
+    assert not torch.equal(seen[0][1], seen[1][1])  # the masks of the views differ
     cell = objective.encoder.mask_stride
     for view, (images, cells) in zip(views, seen, strict=True):
         assert cells.shape == (4, size // cell, size // cell)
@@ -390,7 +389,7 @@ def test_masks(backbone: dict[str, Any] | None, image_size: int, side: int, coun
     assert (share - count / side**2).abs().max() < 0.1
 
 
-def test_all_hidden_is_refused() -> None:
+def test_mask_ratio_that_hides_everything_is_refused() -> None:
     objective = build(mask_ratio=0.9)
     with pytest.raises(SpecError, match="mask_ratio hides 4 of 4 mask units"):
         run(objective, shown(objective, 4))
@@ -445,7 +444,7 @@ def watched(*strategies: dict[str, Any], **parameters: Any) -> list[Any]:
 def test_teacher_and_queue_over_two_tasks() -> None:
     steps = watched(momentum=0.9, warmup=0.5)
     queue = steps[0].before.queue.rows.clone()
-    place = 0
+    index = 0
     for step in steps:
         before, momentum = step.before, cosine_schedule(0.9, step.step)
         check_teacher(step, momentum)
@@ -457,15 +456,15 @@ def test_teacher_and_queue_over_two_tasks() -> None:
         with torch.no_grad():
             for view in step.views[::-1]:
                 for key in before.teacher_projector(before.teacher(view)[:, 1:].mean(dim=1)):
-                    queue[place % 20] = unit(key)
-                    place += 1
+                    queue[index % 20] = unit(key)
+                    index += 1
         torch.testing.assert_close(step.after["queue.rows"], queue, atol=1e-6, rtol=0)
         queue = step.after["queue.rows"]
     assert torch.linalg.vector_norm(steps[-1].after["targets.centre"]) > 0
     assert [step.task for step in steps] == [0] * 4 + [1] * 4
     for one, other in pairwise(steps):
         centres = one.after["targets.centre"], other.before.targets.centre
-        assert torch.equal(*centres)  # it goes on from task to task
+        assert torch.equal(*centres)  # the centre persists from task to task
 
 
 def test_temperature_warms_up_in_every_task() -> None:
@@ -485,7 +484,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
 
 
 @pytest.mark.parametrize("mode", ["batch", "concat"])
-def test_replayed_images_take_part_where_their_place_is_known(mode: str) -> None:
+def test_replayed_images_count_if_their_crops_are_known(mode: str) -> None:
     rows: list[tuple[int, int]] = []
     watch = Watch()
     method = recipe({"name": "cmid", **SMALL}, [{"name": "replay", "mode": mode}])
@@ -518,7 +517,7 @@ def test_cassle() -> None:
 
 
 def test_collapse_is_prevented(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without negatives projections come together, without a centre places end at one prototype."""
+    """Projections collapse without negatives; locations collapse without a centre."""
     apart, used = [], []
     for broken in (False, True):
         objective = build(frequency_weight=0.0)
@@ -537,6 +536,6 @@ def test_collapse_is_prevented(monkeypatch: pytest.MonkeyPatch) -> None:
         mean_share = torch.softmax(logits / 0.1, dim=-1).mean(dim=0)
         used.append(float(torch.exp(-(mean_share * mean_share.log()).sum())) / 12)
     assert apart[0] > 0.8
-    assert apart[1] < 0.5  # reconstruction still tells images apart
+    assert apart[1] < 0.5  # the reconstruction still distinguishes images
     assert used[0] > 0.8
     assert used[1] < 0.1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.backbones import RESNET, SWIN
 from helpers.joint_embeddings import train_on_noise
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
@@ -32,15 +33,6 @@ from rscl_bench.testing import check_objective, start, tiny_spec, train
 from rscl_bench.testing.tiny import State, differing, recipe, state_of
 
 SMALL: dict[str, Any] = {"hidden_dim": 16, "bottleneck_dim": 8, "prototypes": 12, "local_views": 2}
-RESNET = {"name": "resnet", "variant": "resnet18"}
-SWIN = {
-    "name": "swin",
-    "patch_size": 2,
-    "embed_dim": 8,
-    "depths": (1, 1),
-    "num_heads": (1, 2),
-    "window_size": 2,
-}
 FAMILY = ("dino", "ibot", "dinov2", "dinov3")
 
 
@@ -80,7 +72,7 @@ def test_logits_are_cosines() -> None:
 
 
 def slow_cross_entropy(target: Tensor, logits: Tensor, temperature: float) -> float:
-    """Return −Σ p log q of one sample in Python floats."""
+    """Return −Σ p log q of one sample, in Python floats."""
     scaled = [value / temperature for value in logits.tolist()]
     total = sum(math.exp(value) for value in scaled)
     pairs = zip(target.tolist(), scaled, strict=True)
@@ -119,7 +111,7 @@ def test_centre_is_a_moving_average() -> None:
 
 
 def test_sinkhorn_by_loops() -> None:
-    """Rows of prototypes, then columns of samples, three times; every sample sums to 1."""
+    """Three iterations normalise prototypes, then samples; every sample then sums to 1."""
     logits = torch.randn(6, 4, dtype=torch.float64)
     table = (logits / 0.5).exp().T
     table = table / table.sum()
@@ -137,7 +129,7 @@ def test_sinkhorn_by_loops() -> None:
 
 
 class Watch(BaseSGDPlugin):  # type: ignore[misc]
-    """Follows a run from outside: weights of the student at every step, and the teacher's."""
+    """Records the weights of student and teacher at every step."""
 
     def __init__(self, momentum: float):
         super().__init__()
@@ -199,11 +191,11 @@ def test_gradients_are_clipped_in_training() -> None:
     assert max(norms) > 0.9e-3
 
 
-# What student and teacher see.
+# Inputs of student and teacher.
 
 
 class Spy(nn.Module):
-    """Keeps what an encoder is called with."""
+    """Records the inputs of an encoder."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -255,13 +247,13 @@ def test_views_are_the_papers() -> None:
     assert all(view.jitter == 0.8 and view.grey == 0.2 for view in model.views)
 
 
-# Hidden places.
+# Hidden locations.
 
 
-def place_loss_by_loops(
+def location_loss_by_loops(
     objective: IBOT, masked: Tensor, seen: Tensor, hidden: Tensor, temperature: float
 ) -> tuple[float, Tensor]:
-    """Return iBOT's loss of hidden places, image by image, and the teacher's logits."""
+    """Return iBOT's loss at hidden locations, image by image, and the teacher's logits."""
     student, teacher = objective.projector, objective.teacher_projector
     total, logits = 0.0, []
     for image in range(len(masked)):
@@ -278,7 +270,7 @@ def place_loss_by_loops(
 
 
 @pytest.mark.parametrize("name", ["ibot", "dinov2"])
-def test_place_loss_by_loops(name: str) -> None:
+def test_location_loss_by_loops(name: str) -> None:
     objective: Any = start(spec_of(name)).model
     objective.place_targets.centre.normal_(generator=torch_generator("cpu", 0, "centre"))
     centre = objective.place_targets.centre.clone()
@@ -286,7 +278,9 @@ def test_place_loss_by_loops(name: str) -> None:
     masked, seen = torch.randn(2, 6, 5, 24, generator=generator)
     hidden = torch.zeros(6, 2, 2, dtype=torch.bool)
     hidden[1, 0, 0] = hidden[2, :, 1] = hidden[4] = True
-    expected, logits = place_loss_by_loops(objective, masked, seen, hidden, objective.temperature)
+    expected, logits = location_loss_by_loops(
+        objective, masked, seen, hidden, objective.temperature
+    )
     assert float(objective.location_loss(masked, seen, hidden).detach()) == pytest.approx(
         expected, rel=1e-4
     )
@@ -295,7 +289,7 @@ def test_place_loss_by_loops(name: str) -> None:
     assert torch.allclose(objective.place_targets.centre, moved, atol=1e-5)
 
 
-def test_nothing_hidden_is_a_loss_of_zero() -> None:
+def test_location_loss_is_zero_if_nothing_is_hidden() -> None:
     for name in ("ibot", "dinov2", "dinov3"):
         objective: Any = start(spec_of(name)).model
         tokens = torch.randn(4, 5, 24)
@@ -325,8 +319,8 @@ def test_dinov2_hides_in_half_of_the_views_in_equal_steps() -> None:
     assert not torch.equal(shares.argsort(descending=True)[:20].sort().values, torch.arange(20))
 
 
-def test_student_sees_the_token_at_hidden_places() -> None:
-    """What is hidden changes nothing of what the student makes of a view."""
+def test_student_sees_the_token_at_hidden_locations() -> None:
+    """The student's output does not depend on hidden pixels."""
     objective: Any = start(spec_of("ibot", masked=1.0, least_mask=0.5)).model
     views = random_views((16, 16, 8, 8))
     hidden = objective.draw(12, 2, torch_generator("cpu", 3, "objective"))
@@ -340,7 +334,7 @@ def test_student_sees_the_token_at_hidden_places() -> None:
     assert hidden.any(dim=(1, 2)).all()
 
 
-def test_ibot_adds_the_places_to_the_views() -> None:
+def test_ibot_adds_the_location_loss() -> None:
     views, values = random_views((16, 16, 8, 8)), []
     for weight in (0.0, 1.0, 3.0):
         objective = start(spec_of("ibot", place_weight=weight)).model
@@ -416,7 +410,7 @@ def test_gram_anchoring_is_added_from_the_second_task_on() -> None:
     assert losses[1] - losses[0] == pytest.approx(added, rel=1e-4)
 
 
-# Other encoders, and what is refused.
+# Other encoders and errors.
 
 
 def test_dino_on_other_encoders() -> None:
@@ -440,17 +434,17 @@ def test_encoder_that_cannot_hide_is_refused(name: str) -> None:
         start(tiny_spec(recipe({"name": name, **SMALL, "feature": "patches"}), backbone=RESNET))
 
 
-def test_kinds() -> None:
+def test_declared_properties() -> None:
     kinds = (DINO, IBOT, DINOv2, DINOv3)
     for name, kind in zip(FAMILY, kinds, strict=True):
         assert type(start(spec_of(name)).model) is kind
 
 
-# Collapse: centring matters.
+# Collapse: centering prevents it.
 
 
 def prototypes_in_use(objective: Any, logits: Tensor) -> float:
-    """Return exp of the entropy of the mean distribution over prototypes, as a share of them."""
+    """Return exp(entropy of the mean distribution), as a share of the prototypes."""
     mean = torch.softmax(logits / objective.params.student_temperature, dim=-1).mean(dim=0)
     entropy = -(mean * mean.clamp(min=1e-30).log()).sum()
     return float(entropy.exp()) / len(mean)
@@ -458,7 +452,7 @@ def prototypes_in_use(objective: Any, logits: Tensor) -> float:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_collapse_is_prevented(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without centring, all images end at one prototype."""
+    """Without centering, all images end at one prototype."""
     used = []
     for broken in (False, True):
         if broken:

@@ -30,13 +30,13 @@ def ijepa(image_size: int = 16, bands: int = 3, **params: Any) -> Any:
 
 
 def at_14(**params: Any) -> Any:
-    """Return the objective at the paper's 14 x 14 patches."""
+    """Return the objective for the paper's 14 × 14 patches."""
     encoder = ViT(ViTParams(patch_size=2, embed_dim=8, depth=1, num_heads=1), 28, 1)
     return build("i-jepa", encoder, **{**SMALL, **params})
 
 
 def with_random_weights(objective: nn.Module) -> None:
-    """Set every weight to noise, so that biases, norms and the teacher count too."""
+    """Set every weight to noise, so that biases, norms and the teacher matter."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in objective.named_parameters():
         if not name.endswith("pos_embed"):
@@ -47,7 +47,7 @@ def with_random_weights(objective: nn.Module) -> None:
 
 
 def square(places: Tensor, side: int = 14) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of the smallest rectangle around places."""
+    """Return top, left, height and width of the smallest rectangle around patches."""
     rows, columns = places // side, places % side
     top, left = int(rows.min()), int(columns.min())
     return top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1
@@ -64,7 +64,7 @@ def test_targets_are_blocks_of_one_size() -> None:
         height, width = found.pop()
         assert targets.shape[2] == height * width
         shapes.add((height, width))
-    # Every size that one draw u gives: area 196 (.15 + .05 u), aspect ratio .75 + .75 u.
+    # Every size that a draw u can give: area 196 (.15 + .05 u), aspect ratio .75 + .75 u.
     expected = set()
     for u in np.linspace(0, 1, 2001)[:-1]:
         area, ratio = int(196 * (0.15 + 0.05 * u)), 0.75 + 0.75 * u
@@ -85,7 +85,7 @@ def test_contexts_are_blocks_without_targets() -> None:
 
 
 def test_contexts_are_cut_from_the_bottom_alone() -> None:
-    """The shortest is whole: a square less the targets; others are the first patches of theirs."""
+    """The smallest context is a square without the targets; the others are cut to its size."""
     objective = at_14(context_scale=(1.0, 1.0))
     for seed in range(20):
         context, targets = objective.draw(5, torch_generator("cpu", seed))
@@ -98,7 +98,7 @@ def test_context_block_is_as_large_as_it_should() -> None:
     objective = at_14(context_scale=(0.5, 0.5), targets=1, target_scale=(0.001, 0.001))
     context, _ = objective.draw(40, torch_generator("cpu", 0))
     for one in context:
-        assert square(one)[2:] == (10, 10)  # 98 places
+        assert square(one)[2:] == (10, 10)  # 98 patches
     assert context.shape[1] == 99
 
 
@@ -111,11 +111,11 @@ def test_blocks_reach_every_patch() -> None:
 
 
 def test_targets_stay_in_where_they_would_leave_too_little() -> None:
-    # Two targets as large as the image: the context keeps what is under the last, then under both.
+    # Two targets as large as the image: the context keeps the last target, then both.
     objective = at_14(targets=2, target_scale=(1.0, 1.0), target_aspect=(1.0, 1.0))
     context, _ = objective.draw(3, torch_generator("cpu", 0))
     assert context.shape[1] >= 150
-    # No context of so many patches is left even without targets: then none is taken out.
+    # No context is large enough, even with all targets kept: the context keeps all targets.
     objective = at_14(min_context=190, context_scale=(0.5, 0.5))
     context, _ = objective.draw(30, torch_generator("cpu", 0))
     assert context.shape[1] == 100
@@ -241,7 +241,7 @@ def test_predictor_is_the_papers() -> None:
 
 
 class Watch(BaseSGDPlugin):  # type: ignore[misc]
-    """Keeps the student after every update, and the target encoder."""
+    """Records student and target encoder after every update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ def test_target_encoder_follows_linearly() -> None:
 
 
 class NoTeacher(IJEPA):
-    """Predicts its own tokens, which may follow the prediction."""
+    """Predicts its own tokens, with gradient through the targets."""
 
     def tokens(self, images: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -304,14 +304,14 @@ def spread_after(kind: type[IJEPA], steps: int = 150) -> tuple[float, float]:
     return before, spread_now()
 
 
-def test_without_its_teacher_it_collapses() -> None:
+def test_features_collapse_without_the_teacher() -> None:
     (start_at, with_teacher), (same, without) = spread_after(IJEPA), spread_after(NoTeacher)
     assert start_at == same
     assert with_teacher > start_at
     assert without < 0.5 * start_at
 
 
-# Options and refusals
+# Options and errors
 
 
 def test_view_is_the_papers() -> None:
@@ -328,6 +328,6 @@ def test_view_is_the_papers() -> None:
         ("vit", {"view": {"size": 0.5}}, "view.size 0.5 does not fit the predictor's positions"),
     ],
 )
-def test_what_cannot_work_is_refused(kind: str, params: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(kind: str, params: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         build("i-jepa", encoder_of(kind), **{**SMALL, **params})

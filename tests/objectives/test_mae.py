@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.masked import pixels
 from numpy.typing import NDArray
 from scipy.special import erf
-from torch import Tensor
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
@@ -30,7 +30,7 @@ def build(bands: int = 3, image_size: int = 16, vit: ViTParams = VIT, **params: 
 
 
 def with_random_weights(mae: MAE) -> MAE:
-    """Set every trained weight to noise, so that biases and norms count too."""
+    """Set every trained weight to noise, so that biases and norms matter."""
     generator = torch.Generator().manual_seed(1)
     for parameter in mae.parameters():
         if parameter.requires_grad:
@@ -43,7 +43,7 @@ def with_random_weights(mae: MAE) -> MAE:
 
 
 def sin_cos_positions(width: int, side: int) -> Array:
-    """Class token first: zeros. Half of the width is of the column, half of the row."""
+    """Return the positions: zeros for the class token; half the width for column, half for row."""
     rows = [np.zeros(width)]
     frequencies = [1 / 10000 ** (4 * k / width) for k in range(width // 4)]
     for row in range(side):
@@ -119,7 +119,7 @@ def reference_loss(mae: MAE, images: Array, noise: Array) -> float:
     weights = {name: value.double().numpy() for name, value in mae.state_dict().items()}
     vit, size = "encoder.masked_vit.vit", mae.vit.patch_size
     kernel = weights[f"{vit}.patch_embed.proj.weight"]  # [D, C, p, p]
-    # As the rows of a patch are flattened: (row, column, band).
+    # The rows of a patch are flattened as (row, column, band).
     weights["embed_patch.weight"] = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
     weights["embed_patch.bias"] = weights[f"{vit}.patch_embed.proj.bias"]
     side = images.shape[2] // size
@@ -152,10 +152,6 @@ def reference_loss(mae: MAE, images: Array, noise: Array) -> float:
                 target = (target - target.mean()) / deviation
             losses.append(float(((linear(token, weights, "predict") - target) ** 2).mean()))
     return float(np.mean(losses))
-
-
-def pixels(batch: int, bands: int, size: int) -> Tensor:
-    return torch.randn(batch, bands, size, size, generator=torch.Generator().manual_seed(7))
 
 
 @pytest.mark.parametrize("norm_pix", [False, True])
@@ -206,7 +202,7 @@ def test_every_patch_is_hidden_as_often() -> None:
     noise = torch.rand(4000, 16, generator=torch_generator("cpu", 0))
     _, hidden = mae.split_tokens(noise)
     share = torch.bincount(hidden.flatten() - 1, minlength=16) / 4000
-    assert (share - 0.75).abs().max() < 0.035  # five deviations
+    assert (share - 0.75).abs().max() < 0.035  # five standard deviations
 
 
 def test_only_visible_patches_reach_the_encoder() -> None:
@@ -302,7 +298,7 @@ def test_weight_decay_leaves_vectors_out() -> None:
     both = [*decayed["params"], *plain["params"]]
     assert len(both) == len(trained) + 2
     assert {id(p) for p in trained} < {id(p) for p in both}
-    # As in the authors' code, the tokens are decayed: they are of three dimensions.
+    # Tokens decay, as in the authors' code: they have three dimensions.
     assert any(p is mae.decoder.mask_token for p in decayed["params"])
 
 

@@ -52,7 +52,7 @@ def picture(kind: str, bands: int, size: int) -> Array:
     rng = np.random.default_rng(0)
     if kind == "noise":
         return rng.standard_normal((bands, size, size))
-    if kind == "whole":  # ties: gradients along the axes, and none
+    if kind == "whole":  # ties: axis-aligned gradients, and none
         return rng.integers(0, 3, (bands, size, size)).astype(float)
     ramp = np.zeros((bands, size, size))
     ramp[:, :, size // 2 :] = 2.0
@@ -80,7 +80,7 @@ def test_flat_cells_are_zero_and_edges_have_one_orientation() -> None:
     assert not result[:, :, 0].any()
     assert not result[:, :, 3].any()
     assert (result[:, :, 1:3].max(dim=0).values == 1).all()
-    # Neither shift nor scale of the values matters, nor which side is the brighter one.
+    # Histograms ignore shift and scale of the values, and the sign of an edge.
     assert not hog(torch.full((1, 2, 16, 16), 0.37), 8, 9).any()
     assert torch.allclose(hog(3 * image + 1, 8, 9)[0, 0], result, atol=1e-6)
     assert torch.allclose(hog(-image, 8, 9)[0, 0], result, atol=1e-6)
@@ -93,15 +93,15 @@ def test_loss_equals_the_transcription(kind: str, bands: int, cell: int) -> None
     cell = min(cell, 4)
     images = pixels(3, bands)
     output = objective([images], torch_generator("cpu", 3))
-    places = objective.draw(3, 4, torch_generator("cpu", 3))
+    locations = objective.draw(3, 4, torch_generator("cpu", 3))
     with torch.no_grad():
         features = objective.encoder.grid(output.encoded[0]).double().numpy()
     weight, bias = (p.detach().double().numpy() for p in objective.predict.parameters())
     errors: list[float] = []
     for image in range(3):
         bands_hog = [slow_hog(band, cell, 9) for band in images[image].double().numpy()]
-        for place in places[image].tolist():
-            row, column = divmod(place, 4)
+        for location in locations[image].tolist():
+            row, column = divmod(location, 4)
             predicted = weight @ features[image, :, row, column] + bias
             wanted = []
             for down in range(4 // cell):
@@ -121,7 +121,7 @@ def test_loss_equals_the_transcription(kind: str, bands: int, cell: int) -> None
         (lambda: Swin(SwinParams(embed_dim=6, num_heads=(1, 1, 1, 1)), 32, 3), 8, 16 * 27),
     ],
 )
-def test_cells_of_a_place(encoder: Any, cell: int, outputs: int) -> None:
+def test_hog_cells_of_a_location(encoder: Any, cell: int, outputs: int) -> None:
     objective = build("maskfeat", encoder())
     assert objective.hog_cell == cell
     assert objective.predict.out_features == outputs

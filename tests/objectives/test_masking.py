@@ -1,4 +1,4 @@
-"""What masked objectives share: which places are hidden, and that hidden means hidden."""
+"""Masking: the choice of hidden locations, and that hidden pixels do not reach the encoder."""
 
 import math
 import random
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.masked import SWIN, build, encoder_of, hidden_pixels, pixels
+from helpers.backbones import SWIN
+from helpers.masked import build, encoder_of, hidden_pixels, pixels
 from numpy.typing import NDArray
 
 from rscl_bench.errors import SpecError
@@ -28,11 +29,11 @@ Mask = NDArray[np.bool_]
 NAMES = ("simmim", "maskfeat", "beit")
 
 
-# Which places are hidden
+# The choice of hidden locations
 
 
 def slow_blocks(draws: Any, noise: Any, side: int, hidden: int, least: float) -> set[int]:
-    """Return one image's hidden places, from (area, aspect, down, right) of every attempt."""
+    """Return one image's hidden locations from (area, aspect, down, right) of every attempt."""
     chosen: set[int] = set()
     for area, aspect, down, right in draws:
         left = hidden - len(chosen)
@@ -49,7 +50,7 @@ def slow_blocks(draws: Any, noise: Any, side: int, hidden: int, least: float) ->
         }
         if 0 < len(block - chosen) <= left:
             chosen |= block
-    others = sorted(set(range(side**2)) - chosen, key=lambda place: float(noise[place]))
+    others = sorted(set(range(side**2)) - chosen, key=lambda location: float(noise[location]))
     return chosen | set(others[: hidden - len(chosen)])
 
 
@@ -58,17 +59,17 @@ def slow_blocks(draws: Any, noise: Any, side: int, hidden: int, least: float) ->
 )
 def test_blocks_are_the_transcription(side: int, hidden: int, least: float) -> None:
     count = 50
-    places = draw_blocks(count, side, hidden, least, 0.3, torch_generator("cpu", 5))
+    locations = draw_blocks(count, side, hidden, least, 0.3, torch_generator("cpu", 5))
     generator = torch_generator("cpu", 5)
     draws = torch.rand(20, 4, count, generator=generator).double()
     noise = torch.rand(count, side**2, generator=generator)
     for image in range(count):
         expected = slow_blocks(draws[:, :, image].tolist(), noise[image], side, hidden, least)
-        assert set(places[image].tolist()) == expected
+        assert set(locations[image].tolist()) == expected
 
 
 def authors_blocks(rng: random.Random, side: int, hidden: int, least: int) -> Mask:
-    """Return a mask as BEiT's authors draw it: until full, or ten attempts in a row have failed."""
+    """Return a mask by the rule of BEiT's authors: stop when full or after ten misfits in a row."""
     mask = np.zeros((side, side), bool)
     failures = 0
     while mask.sum() < hidden and failures < 10:
@@ -88,22 +89,22 @@ def authors_blocks(rng: random.Random, side: int, hidden: int, least: int) -> Ma
 
 
 def edges(mask: Mask) -> int:
-    """Return how many neighbours differ: few where masks are blocks."""
+    """Return the number of unequal neighbours, which is small for blocks."""
     return int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum())
 
 
 def test_blocks_are_as_the_authors() -> None:
     rng, count = random.Random(0), 1500
     theirs = np.stack([authors_blocks(rng, 14, 75, 16) for _ in range(count)])
-    places = draw_blocks(count, 14, 75, 16.0, 0.3, torch_generator("cpu", 0))
-    ours = mask_of(places, 14).numpy()
+    locations = draw_blocks(count, 14, 75, 16.0, 0.3, torch_generator("cpu", 0))
+    ours = mask_of(locations, 14).numpy()
     assert (ours.sum(axis=(1, 2)) == 75).all()
     assert 74 < theirs.sum(axis=(1, 2)).mean() < 75
     mean = [float(np.mean([edges(mask) for mask in masks])) for masks in (theirs, ours)]
     assert mean[1] == pytest.approx(mean[0], rel=0.04)
     singly = mask_of(draw_singly(200, 196, 75, torch_generator("cpu", 0)), 14).numpy()
     assert np.mean([edges(mask) for mask in singly]) > 2 * mean[1]
-    # Where they are: five deviations of a share of 1,500.
+    # Positions: five standard deviations of a share of 1,500.
     assert np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).max() < 5 * math.sqrt(0.5 / count)
 
 
@@ -116,10 +117,10 @@ def test_rectangles_reach_every_edge() -> None:
     assert corners.sum(dim=(1, 2)).tolist() == [6, 6]
 
 
-def test_single_places_are_hidden_as_often() -> None:
-    places = draw_singly(4000, 16, 10, torch_generator("cpu", 0))
-    assert all(len(set(row)) == 10 for row in places.tolist())
-    share = torch.bincount(places.flatten(), minlength=16) / 4000
+def test_single_units_are_hidden_equally_often() -> None:
+    locations = draw_singly(4000, 16, 10, torch_generator("cpu", 0))
+    assert all(len(set(row)) == 10 for row in locations.tolist())
+    share = torch.bincount(locations.flatten(), minlength=16) / 4000
     assert (share - 0.625).abs().max() < 5 * math.sqrt(0.25 / 4000)
 
 
@@ -142,7 +143,7 @@ def test_nearest_divisor(number: int, wanted: float, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hidden"), [("maskfeat", 78), ("beit", 75)]
-)  # as their authors at 224 pixels
+)  # the authors' numbers at 224 pixels
 def test_counts_at_the_papers_size(name: str, hidden: int) -> None:
     objective = build(name, encoder_of("vit"), **({"vocabulary": 8} if name == "beit" else {}))
     assert objective.draw(3, 14, torch_generator("cpu", 0)).shape == (3, hidden)
@@ -150,7 +151,7 @@ def test_counts_at_the_papers_size(name: str, hidden: int) -> None:
     assert objective.masking.min_block == least[name]
 
 
-# Hidden means hidden
+# Hidden pixels do not reach the encoder
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
@@ -172,17 +173,17 @@ def test_hidden_pixels_do_not_reach_the_encoder(name: str, kind: str) -> None:
 def test_what_is_predicted_is_what_is_hidden(name: str, kind: str) -> None:
     objective = build(name, encoder_of(kind), **({"vocabulary": 8} if name == "beit" else {}))
     hidden = hidden_pixels(objective, pixels(4), 3)
-    places = objective.draw(4, 4, torch_generator("cpu", 3))
+    locations = objective.draw(4, 4, torch_generator("cpu", 3))
     for image in range(4):
         for row in range(16):
             for column in range(16):
-                place = row // 4 * 4 + column // 4
-                assert bool(hidden[image, row, column]) == (place in places[image].tolist())
+                location = row // 4 * 4 + column // 4
+                assert bool(hidden[image, row, column]) == (location in locations[image].tolist())
 
 
 @pytest.mark.parametrize("kind", ["vit", "swin"])
-def test_places_are_where_the_encoder_has_them(kind: str) -> None:
-    """What changes under one place changes that place's vector most."""
+def test_locations_are_where_the_encoder_has_them(kind: str) -> None:
+    """A change of the pixels under a location changes the vector of this location most."""
     encoder = encoder_of(kind)
     assert isinstance(encoder, MaskableEncoder)
     images = torch.zeros(1, 3, 16, 16)

@@ -25,11 +25,11 @@ def test_loss_equals_the_transcription(kind: str, bands: int, unit: float) -> No
                 if not hidden[image, row, column]:
                     continue
                 count += 1
-                place = features[image, :, row // 4, column // 4]
+                vector = features[image, :, row // 4, column // 4]
                 for band in range(bands):
-                    # As the output of a place is laid out: rows, columns, bands.
+                    # Layout of the output of a location: rows, columns, bands.
                     number = ((row % 4) * 4 + column % 4) * bands + band
-                    predicted = float((weight[number] @ place + bias[number]).detach())
+                    predicted = float((weight[number] @ vector + bias[number]).detach())
                     total += abs(predicted - float(images[image, band, row, column]))
     assert float(output.loss.detach()) == pytest.approx(total / count / bands, rel=1e-5)
 

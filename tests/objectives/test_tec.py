@@ -1,4 +1,4 @@
-"""TEC: targets, adapters and losses against transcriptions, and what it does to a stream."""
+"""TEC: targets, adapters and losses against transcriptions, and its course over a stream."""
 
 import copy
 import math
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.joint_embeddings import RESNET, Watch, mean, noise
+from helpers.backbones import RESNET
+from helpers.joint_embeddings import Watch, mean, noise
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from rscl_bench.testing.tiny import State, differing, recipe, state_of
 
 DECODER: dict[str, Any] = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
 SMALL: dict[str, Any] = {**DECODER, "target_depth": 1, "relations": 0.15}
-#: Four blocks, of which the adapter fuses three and one; 16 patches, two of them with rows.
+#: Four blocks, which the adapter fuses as three and one; 16 patches, two of them with rows.
 BACKBONE = {"name": "vit", "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 3}
 
 
@@ -70,7 +71,7 @@ def watched_base(objective: TEC, images: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def slow_rows(projected: Tensor, image: int, rows: list[int], scale: float) -> Tensor:
-    """Return logits ``[heads, rows, N]``, one product after another; keys are of patches alone."""
+    """Return logits ``[heads, rows, N]``, product by product; the keys are those of patches."""
     width, tokens = 8, projected.shape[1]
     result = torch.zeros(3, len(rows), tokens - 1, dtype=torch.float64)
     for head, (number, row), patch in product(range(3), enumerate(rows), range(1, tokens)):
@@ -134,7 +135,7 @@ def mlp(token: Tensor, module: Any) -> Tensor:
 
 
 def adapted_by_hand(adapter: EncoderAdapter, states: list[Tensor]) -> Tensor:
-    """The outputs of all blocks for one token: normed as one, fused three by three, added."""
+    """Return the adapter's output for one token: normalise, fuse in threes, refine, add."""
     normed = layer_norm(torch.cat(states), adapter.before, 1e-5)
     total = torch.zeros(24, dtype=torch.float64)
     for number, (first, last) in enumerate([(0, 72), (72, 96)]):
@@ -144,7 +145,7 @@ def adapted_by_hand(adapter: EncoderAdapter, states: list[Tensor]) -> Tensor:
 
 
 def loss_by_hand(objective: TEC, images: Tensor, seed: int) -> float:
-    """The loss of a step of a later task, token by token; blocks are called as they are."""
+    """Return the loss of a step of a later task, token by token, with the module's own blocks."""
     conditional, vit = objective.conditional, objective.vit.masked_vit.vit
     order = torch.rand(len(images), 16, generator=torch_generator("cpu", seed)).argsort(dim=1)
     features, logits, rows = objective.targets_of(images)
@@ -221,7 +222,7 @@ def test_base_model_sees_all_patches_and_the_encoder_a_quarter() -> None:
     assert seen == [5, 17]
 
 
-# What is trained.
+# Trained parameters.
 
 
 def test_gradients_of_later_tasks() -> None:
@@ -295,7 +296,7 @@ def test_random_start_is_new_in_every_task_and_keyed() -> None:
     assert len(weights) > 30
     for another in (end, begun(other, 2), begun(fresh, 1)):
         assert weights <= set(differing(first, another))
-    # As a new ViT: its own initialisation, not noise on the old weights.
+    # The weights are those of a new ViT, not the old weights with noise.
     for name, value in encoder_of(first).items():
         if name.endswith("norm1.weight"):
             assert (value == 1).all()
@@ -307,7 +308,7 @@ def test_continued_start_keeps_all_but_the_class_token() -> None:
         (end,) = train(template, [task])
         first = begun(copy.deepcopy(template.model), task + 1)
         changed = {name for name in differing(end, first) if not name.startswith("base.")}
-        # From the second task on the class token is the adapter's already.
+        # From the second task on, the class token is already the adapter's output.
         assert changed == ({"encoder.masked_vit.vit.cls_token"} if task == 0 else set())
 
 
@@ -364,7 +365,7 @@ def test_later_tasks_are_learnt() -> None:
     assert mean(losses[-5:]) < 0.9 * mean(losses[:5])
 
 
-# With strategies, and what is refused.
+# Strategies and errors.
 
 
 @pytest.mark.parametrize("strategy", [{"name": "replay"}, {"name": "pfr"}, {"name": "data-mixup"}])
@@ -379,7 +380,7 @@ def test_strategies_that_need_the_same_parameters_are_refused(name: str) -> None
         start(spec_of({"name": name}))
 
 
-def test_what_cannot_work_is_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(SpecError, match="Objective 'tec' needs an encoder"):
         start(tiny_spec(recipe({"name": "tec", **SMALL}), backbone=RESNET))
     with pytest.raises(SpecError, match="target_blocks 5 is more than the encoder's 4 blocks"):

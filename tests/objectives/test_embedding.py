@@ -1,4 +1,4 @@
-"""What holds for every joint-embedding objective: views, parts, precision, and no collapse."""
+"""Every joint-embedding objective: views, batches, precision, distillation and collapse."""
 
 import copy
 from collections.abc import Callable
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.joint_embeddings import RESNET, SMALL, SWIN, build, noise, train_on_noise, watched
+from helpers.backbones import RESNET, SWIN
+from helpers.joint_embeddings import SMALL, build, diagonal, noise, train_on_noise, watched
 from torch import Tensor, nn
 
 from rscl_bench.declarations import load_method
 from rscl_bench.errors import SpecError
 from rscl_bench.objectives import deepcluster_v2
-from rscl_bench.objectives.embedding import forward_multicrop, mlp
+from rscl_bench.objectives.embedding import contrast, distil_by_contrast, forward_multicrop, mlp
 from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.testing import check_objective
 from rscl_bench.views.view import View
@@ -29,7 +30,7 @@ def test_contract_on_swin(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["simclr", "moco-v3", "swav"])
 def test_contract_on_resnet(name: str) -> None:
-    """One that passes views together, one with a teacher, and one with small views."""
+    """One objective with joint batches, one with a teacher and one with small views."""
     check_objective(name, SMALL[name], RESNET)
 
 
@@ -102,23 +103,23 @@ def test_small_views_are_small() -> None:
     assert shapes == [(8, 3, 16, 16)] * 2 + [(8, 3, 8, 8)] * 2
 
 
-# Parts
+# Recipes, batches and outputs
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipe_is_the_objective_alone(name: str) -> None:
+def test_recipe_has_the_objective_alone(name: str) -> None:
     method = load_method(name)
     assert method.name == method.objective.name == name
     assert method.objective.parameters == {}
     assert method.strategies == ()
 
 
-TOGETHER = {"simclr", "swav", "deepcluster-v2"}
+JOINT_BATCH = {"simclr", "swav", "deepcluster-v2"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_batches_that_statistics_are_of(name: str) -> None:
-    """Of both views where the authors' code has them in one batch, else of each."""
+def test_batches_of_encoder_and_projector(name: str) -> None:
+    """Both views form one batch if they do so in the authors' code; otherwise each is a batch."""
     objective = build(name)
     seen: dict[str, list[int]] = {"encoder": [], "projector": []}
     for part, sizes in seen.items():
@@ -128,14 +129,14 @@ def test_batches_that_statistics_are_of(name: str) -> None:
     views = [noise(4, 3, side, side, seed=number) for number, side in enumerate(sides)]
     output = objective(views, torch.Generator())
     crops = len(views) > 2
-    assert seen["encoder"] == (([8, 8] if crops else [8]) if name in TOGETHER else [4, 4])
-    assert seen["projector"] == (([16] if crops else [8]) if name in TOGETHER else [4, 4])
+    assert seen["encoder"] == (([8, 8] if crops else [8]) if name in JOINT_BATCH else [4, 4])
+    assert seen["projector"] == (([16] if crops else [8]) if name in JOINT_BATCH else [4, 4])
     assert len(output.encoded) == len(output.projected) == len(views)
     assert all(one.shape == (4, objective.projected_dim) for one in output.projected)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_output_is_of_each_view(name: str) -> None:
+def test_output_has_every_view(name: str) -> None:
     """In evaluation mode, where no image depends on the others."""
     objective = build(name).eval()
     sides = [16, 16, 8, 8][: len(objective.views)]
@@ -160,7 +161,7 @@ def test_feature_can_be_the_class_token(name: str) -> None:
         build(name, backbone=SWIN, feature="cls")
 
 
-def test_by_size() -> None:
+def test_consecutive_views_of_one_size_are_one_batch() -> None:
     calls: list[tuple[int, ...]] = []
 
     def double(batch: Tensor) -> Tensor:
@@ -199,11 +200,11 @@ def test_mlp() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_is_fp32_under_autocast(name: str) -> None:
-    """Rounded to bf16 on its way, a loss would differ from that of the same projections."""
+    """A loss that is rounded to bf16 on the way differs from the loss in float32."""
     objective = build(name)
     views = [noise(6, 3, 16, 16, seed=number) for number in range(len(objective.views))]
     projected = [noise(6, 8, seed=number).bfloat16() for number in range(len(objective.views))]
-    if hasattr(objective, "teacher_projection"):  # its heads may be bf16; the loss may not
+    if hasattr(objective, "teacher_projection"):  # heads may be bf16, the loss not
         targets = [noise(6, 8, seed=9 + number).bfloat16() for number in range(2)]
         objective.teacher_projection = lambda view: targets[
             next(n for n in (0, 1) if view is views[n])
@@ -237,11 +238,36 @@ def test_cassle_distils_from_the_second_task_on(name: str) -> None:
     assert steps[-1].loss != plain[-1].loss
 
 
-# Collapse: what an objective does against it matters.
+# Contrastive objectives
+
+
+def test_contrast_is_the_transcription() -> None:
+    queries, keys = noise(6, 4), noise(6, 4, seed=1)
+    assert float(contrast(queries, keys, 0.3)) == pytest.approx(diagonal(queries, keys, 0.3))
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco-v2", "moco-v3"])
+def test_distillation_of_contrastive_objectives(name: str) -> None:
+    """The loss has two directions, 2 B × 2 B cosines and CaSSLe's temperature."""
+    predicted = [noise(4, 8, seed=seed) for seed in (0, 1)]
+    past = [noise(4, 8, seed=seed) for seed in (2, 3)]
+    new, old = torch.cat(predicted), torch.cat(past)
+    expected = (diagonal(new, old, 0.2) + diagonal(old, new, 0.2)) / 2
+    assert float(build(name).distil(predicted, past)) == pytest.approx(expected, rel=1e-5)
+    assert float(distil_by_contrast(predicted, past)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco-v2", "moco-v3"])
+def test_temperature_of_zero_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="temperature"):
+        build(name, temperature=0.0)
+
+
+# Collapse: it is prevented by a part of the objective that the test takes out.
 
 
 def only_positives(objective: Any, _: pytest.MonkeyPatch) -> None:
-    """Bring both views together, gradient through both, without negatives or predictor."""
+    """Attract both views, with gradient through both, without negatives and predictor."""
 
     def compare(projected: Any, views: Any) -> Tensor:
         objective.keys = torch.zeros(1, 8)  # for MoCo v2's queue
@@ -255,7 +281,7 @@ def without_variance(objective: Any, _: pytest.MonkeyPatch) -> None:
 
 
 def without_balance(objective: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each embedding's own softmax is its code."""
+    """Make codes by a softmax of each embedding, without balancing."""
 
     def unbalanced(scores: Tensor, epsilon: float = 0.05, **_: Any) -> Tensor:
         return (scores / epsilon).softmax(dim=1)
@@ -274,14 +300,14 @@ BREAKS: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
 
 
 def without_norms(objective: Any) -> None:
-    """Take out a head's batch normalisation, which would hold the variance by itself."""
+    """Remove the head's batch normalisation, which alone would keep the variance."""
     objective.projector = mlp(24, 16, 8, norm=False)
     if hasattr(objective, "teacher_projector"):
         objective.teacher_projector = copy.deepcopy(objective.projector).requires_grad_(False)
 
 
 def spread_after(name: str, objective: Any) -> float:
-    """Train and return how far projections are apart."""
+    """Train, then return the spread of the projections."""
     images = train_on_noise(objective)
     with torch.no_grad():
         projected = objective.projector(objective.encoder.pool(objective.encoder(images)))
@@ -289,10 +315,10 @@ def spread_after(name: str, objective: Any) -> float:
 
 
 def measure(name: str, objective: Any, projected: Tensor) -> float:
-    """Return the spread in the terms of the objective, between 0 and about 1."""
-    if name == "vicreg":  # of lengths too
+    """Return the spread as the objective defines it, between 0 and about 1."""
+    if name == "vicreg":  # lengths count too
         return float(projected.std(dim=0).mean())
-    if name in ("swav", "deepcluster-v2"):  # of clusters: a third of them all is 1
+    if name in ("swav", "deepcluster-v2"):  # clusters in use: a third of all counts as 1
         prototypes = objective.prototypes.weight if name == "swav" else objective.prototypes[0]
         used = (F.normalize(projected, dim=1) @ prototypes.T).argmax(dim=1).unique()
         return (len(used) - 1) / 2
