@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rscl_bench.api import (
         GridError,
+        leaderboard,
         list_components,
         load_encoder,
         load_spec,
@@ -27,6 +28,7 @@ __version__ = "0.3.0"
 __all__ = [
     "GridError",
     "__version__",
+    "leaderboard",
     "list_components",
     "load_encoder",
     "load_spec",

@@ -12,7 +12,7 @@ The command line parses its options, calls these functions and prints what they 
 libraries are imported when a function needs them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,7 @@ Settings = Mapping[str, Any]
 
 __all__ = [
     "GridError",
+    "leaderboard",
     "list_components",
     "load_encoder",
     "load_spec",
@@ -108,7 +109,8 @@ def run(
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
             and recorded.
         force: Whether a recorded run is run again, from its beginning.
-        plugins: Avalanche plugins, called after the method's strategies.
+        plugins: Avalanche plugins, called after the method's strategies. Their class names become
+            part of the run's identity; give runs with other parameters of a plugin another ``out``.
         verbose: Whether progress is printed.
 
     Returns:
@@ -133,6 +135,8 @@ def run(
 
         check_writable(Path(out))  # before an hour of packing, not after it
         prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
+        if plugins:
+            prepared = prepared.with_plugins(plugins)
         prepared = prepared.with_plugins(plugins)
         folder = folders.run_folder(Path(out), prepared.identity)
         path = folder / "record.json"
@@ -311,19 +315,37 @@ def records(*folders: str | Path) -> "pd.DataFrame":
 
     Returns:
         A row per run, task, probe, split and score; see
-        `rscl_bench.leaderboard.frame.records_frame`.
+        `rscl_bench.leaderboards.frame.records_frame`.
 
     Raises:
         ArtefactError: If there is no record, or one is damaged.
     """
-    from rscl_bench.leaderboard.collect import record_files
-    from rscl_bench.leaderboard.frame import records_frame
+    from rscl_bench.leaderboards.collect import record_files
+    from rscl_bench.leaderboards.frame import records_frame
 
     paths = record_files([Path(folder) for folder in folders])
     return records_frame([read_record(path) for path in paths])
 
 
-def write_leaderboards(records: "Sequence[Path]", out: str | Path) -> list[Path]:
+def leaderboard(records: "Iterable[str | Path]") -> "dict[str, pd.DataFrame]":
+    """Return the leaderboards of run records: one per scenario and protocol.
+
+    Args:
+        records: Folders or files of run records.
+
+    Returns:
+        By folder, such as ``scene4-v2/cpu``: a row per method, with the columns of
+        ``leaderboard.csv``. Numbers are not rounded; scores are in percent.
+
+    Raises:
+        ArtefactError: If there is no record, one is damaged, or records contradict each other.
+    """
+    from rscl_bench.leaderboards.build import leaderboards
+
+    return leaderboards([Path(path) for path in records])
+
+
+def write_leaderboards(records: "Iterable[str | Path]", out: str | Path) -> list[Path]:
     """Write one leaderboard per scenario and protocol: CSV, Markdown and comparisons.
 
     Args:
@@ -336,12 +358,12 @@ def write_leaderboards(records: "Sequence[Path]", out: str | Path) -> list[Path]
     Raises:
         ArtefactError: If there is no record, one is damaged, or records contradict each other.
     """
-    from rscl_bench.leaderboard.build import build_leaderboard
+    from rscl_bench.leaderboards.build import build_leaderboard
 
-    return build_leaderboard(records, Path(out))
+    return build_leaderboard([Path(path) for path in records], Path(out))
 
 
-def validate(records: "Sequence[Path]") -> dict[Path, str | None]:
+def validate(records: "Iterable[str | Path]") -> dict[Path, str | None]:
     """Recompute every score of run records from the scores of their images.
 
     Args:
@@ -350,10 +372,10 @@ def validate(records: "Sequence[Path]") -> dict[Path, str | None]:
     Returns:
         Why each record is refused; None for a valid record.
     """
-    from rscl_bench.leaderboard.collect import record_files
+    from rscl_bench.leaderboards.collect import record_files
     from rscl_bench.results.validation import refusals
 
-    return refusals(record_files(records))
+    return refusals(record_files([Path(path) for path in records]))
 
 
 def open_tiles(

@@ -203,7 +203,7 @@ def print_tuning(tuning: "Tuning") -> None:
 
 def print_run(record: "RunRecord") -> None:
     """Print the table of a run: the references first, then one row per task."""
-    from rscl_bench.leaderboard.run_table import run_table
+    from rscl_bench.leaderboards.run_table import run_table
 
     rows = run_table(record)
     probes = [probe.name for probe in record.probes]

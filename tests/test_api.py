@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.paths import TOY
+from rscl_bench.probes.images import EvalContext, Images
 
 import rscl_bench as rb
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.probes.encoding import encode_tiles
-from rscl_bench.probes.images import EvalContext, Images
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import Views
 from rscl_bench.views.crops import Normalisation
@@ -57,7 +57,7 @@ def test_every_name_is_the_interface_s_own() -> None:
         if name != "__version__":
             assert getattr(rb, name) is getattr(api, name), name
     with pytest.raises(AttributeError, match="has no attribute 'runn'"):
-        _ = rb.runn  # type: ignore[attr-defined]
+        _ = rb.runn
 
 
 def test_a_run_leaves_the_record_that_is_returned(
@@ -113,7 +113,7 @@ def test_features_of_a_loaded_encoder_are_those_of_probing(record: RunRecord, ou
     cpu = torch.device("cpu")
     scaling = PixelScaling(own, 255.0, (0, 1, 2))
     context = EvalContext(16, Views(), scaling, cpu, lambda: torch.autocast("cpu", enabled=False))
-    expected = encode_tiles(encoder.encoder, Images(store, np.arange(7)), context)
+    expected = encode_tiles(encoder.encoder, TileSubset(store, np.arange(7)), context)
     assert np.array_equal(encoder.features(images, normalisation=own).numpy(), expected)
     assert np.array_equal(encoder.features(torch.from_numpy(images), normalisation=own), expected)
 

@@ -20,7 +20,7 @@ LAYERS = (
     ("catalogue", "console", "testing"),
     ("sweeps",),
     ("engine",),
-    ("leaderboard",),
+    ("leaderboards",),
     ("results",),
     ("strategies",),
     ("objectives", "pretrained", "probes"),
@@ -95,7 +95,7 @@ def test_avalanche_is_imported_in_one_place() -> None:
 def test_results_and_probes_need_no_training_library() -> None:
     """Tables are built, and probes are fitted, without torch."""
     script = (
-        "import sys, rscl_bench.leaderboard.build, rscl_bench.probes.ml_knn\n"
+        "import sys, rscl_bench.leaderboards.build, rscl_bench.probes.ml_knn\n"
         "print([n for n in ('torch', 'avalanche', 'lightning', 'timm') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -18,7 +18,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from helpers.records import save
-from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.leaderboards.build import build_leaderboard
 folder, number, count = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 for turn in range(count):
     save(folder / "records" / f"{number}-{turn}", f"m{number}-{turn}", 1.0 + turn, seeds=1)

@@ -11,7 +11,7 @@ from helpers.records import FOLDER, record_of, save
 from helpers.toy import source
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.results.record import read_record, write_record
 from rscl_bench.tiles.packing import open_or_pack
 from rscl_bench.tiles.store import verify

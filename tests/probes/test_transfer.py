@@ -21,7 +21,7 @@ from rscl_bench.declarations import load_scenario
 from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.errors import SpecError, TrainingError
-from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
 from rscl_bench.probes.adapters import (

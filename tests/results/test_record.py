@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.run_table import run_table
+from rscl_bench.leaderboards.run_table import run_table
 from rscl_bench.results.record import read_record, write_record
 from rscl_bench.results.schema import Provenance, task_key
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from rscl_bench.leaderboard.collect import row_key
+from rscl_bench.leaderboards.collect import row_key
 from rscl_bench.results.schema import RANDOM_ENCODER, RunRecord
 
 COLUMNS = (

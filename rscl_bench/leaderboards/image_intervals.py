@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.collect import LoadedRecord
-from rscl_bench.leaderboard.statistics import LEVEL, RESAMPLES, Interval, bootstrap_interval
+from rscl_bench.leaderboards.collect import LoadedRecord
+from rscl_bench.leaderboards.statistics import LEVEL, RESAMPLES, Interval, bootstrap_interval
 from rscl_bench.results.image_scores import ImageScores, read_image_scores
 
 FILE = "image-intervals.jsonl"

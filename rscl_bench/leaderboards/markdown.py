@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from rscl_bench.leaderboard.board import Board
-from rscl_bench.leaderboard.comparisons import separations
-from rscl_bench.leaderboard.formats import ABSENT, percent, significant
-from rscl_bench.leaderboard.markdown_header import header
-from rscl_bench.leaderboard.rows import Row
-from rscl_bench.leaderboard.statistics import Interval
-from rscl_bench.leaderboard.values import (
+from rscl_bench.leaderboards.board import Board
+from rscl_bench.leaderboards.comparisons import separations
+from rscl_bench.leaderboards.formats import ABSENT, percent, significant
+from rscl_bench.leaderboards.markdown_header import header
+from rscl_bench.leaderboards.rows import Row
+from rscl_bench.leaderboards.statistics import Interval
+from rscl_bench.leaderboards.values import (
     COSTS,
     DOMAIN_METRICS,
     KINDS,

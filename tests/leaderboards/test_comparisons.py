@@ -10,7 +10,7 @@ import pytest
 from helpers.records import FOLDER, images_of, record_of, save
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.results.image_scores import (
     ImageScores,
     image_scores_path,

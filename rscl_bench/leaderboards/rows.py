@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rscl_bench.leaderboard.collect import LoadedRecord, RowKey, row_key
-from rscl_bench.leaderboard.image_intervals import Contrast
+from rscl_bench.leaderboards.collect import LoadedRecord, RowKey, row_key
+from rscl_bench.leaderboards.image_intervals import Contrast
 from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, RunRecord
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.build import build_leaderboard
+from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.results.record import write_record
 from rscl_bench.results.schema import RunRecord
 

@@ -13,10 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.collect import LoadedRecord, RowKey
-from rscl_bench.leaderboard.frame import records_frame
-from rscl_bench.leaderboard.rows import Row, encoder_key
-from rscl_bench.leaderboard.statistics import LEVEL
+from rscl_bench.leaderboards.collect import LoadedRecord, RowKey
+from rscl_bench.leaderboards.frame import records_frame
+from rscl_bench.leaderboards.rows import Row, encoder_key
+from rscl_bench.leaderboards.statistics import LEVEL
 from rscl_bench.results.schema import ProbeScore, RunRecord
 
 KINDS = ("micro", "macro")

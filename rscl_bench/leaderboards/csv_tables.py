@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from rscl_bench.leaderboard.board import Board, leaderboard_frame
-from rscl_bench.leaderboard.formats import points, significant, two_decimals
-from rscl_bench.leaderboard.values import COSTS
+from rscl_bench.leaderboards.board import Board, leaderboard_frame
+from rscl_bench.leaderboards.formats import points, significant, two_decimals
+from rscl_bench.leaderboards.values import COSTS
 
 
 def leaderboard_csv(board: Board) -> str:

@@ -2,12 +2,12 @@
 
 import json
 
-from rscl_bench.leaderboard.board import Board
-from rscl_bench.leaderboard.collect import protocol_overrides
-from rscl_bench.leaderboard.comparisons import LEAST_SEEDS
-from rscl_bench.leaderboard.formats import ABSENT
-from rscl_bench.leaderboard.rows import Row
-from rscl_bench.leaderboard.statistics import RESAMPLES
+from rscl_bench.leaderboards.board import Board
+from rscl_bench.leaderboards.collect import protocol_overrides
+from rscl_bench.leaderboards.comparisons import LEAST_SEEDS
+from rscl_bench.leaderboards.formats import ABSENT
+from rscl_bench.leaderboards.rows import Row
+from rscl_bench.leaderboards.statistics import RESAMPLES
 
 
 def header(board: Board) -> str:

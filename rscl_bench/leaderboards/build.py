@@ -7,12 +7,12 @@ import pandas as pd
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboard.board import Board, leaderboard_frame, make_board
-from rscl_bench.leaderboard.collect import LoadedRecord, collect_groups, group_folder
-from rscl_bench.leaderboard.csv_tables import comparisons_csv, leaderboard_csv
-from rscl_bench.leaderboard.image_intervals import FILE as IMAGE_INTERVALS
-from rscl_bench.leaderboard.image_intervals import intervals_text, read_intervals
-from rscl_bench.leaderboard.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.board import Board, leaderboard_frame, make_board
+from rscl_bench.leaderboards.collect import LoadedRecord, collect_groups, group_folder
+from rscl_bench.leaderboards.csv_tables import comparisons_csv, leaderboard_csv
+from rscl_bench.leaderboards.image_intervals import FILE as IMAGE_INTERVALS
+from rscl_bench.leaderboards.image_intervals import intervals_text, read_intervals
+from rscl_bench.leaderboards.markdown import leaderboard_markdown
 
 
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:

@@ -6,10 +6,10 @@ from itertools import combinations
 
 import pandas as pd
 
-from rscl_bench.leaderboard.image_intervals import Contrast, Intervals
-from rscl_bench.leaderboard.rows import Row
-from rscl_bench.leaderboard.statistics import t_interval
-from rscl_bench.leaderboard.values import KEYS, KINDS, score_column
+from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
+from rscl_bench.leaderboards.rows import Row
+from rscl_bench.leaderboards.statistics import t_interval
+from rscl_bench.leaderboards.values import KEYS, KINDS, score_column
 from rscl_bench.results.schema import RunRecord
 
 LEAST_SEEDS = 3

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from rscl_bench.leaderboard import statistics
-from rscl_bench.leaderboard.statistics import Interval, bootstrap_interval, t_interval
+from rscl_bench.leaderboards import statistics
+from rscl_bench.leaderboards.statistics import Interval, bootstrap_interval, t_interval
 from rscl_bench.probes.metrics import multilabel_map, resampled_maps
 
 

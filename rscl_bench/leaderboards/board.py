@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rscl_bench.leaderboard.collect import GroupKey, LoadedRecord, RowKey
-from rscl_bench.leaderboard.comparisons import comparisons, contrast_of, pairs, ranks
-from rscl_bench.leaderboard.image_intervals import Contrast, Intervals, image_intervals
-from rscl_bench.leaderboard.rows import Row, leaderboard_rows
-from rscl_bench.leaderboard.statistics import Interval
-from rscl_bench.leaderboard.values import (
+from rscl_bench.leaderboards.collect import GroupKey, LoadedRecord, RowKey
+from rscl_bench.leaderboards.comparisons import comparisons, contrast_of, pairs, ranks
+from rscl_bench.leaderboards.image_intervals import Contrast, Intervals, image_intervals
+from rscl_bench.leaderboards.rows import Row, leaderboard_rows
+from rscl_bench.leaderboards.statistics import Interval
+from rscl_bench.leaderboards.values import (
     COSTS,
     KEYS,
     KINDS,
