@@ -44,7 +44,8 @@ __all__ = [
     "leaderboard",
     "list_components",
     "load_encoder",
-    "load_spec",
+    "load_method",
+    "load_scenario",
     "open_tiles",
     "read_record",
     "records",
@@ -451,27 +452,34 @@ def list_components(kind: str) -> dict[str, str]:
     return catalogue.summaries(kind)
 
 
-def load_spec(name: str | Path) -> "Scenario | Method":
-    """Return a scenario or method by name or by path to a TOML, a method's defaults filled in.
+def load_scenario(name: str | Path) -> "Scenario":
+    """Return a scenario by name or by path to a TOML.
 
     Raises:
-        SpecError: If it is unknown or not valid.
+        SpecError: If the scenario is unknown or not valid.
     """
-    from rscl_bench.declarations import load_any
+    from rscl_bench import declarations
 
-    return load_any(str(name))
+    return declarations.load_scenario(str(name))
+
+
+def load_method(name: str | Path) -> "Method":
+    """Return a method by name or by path to a TOML.
+
+    Raises:
+        SpecError: If the method is unknown or not valid.
+    """
+    from rscl_bench import declarations
+
+    return declarations.load_method(str(name))
 
 
 def _scenario(scenario: "str | Path | Scenario") -> "Scenario":
-    from rscl_bench.declarations import load_scenario
-
-    return load_scenario(str(scenario)) if isinstance(scenario, str | Path) else scenario
+    return load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
 
 
 def _method(method: "str | Path | Method") -> "Method":
-    from rscl_bench.declarations import load_method
-
-    return load_method(str(method)) if isinstance(method, str | Path) else method
+    return load_method(method) if isinstance(method, str | Path) else method
 
 
 def _resolve(

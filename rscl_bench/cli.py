@@ -274,7 +274,9 @@ def show(
     name: Annotated[str, typer.Argument(help="A scenario or method, or a path to a TOML.")],
 ) -> None:
     """Print a scenario or method as JSON, with all defaults (this imports torch for a method)."""
-    print(json.dumps(api.load_spec(name).model_dump(mode="json"), indent=2))
+    from rscl_bench.declarations import load_any
+
+    print(json.dumps(load_any(name).model_dump(mode="json"), indent=2))
 
 
 @data_app.command()

@@ -57,16 +57,18 @@ class PretrainedEncoder(nn.Module):
         Raises:
             SpecError: If the images do not fit, or the encoder was not trained on the task.
         """
-        pixels = torch.as_tensor(images)
-        if pixels.ndim != 4 or pixels.shape[1] != len(self.bands) or 0 in pixels.shape:
+        if images.ndim != 4 or images.shape[1] != len(self.bands) or 0 in images.shape:
             raise SpecError(
-                f"The images are {list(pixels.shape)}; this encoder takes "
+                f"The images are {list(images.shape)}; this encoder takes "
                 f"[B, {len(self.bands)}, H, W] with the bands {', '.join(self.bands)}."
             )
         scaling = self._scaling(task, normalisation)
         features = []
-        for start in range(0, len(pixels), _BATCH):
-            tiles = pixels[start : start + _BATCH].to(self._device).permute(0, 2, 3, 1).contiguous()
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            # A copy, since NumPy's memory maps cannot be written and torch warns of such arrays.
+            pixels = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
+            tiles = pixels.to(self._device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
             features.append(self.encoder.pool(self.encoder(view)).float())
         return torch.cat(features)

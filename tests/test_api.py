@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.paths import TOY
-from rscl_bench.probes.images import EvalContext, Images
 
 import rscl_bench as rb
 from rscl_bench.errors import ArtefactError, SpecError
-from rscl_bench.probes.encoding import encode_tiles
+from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import Views
 from rscl_bench.views.crops import Normalisation
@@ -73,8 +72,8 @@ def test_a_run_leaves_the_record_that_is_returned(
 
 
 def test_loaded_specs_serve_as_well_as_names(record: RunRecord, out: Path) -> None:
-    scenario, method = rb.load_spec(TOY), rb.load_spec("cosmae")
-    again = rb.run(scenario, method, set=SHORT, out=out, device="cpu", verbose=False)  # type: ignore[arg-type]
+    scenario, method = rb.load_scenario(TOY), rb.load_method("cosmae")
+    again = rb.run(scenario, method, set=SHORT, out=out, device="cpu", verbose=False)
     assert again.id == record.id
 
 
@@ -121,7 +120,7 @@ def test_features_of_a_loaded_encoder_are_those_of_probing(record: RunRecord, ou
 def test_a_task_normalises_features(record: RunRecord, out: Path) -> None:
     encoder = rb.load_encoder(rb.run_folder(record, out) / "encoder.safetensors")
     stores = rb.open_tiles(TOY, verbose=False)
-    images = torch.from_numpy(stores["task first"].tiles[:3]).permute(0, 3, 1, 2)
+    images = stores["task first"].tiles[:3].transpose(0, 3, 1, 2)
     last, first = encoder.features(images), encoder.features(images, task="first")
     assert torch.equal(last, encoder.features(images, task="third"))
     assert not torch.equal(last, first)
