@@ -6,14 +6,10 @@ from helpers.paths import ROOT
 from rscl_bench import catalogue, registry
 from rscl_bench.archives.describe import markdown
 
-PAGE = ROOT / "docs" / "data.md"
 
-
-def test_data_page_is_up_to_date() -> None:
-    """`python -m rscl_bench.catalogue docs/data.md` rewrites the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert "<!-- list datasets -->" in page
-    assert catalogue.updated(page) == page
+def test_data_page_has_the_sections() -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"<!-- list datasets -->\n\n{catalogue.markdown('datasets')}" in page
 
 
 @pytest.mark.parametrize("name", registry.entries("datasets"))
