@@ -58,7 +58,8 @@ def markdown(kind: str) -> str:
     """Return the table of all components of a kind as Markdown.
 
     Methods with strategies are grouped by the families of their strategies, and the others by the
-    family of their objective. Every other kind has one row for each component.
+    family of their objective. Datasets have a section each. Every other kind has one row for each
+    component.
 
     Args:
         kind: One of `KINDS`.
@@ -72,6 +73,10 @@ def markdown(kind: str) -> str:
         paths = declarations("scenarios")
         titles = ((f"`{name}`", _read(path)["title"]) for name, path in sorted(paths.items()))
         return _table(("scenario", "content"), titles)
+    if kind == "datasets":
+        from rscl_bench.archives.describe import markdown as section
+
+        return "\n".join(section(name) for name in registry.entries("datasets"))
     if kind in registry.BUILTIN:
         return _entry_table(registry.entries(kind))
     raise unknown("kind of component", kind, KINDS)

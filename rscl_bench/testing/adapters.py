@@ -1,166 +1,262 @@
 """The contract of dataset adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rscl_bench import registry
-from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter
+from rscl_bench.archives.adapter import SKETCH_MARKER, UNDEFINED, DatasetAdapter, Scene
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Source
+from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.refusal import refusal
 from rscl_bench.tiles.packing import open_or_pack
+from rscl_bench.tiles.store import TileStore
 
-SCENES = 3  # of every split, so that large archives are checked fast too
 
-
-def check_adapter(name: str, tmp_path: Path, options: Mapping[str, Any] | None = None) -> None:
+def check_adapter(
+    component: str | type[DatasetAdapter],
+    tmp_path: Path,
+    options: Mapping[str, Any] | None = None,
+) -> None:
     """Check an adapter on the sketch of its archive.
 
-    The sketch is marked as one. Every split opens, its scenes have the declared bands, dtype and
-    labels, and are packed to the right number of tiles, in the order of bands that is asked for.
-    A missing archive is refused with what to fetch, and a truncated file by name.
+    A missing archive is refused with what to fetch, and an unknown split with the known ones.
+    Every split lists the same files in the same order at each opening, and reads the same pixels
+    from them. ``inputs()`` has every file whose change changes a scene or its labels. Labels and
+    masks have the declared classes. Tiles are packed in the number and band order that a scenario
+    asks for. A truncated image is refused by name.
 
     Args:
-        name: Registered name, or ``file.py:Class``.
-        tmp_path: An empty folder; the archive that is left there is damaged.
-        options: The dataset's own options.
+        component: The class, a registered name, or ``file.py:Class``.
+        tmp_path: An empty folder. The check leaves a damaged archive in it.
+        options: Values for the dataset's ``Options``.
 
     Raises:
-        AssertionError: If the adapter breaks the contract.
+        AssertionError: If the adapter breaks the contract. The message lists every failure.
     """
-    adapter_class: type[DatasetAdapter] = registry.load("datasets", name)
-    root = tmp_path / "data"
-    _check_missing(name, adapter_class, tmp_path / "empty", options)
-    root.mkdir()
-    adapter_class.write_sketch(root, numpy_generator(0, "contract"))
-    marker = root / adapter_class.folder / SKETCH_MARKER
-    assert marker.is_file(), f"The sketch of '{name}' has no file {SKETCH_MARKER}."
-    adapters = [adapter_class(root, split, options) for split in adapter_class.splits]
-    for adapter in adapters:
-        where = f"'{name}', split '{adapter.split}'"
-        assert adapter.is_sketch, f"{where}: not known as a sketch."
-        assert len(adapter) == len(adapter.files) > 0, f"{where}: no image."
-        assert set(adapter.files) <= set(adapter.inputs()), f"{where}: inputs() misses images."
-        for index in range(min(SCENES, len(adapter))):
-            _check_scene(where, adapter, index)
-    labelled = [adapter.split for adapter in adapters if _check_labels(name, adapter)]
-    assert labelled or not adapter_class.classes, f"'{name}' has classes, and labels in no split."
-    _check_packing(name, adapter_class, root, tmp_path / "cache", options)
-    _check_truncated(name, adapter_class, root, options)
-
-
-def _check_scene(where: str, adapter: DatasetAdapter, index: int) -> None:
-    image, file = adapter.scene(index).image, adapter.files[index]
-    assert image.ndim == 3, f"{where}: {file} is {list(image.shape)}."
-    bands = len(adapter.sensor.bands)
-    assert image.shape[2] == bands, f"{where}: {file} has {image.shape[2]} bands, not {bands}."
-    assert str(image.dtype) == adapter.sensor.dtype, f"{where}: {file} is {image.dtype}."
-
-
-def _check_labels(name: str, adapter: DatasetAdapter) -> bool:
-    """Return whether a split has labels; an archive may keep those of one split to itself."""
-    where = f"'{name}', split '{adapter.split}'"
-    if refusal(SpecError, lambda: adapter.scene(0, with_labels=True)) is not None:
-        return False
-    for index in range(min(SCENES, len(adapter))):
-        scene, file = adapter.scene(index, with_labels=True), adapter.files[index]
-        if scene.labels is not None:
-            expected = (len(adapter.classes),)
-            assert scene.labels.shape == expected, f"{where}: labels of {file} are not {expected}."
-            assert scene.labels.dtype == np.uint8, f"{where}: labels are {scene.labels.dtype}."
-            assert scene.labels.max() <= 1, f"{where}: labels of {file} are not 0 and 1."
-        if scene.mask is not None:
-            assert scene.mask.shape == scene.image.shape[:2], f"{where}: mask of another size."
-            defined = scene.mask[scene.mask != 255]
-            assert (defined < len(adapter.classes)).all(), f"{where}: {file} has more classes."
-    return True
+    with registry.registered("datasets", component) as name:
+        archive = _Archive(
+            registry.load("datasets", name), name, tmp_path / "data", dict(options or {})
+        )
+        failures = Failures(f"Dataset '{name}'")
+        with failures.check("missing archive"):
+            _check_missing(archive, tmp_path / "empty")
+        with failures.check("sketch"):
+            _check_sketch(archive)
+        failures.raise_if_any()  # the other checks read the sketch
+        _check_splits(failures, archive)
+        if not failures:  # a fault of a split would show in the tiles again
+            with failures.check("packing"):
+                _check_packing(archive, tmp_path / "cache")
+        with failures.check("truncated image"):
+            _check_truncated(archive)
+        failures.raise_if_any()
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """A tile size, and how many tiles the first split gives at it."""
+class _Archive:
+    """A sketch archive and how to open it.
 
-    size: int
-    count: int
+    Attributes:
+        adapter: The adapter's class.
+        name: Name under which the registry finds the class.
+        root: Data root that holds the sketch.
+        options: The dataset's options.
+    """
+
+    adapter: type[DatasetAdapter]
+    name: str
+    root: Path
+    options: dict[str, Any]
+
+    def open(self, split: str) -> DatasetAdapter:
+        return self.adapter(self.root, split, self.options)
+
+    def first_split(self) -> DatasetAdapter:
+        return self.open(self.adapter.splits[0])
 
 
-def _first_cut(adapter: DatasetAdapter) -> _Cut:
+def _check_missing(archive: _Archive, empty: Path) -> None:
+    cls, split = archive.adapter, archive.adapter.splits[0]
+    folder = empty / cls.folder
+    needed = (cls.title, cls.source, cls.licence, cls.layout, str(folder))
+    for state in ("absent", "empty"):
+        if state == "empty":
+            folder.mkdir(parents=True)
+        message = refusal(ArchiveError, lambda: cls(empty, split, archive.options))
+        assert message is not None, f"The adapter opens an archive whose folder is {state}."
+        absent = [text for text in needed if text not in message]
+        assert not absent, (
+            f"The error for an {state} folder lacks '{absent[0]}'; raise self.missing(…). "
+            f"The error is: {message}"
+        )
+    message = refusal(SpecError, lambda: cls(empty, "no-such-split", archive.options))
+    assert message is not None, "The adapter opens a split that is not in splits."
+    assert split in message, f"The error for an unknown split does not list '{split}': {message}"
+
+
+def _check_sketch(archive: _Archive) -> None:
+    archive.adapter.write_sketch(archive.root, numpy_generator(0, "contract"))
+    for split in archive.adapter.splits:
+        assert archive.open(split).is_sketch, (
+            f"write_sketch leaves no file {SKETCH_MARKER} in '{archive.adapter.folder}'."
+        )
+
+
+def _check_splits(failures: Failures, archive: _Archive) -> None:
+    labelled = False
+    for split in archive.adapter.splits:
+        with failures.check(f"files of split '{split}'"):
+            _check_files(archive, split)
+        with failures.check(f"scenes of split '{split}'"):
+            first, second = (_sample(archive.open(split)) for _ in range(2))
+            assert _equal(first, second), (
+                "A second reading gives other scenes; _read must depend on the archive only."
+            )
+        with failures.check(f"labels of split '{split}'"):
+            labelled |= _check_labels(archive.open(split))
+        with failures.check(f"inputs() of split '{split}'"):
+            _check_inputs(archive, split)
+    if archive.adapter.classes and not failures:
+        with failures.check("labels"):
+            assert labelled, "The adapter declares classes, but no split has labels."
+
+
+def _check_files(archive: _Archive, split: str) -> None:
+    first, second = archive.open(split), archive.open(split)
+    assert len(set(first.files)) == len(first.files), "A file is listed twice."
+    order = "; sort the files in _list_files, and the others in inputs()."
+    assert first.files == second.files, f"Two openings list the images in another order{order}"
+    assert first.inputs() == second.inputs(), f"Two openings list inputs() in another order{order}"
+
+
+def _sample(adapter: DatasetAdapter) -> list[Scene]:
+    """Read the first, the middle and the last scene, with labels if the split has them."""
+    with_labels = refusal(SpecError, lambda: adapter.scene(0, with_labels=True)) is None
+    indices = sorted({0, len(adapter) // 2, len(adapter) - 1})
+    return [adapter.scene(index, with_labels) for index in indices]
+
+
+def _equal(first: Sequence[Scene], second: Sequence[Scene]) -> bool:
+    def arrays(scenes: Sequence[Scene]) -> list[NDArray[Any] | None]:
+        return [array for s in scenes for array in (s.image, s.labels, s.mask)]
+
+    return len(first) == len(second) and all(
+        a is b is None or (a is not None and b is not None and np.array_equal(a, b))
+        for a, b in zip(arrays(first), arrays(second), strict=True)
+    )
+
+
+def _check_labels(adapter: DatasetAdapter) -> bool:
+    """Check labels and masks; return False if the split has none, which one split may."""
+    if refusal(SpecError, lambda: adapter.scene(0, with_labels=True)) is not None:
+        return False
+    count = len(adapter.classes)
+    for scene in _sample(adapter):
+        assert scene.labels is None or scene.mask is None, "A scene has both labels and a mask."
+        if scene.labels is not None:
+            labels = scene.labels
+            assert labels.shape == (count,), f"Labels are {labels.shape} for {count} classes."
+            assert labels.dtype == np.uint8, f"Labels are {labels.dtype}, not uint8."
+            assert labels.max() <= 1, f"Labels are not 0 and 1, but up to {labels.max()}."
+        if scene.mask is not None:
+            assert scene.mask.dtype == np.uint8, f"A mask is {scene.mask.dtype}, not uint8."
+            assert (scene.mask != UNDEFINED).any(), "A mask is undefined everywhere."
+    return True
+
+
+def _check_inputs(archive: _Archive, split: str) -> None:
+    adapter = archive.open(split)
+    inputs = adapter.inputs()
+    for path in inputs:
+        assert path.is_file(), f"{path} does not exist."
+        assert path.is_relative_to(adapter.root), f"{path} is not below {adapter.root}."
+    before = _sample(adapter)
+    others = sorted(
+        path
+        for path in set(adapter.root.rglob("*")) - {*inputs, adapter.root / SKETCH_MARKER}
+        if path.is_file()
+    )
+    if _unchanged_without(others, archive, split, before):
+        return
+    omitted = [path for path in others if not _unchanged_without([path], archive, split, before)]
+    named = ", ".join(path.relative_to(adapter.root).as_posix() for path in (omitted or others)[:3])
+    raise AssertionError(
+        f"inputs() omits {named}, but the content of this file changes scenes or labels; the tiles "
+        "would not be packed again after a change. Return the file from inputs()."
+    )
+
+
+def _unchanged_without(
+    paths: Sequence[Path], archive: _Archive, split: str, before: Sequence[Scene]
+) -> bool:
+    """Return whether the scenes of a split stay as they are when files are emptied."""
+    with _emptied(paths):
+        try:
+            return _equal(_sample(archive.open(split)), before)
+        except Exception:  # also an error shows that the content matters
+            return False
+
+
+@contextmanager
+def _emptied(paths: Sequence[Path]) -> Iterator[None]:
+    contents = {path: path.read_bytes() for path in paths}
+    try:
+        for path in paths:
+            path.write_bytes(b"")
+        yield
+    finally:
+        for path, content in contents.items():
+            path.write_bytes(content)
+
+
+def _check_packing(archive: _Archive, cache: Path) -> None:
+    adapter = archive.first_split()
     sides = [adapter.scene(index).image.shape[:2] for index in range(len(adapter))]
     size = max(1, min(min(side) for side in sides) // 2)
-    return _Cut(size, sum((height // size) * (width // size) for height, width in sides))
-
-
-def _check_packing(
-    name: str,
-    adapter_class: type[DatasetAdapter],
-    root: Path,
-    cache: Path,
-    options: Mapping[str, Any] | None,
-) -> None:
-    split = adapter_class.splits[0]
-    adapter = adapter_class(root, split, options)
-    cut = _first_cut(adapter)
+    count = sum((height // size) * (width // size) for height, width in sides)
     bands = tuple(band.name for band in adapter.sensor.bands)
-    stores = [
-        open_or_pack(
-            root,
-            Source(
-                dataset=name,
-                split=split,
-                bands=order,
-                tile_size=cut.size,
-                options=dict(options or {}),
-            ),
-            cache,
+
+    def packed(order: tuple[str, ...]) -> TileStore:
+        source = Source(
+            dataset=archive.name,
+            split=adapter.split,
+            bands=order,
+            tile_size=size,
+            options=archive.options,
         )
-        for order in (bands, bands[::-1])
-    ]
-    straight, reverse = (store.tiles for store in stores)
-    where = f"'{name}' packed at {cut.size} pixels"
-    assert straight.shape == (cut.count, cut.size, cut.size, len(bands)), (
-        f"{where}: tiles are {list(straight.shape)}, expected {cut.count} of them."
+        return open_or_pack(archive.root, source, cache)
+
+    straight, reverse = packed(bands), packed(bands[::-1])
+    shape = (count, size, size, len(bands))
+    assert straight.tiles.shape == shape, f"Tiles are {straight.tiles.shape}, not {shape}."
+    assert straight.tiles.dtype == adapter.sensor.dtype, f"Tiles are {straight.tiles.dtype}."
+    corner = adapter.scene(0).image[:size, :size]
+    assert np.array_equal(straight.tiles[0], corner), (
+        "The first tile is not the upper left corner of the first scene."
     )
-    assert straight.dtype == adapter.sensor.dtype, f"{where}: tiles are {straight.dtype}."
-    corner = adapter.scene(0).image[: cut.size, : cut.size]
-    assert np.array_equal(straight[0], corner), f"{where}: the first tile is not the first corner."
-    assert np.array_equal(reverse, straight[..., ::-1]), f"{where}: bands out of order."
-    assert stores[0].digest != stores[1].digest, f"{where}: band order is not in the digest."
+    assert np.array_equal(reverse.tiles, straight.tiles[..., ::-1]), (
+        "Packing with the bands in reverse order gives other pixels."
+    )
+    assert len(bands) == 1 or straight.digest != reverse.digest, (
+        "The digest of the tiles does not depend on the order of the bands."
+    )
 
 
-def _check_missing(
-    name: str,
-    adapter_class: type[DatasetAdapter],
-    empty: Path,
-    options: Mapping[str, Any] | None,
-) -> None:
-    empty.mkdir()
-    split = adapter_class.splits[0]
-    message = refusal(ArchiveError, lambda: adapter_class(empty, split, options))
-    assert message is not None, f"'{name}' opens where there is no archive."
-    for part in (adapter_class.source, adapter_class.licence, str(empty)):
-        assert part in message, f"'{name}' is missing, and the message lacks '{part}': {message}"
-    message = refusal(SpecError, lambda: adapter_class(empty, "no-such-split", options))
-    assert message is not None, f"'{name}' opens a split that it does not have."
-    assert split in message, f"'{name}' does not list its splits: {message}"
-
-
-def _check_truncated(
-    name: str,
-    adapter_class: type[DatasetAdapter],
-    root: Path,
-    options: Mapping[str, Any] | None,
-) -> None:
-    adapter = adapter_class(root, adapter_class.splits[0], options)
+def _check_truncated(archive: _Archive) -> None:
+    adapter = archive.first_split()
     path = adapter.files[0]
-    whole = path.read_bytes()
-    for kept in (len(whole) // 2, 0):
-        path.write_bytes(whole[:kept])
+    content = path.read_bytes()
+    for kept in (9 * len(content) // 10, len(content) // 2, 0):
+        path.write_bytes(content[:kept])
         message = refusal(ArchiveError, lambda: adapter.scene(0))
-        cut = f"{path.name} cut to {kept} of {len(whole)} bytes"
-        assert message is not None, f"'{name}' reads {cut}."
-        assert path.name in message, f"'{name}' refuses {cut} without its name: {message}"
+        cut = f"{path.name}, truncated to {kept} of {len(content)} bytes,"
+        assert message is not None, f"{cut} is read without an error."
+        assert path.name in message, f"{cut} is refused without its name: {message}"
