@@ -1,3 +1,5 @@
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def test_strategy_within_cosmae(name: str) -> None:
         {"name": "replay", "mode": "batch"},
         {"name": "ewc", "mode": "online"},
         {"name": "ewc", "estimate": "batch"},
+        {"name": "model-mixup", "keep_projector": False},
     ],
 )
 def test_strategy_in_its_other_mode(strategy: dict[str, str]) -> None:
@@ -135,26 +138,60 @@ def test_image_size_changes_the_input() -> None:
     assert watch.seen[0].shape == (8, 3, 24, 24)
 
 
-# The checks catch what they are for.
+# Each check catches the fault that the check is for, and names the cause.
 
 
-def test_sound_objective_passes() -> None:
-    check_objective(BROKEN + "Sound")
+@pytest.mark.parametrize("sound", ["Sound", "PerImage"])
+def test_sound_objective_passes(sound: str) -> None:
+    check_objective(BROKEN + sound)
+
+
+def test_classes_are_checked_without_a_name() -> None:
+    objective, strategy = (
+        registry.load("objectives", BROKEN + "Sound"),
+        registry.load("strategies", BROKEN + "Declared"),
+    )
+    check_objective(objective)
+    check_strategy(strategy)
+    with pytest.raises(SpecError, match="Unknown objective 'Sound'"):
+        registry.load("objectives", "Sound")
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("GlobalNoise", "draw only from the generator"),
-        ("NotFinite", "the loss is"),
-        ("NotScalar", "not a scalar"),
-        ("UnusedHead", "no gradient reaches 'unused"),
-        ("NoGradient", "zero everywhere"),
+        ("GlobalNoise", "randomness: .* global random streams .* draw only from the generator"),
+        ("LateGlobalNoise", "resuming: .* global random streams .*Draw from the generator"),
+        ("NotFinite", "loss: The loss is (nan|inf)"),
+        ("NotScalar", r"loss: The loss has shape \[1\]; it is not a scalar"),
+        ("UnusedHead", "gradients: No gradient reaches 'unused"),
+        ("NoGradient", "gradients: .* zero everywhere"),
+        ("HiddenCounter", "after step . of task . .*return it from task_state"),
+        ("HiddenMemory", "between task 1 and task 2 .*in parameters or buffers"),
+        ("WrongWidth", r"Projections are \[4, 24\].* projected_dim = 5"),
+        ("NaNDistil", "distil: distil returns nan"),
+        ("NormalisedBatch", "per_image_loss: .* other images of its batch"),
+        ("SummedLoss", "per_image_loss: .* no mean over images"),
+        ("WatchedLoss", "stateless_loss: .*set stateless_loss = False"),
     ],
 )
 def test_broken_objective_is_caught(broken: str, message: str) -> None:
-    with pytest.raises(AssertionError, match=message):
-        check_objective(BROKEN + broken)
+    assert_one_failure(check_objective, broken, message)
+
+
+def assert_one_failure(check: Callable[[str], None], broken: str, message: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check(BROKEN + broken)
+    _, *failures = str(caught.value).splitlines()
+    assert len(failures) == 1, failures
+    assert re.search(message, failures[0]), failures
+
+
+def test_all_failures_are_reported() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)projected_dim = 5.*distil returns nan"):
+        check_objective(BROKEN + "TwoFaults")
+    with pytest.raises(AssertionError, match=r"(?s)between task 1 and task 2.*first task differs"):
+        check_strategy(BROKEN + "EarlyAndForgetful")
 
 
 def test_declared_first_task_passes() -> None:
@@ -165,14 +202,16 @@ def test_declared_first_task_passes() -> None:
     ("broken", "message"),
     [
         ("Idle", "does nothing"),
-        ("Early", "changes the first task"),
-        ("Forgetful", "goes on differently"),
-        ("Adds", "teacher"),
+        ("Early", "first task differs .*plain_first_task = False"),
+        ("Forgetful", "between task 1 and task 2 .*Return from state_dict all state"),
+        ("Amnesiac", "load_state_dict does not restore what state_dict returned"),
+        ("PathlessSI", "after step . of task . .*state that lives within a task"),
+        ("GlobalWeight", "global random streams of Python, NumPy and torch differ"),
+        ("Adds", "adds modules to the objective: teacher"),
     ],
 )
 def test_broken_strategy_is_caught(broken: str, message: str) -> None:
-    with pytest.raises(AssertionError, match=message):
-        check_strategy(BROKEN + broken)
+    assert_one_failure(check_strategy, broken, message)
 
 
 def test_objective_without_needs_is_refused() -> None:

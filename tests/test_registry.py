@@ -1,5 +1,6 @@
 import importlib
 import inspect
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,23 @@ def test_name_is_what_it_claims(kind: registry.Kind, name: str) -> None:
 
 @pytest.mark.parametrize("kind", registry.BUILTIN)
 def test_every_component_is_registered(kind: registry.Kind) -> None:
-    """One that was written but has no line could not be used by name."""
-    folders: dict[registry.Kind, str] = {"datasets": "data/datasets", "backbones": "models"}
+    """A component without a line could not be used by name."""
+    folders: dict[registry.Kind, str] = {"datasets": "archives", "backbones": "models"}
     folder = folders.get(kind, kind)
     registered = {entry.target for entry in registry.BUILTIN[kind].values()}
+    defined = set()
     for path in (Path(registry.__file__).parent / folder).glob("*.py"):
-        name = f"rscl_bench.{folder.replace('/', '.')}.{path.stem}".removesuffix(".__init__")
-        for attribute, value in vars(importlib.import_module(name)).items():
-            is_one = inspect.isclass(value) and issubclass(value, BASES[kind])
-            if is_one and value.__module__ == name and value is not BASES[kind]:
-                assert inspect.isabstract(value) or f"{name}:{attribute}" in registered
+        module = f"rscl_bench.{folder}.{path.stem}".removesuffix(".__init__")
+        for attribute, value in vars(importlib.import_module(module)).items():
+            if inspect.isclass(value) and issubclass(value, BASES[kind]) and complete(kind, value):
+                defined |= {f"{module}:{attribute}"} if value.__module__ == module else set()
+    assert defined == registered
+
+
+def complete(kind: registry.Kind, component: type) -> bool:
+    """Return whether a class is no base class of components."""
+    declared = "name" if kind == "datasets" else "Params"
+    return hasattr(component, declared) and not inspect.isabstract(component)
 
 
 @pytest.mark.parametrize("kind", registry.BUILTIN)
@@ -82,24 +90,39 @@ def test_unknown_name_has_a_hint(kind: registry.Kind, name: str, nearest: str | 
 # Paths.
 
 
+STRATEGY = """from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Strategy
+
+
+class {name}(Strategy):
+    Params = Spec
+    {line}
+"""
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_path_gives_the_attribute(tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.py", "class One:\n    pass\n\nclass Two(One):\n    pass\n")
-    one, two = (registry.load("objectives", f"{file}:{name}") for name in ("One", "Two"))
-    assert issubclass(two, one), "the file is run once, not once per name"
-    assert sys.modules[one.__module__].__file__ == str(file)
+def write_strategy(path: Path, name: str = "Mine", line: str = "pass") -> Path:
+    return write(path, STRATEGY.format(name=name, line=line))
+
+
+def test_path_gives_the_class(tmp_path: Path) -> None:
+    file = write_strategy(tmp_path / "mine.py", "First")
+    write(file, file.read_text(encoding="utf-8") + "\n\nclass Second(First):\n    pass\n")
+    first, second = (registry.load("strategies", f"{file}:{name}") for name in ("First", "Second"))
+    assert issubclass(second, first), "the file must be executed once, not once per name"
+    assert sys.modules[first.__module__].__file__ == str(file)
 
 
 def test_files_of_one_name_are_apart(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        write(tmp_path / folder / "mine.py", f"class Mine:\n    where = '{folder}'\n")
-    found = [registry.load("probes", f"{tmp_path / f / 'mine.py'}:Mine").where for f in ("a", "b")]
-    assert found == ["a", "b"]
+        write_strategy(tmp_path / folder / "mine.py", line=f"folder = '{folder}'")
+    references = [f"{tmp_path / folder / 'mine.py'}:Mine" for folder in ("a", "b")]
+    assert [registry.load("strategies", name).folder for name in references] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -128,14 +151,14 @@ def test_fault_in_a_file_is_not_hidden(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.py", "1 / 0\n")
     with pytest.raises(ZeroDivisionError):
         registry.load("strategies", f"{file}:Mine")
-    write(file, "class Mine:\n    pass\n")
+    write_strategy(file)
     assert registry.load("strategies", f"{file}:Mine").__name__ == "Mine"
 
 
 def test_path_leaves_sys_path_alone(tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.py", "import sys\n\nclass Mine:\n    path = list(sys.path)\n")
+    file = write_strategy(tmp_path / "mine.py", line="path = list(__import__('sys').path)")
     before = list(sys.path)
-    assert registry.load("objectives", f"{file}:Mine").path == before
+    assert registry.load("strategies", f"{file}:Mine").path == before
     assert sys.path == before
     assert "mine" not in sys.modules
 
@@ -149,6 +172,55 @@ def test_working_directory_is_never_searched(
         registry.load("objectives", "mine:Mine")
     with pytest.raises(SpecError, match="Unknown objective 'mine'"):
         registry.load("objectives", "mine")
+
+
+# Wrong kinds.
+
+
+@pytest.mark.parametrize("kind", registry.BUILTIN)
+@pytest.mark.parametrize(
+    "line", ["class Mine:\n    pass\n", "def Mine():\n    pass\n", "Mine = 1\n"]
+)
+def test_wrong_kind_is_one_sentence(kind: registry.Kind, line: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", line)
+    base = registry.load(kind, next(iter(registry.BUILTIN[kind]))).__mro__
+    with pytest.raises(SpecError, match=r"mine.py:Mine' is not an? ") as caught:
+        registry.load(kind, f"{file}:Mine")
+    named = str(caught.value).split("derives from ")[1].rstrip(".")
+    assert named in [f"{parent.__module__}.{parent.__name__}" for parent in base]
+
+
+@pytest.mark.parametrize("kind", registry.BUILTIN)
+def test_component_of_another_kind_is_refused(kind: registry.Kind, tmp_path: Path) -> None:
+    file = write_strategy(tmp_path / "mine.py")
+    if kind != "strategies":
+        with pytest.raises(SpecError, match=r"mine.py:Mine' is not an? "):
+            registry.load(kind, f"{file}:Mine")
+
+
+def test_incomplete_class_is_one_sentence() -> None:
+    with (
+        registry.registered("objectives", Objective) as name,
+        pytest.raises(SpecError, match=r"'Objective' is incomplete: .* forward, Params\.$"),
+    ):
+        registry.load("objectives", name)
+
+
+def test_class_has_a_name_within_the_block_only(tmp_path: Path) -> None:
+    mine = registry.load("strategies", f"{write_strategy(tmp_path / 'mine.py')}:Mine")
+    with registry.registered("strategies", mine) as name:
+        assert name == "Mine"
+        assert registry.load("strategies", name) is mine
+    with pytest.raises(SpecError, match="Unknown strategy 'Mine'"):
+        registry.load("strategies", "Mine")
+    with registry.registered("strategies", "ewc") as name:
+        assert name == "ewc"
+
+
+def test_listing_imports_no_base_class() -> None:
+    code = "import sys; from rscl_bench import registry as r; [r.entries(k) for k in r.BUILTIN]"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # Entry points.

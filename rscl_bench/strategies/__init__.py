@@ -1,1 +1,1 @@
-"""Continual-learning strategies, one file each; every one is an Avalanche plugin."""
+"""Continual-learning strategies, one file each; every strategy is an Avalanche plugin."""

@@ -1,8 +1,8 @@
-"""What a continual strategy is: an Avalanche plugin with parameters, heads and state."""
+"""The interface of continual strategies: Avalanche plugins with parameters, a head and state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,17 @@ from rscl_bench.tiles.loader import TaskTiles
 
 
 class Trainer(Protocol):
-    """What a strategy may use of the training template at each hook.
+    """The part of the trainer that a strategy may use in its hooks.
 
     Attributes:
         experience: The current Avalanche experience.
-        task: Number of the current task, from 0.
-        step: Number of the current step within the task, from 0.
-        tile_counts: Tiles of every task of the stream.
-        views: The current views, each ``[B, C, H, W]``; a strategy may replace them in
+        task: Index of the current task, from 0.
+        step: Index of the current step within the task, from 0.
+        tile_counts: Number of tiles of every task of the stream.
+        views: The current views, each ``[B, C, H, W]`` float32; a strategy may replace them in
             ``before_forward``.
-        mb_output: What the objective gave; there from ``after_forward`` on.
-        loss: The loss so far; a strategy adds to it in ``before_backward``.
+        mb_output: The objective's output for the current views, from ``after_forward`` on.
+        loss: The loss, a scalar; a strategy adds its terms in ``before_backward``.
     """
 
     experience: DatasetExperience
@@ -37,15 +37,22 @@ class Trainer(Protocol):
     loss: Tensor
 
     def train_on(self, tiles: Sequence[TaskTiles]) -> None:
-        """Train the current task on these tiles and no others; to call before its first step."""
+        """Train the current task on these tiles and no others.
+
+        A strategy calls this method before the first step of the task.
+
+        Args:
+            tiles: Pairs of a task's index and indices into the tiles of that task, ``[n]`` int64.
+        """
         ...
 
     def views_of(self, tiles: Sequence[TaskTiles], purpose: str) -> list[Tensor]:
         """Return fresh views of stored tiles, each ``[B, C, H, W]``.
 
         Args:
-            tiles: Pairs of a task's number and indices into its tiles ``[n]``.
-            purpose: Key of the randomness, so that two strategies do not share crops.
+            tiles: Pairs of a task's index and indices into the tiles of that task, ``[n]`` int64.
+            purpose: Key of the random draws; two strategies with different keys get different
+                crops.
         """
         ...
 
@@ -56,13 +63,13 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a strategy is built with.
+    """The run that a strategy is built for.
 
     Attributes:
-        objective: The objective that it acts on.
+        objective: The objective that is trained.
         protocol: The run's protocol.
         seed: The run's seed.
-        device: Where training happens.
+        device: The device of training.
     """
 
     objective: Objective
@@ -74,17 +81,18 @@ class Context:
 class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,call-arg]
     """Base of all strategies.
 
-    A subclass takes ``(params, context)`` and overrides Avalanche's hooks (``before_training_exp``,
-    ``before_forward``, ``before_backward``, ``after_training_exp`` ...), whose first argument is a
-    `Trainer`. Teachers and other frozen copies are kept outside ``head``.
+    A subclass takes ``(params, context)`` and overrides Avalanche's hooks, such as
+    ``before_training_exp``, ``before_forward``, ``before_backward`` and ``after_training_exp``. The
+    first argument of a hook is a `Trainer`. Frozen copies, such as teachers, are attributes other
+    than ``head``.
 
     Attributes:
-        Params: What a recipe may set.
-        needs: Attributes of the objective that must be true, checked before training, whatever the
-            parameters.
-        plain_first_task: Whether the first task is plain training of the objective, to the last
+        Params: The parameters that a recipe may set.
+        needs: Attributes that must be true of the objective, whatever the parameters. The engine
+            checks them before training.
+        plain_first_task: Whether the first task equals plain training of the objective, to the last
             bit.
-        head: Modules that are trained along with the objective, or None.
+        head: The module that is trained along with the objective, or None.
     """
 
     Params: ClassVar[type[Spec]]
@@ -98,18 +106,25 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
 
     @classmethod
     def needs_with(cls, params: Spec) -> tuple[str, ...]:
-        """Return ``needs``, and what these parameters need besides."""
+        """Return the attributes that the objective must have with these parameters."""
         return cls.needs
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what must outlive a task, apart from ``head``, as tensors."""
+        """Return the state on which the rest of the stream depends, without that of ``head``.
+
+        The state has two parts. One outlives a task, such as a memory or a past encoder. The other
+        lives within a task, such as a running sum over steps. The engine calls this method between
+        tasks and between the steps of a task.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``state_dict`` returned."""
-        if state:
-            raise ValueError(f"{type(self).__name__} keeps no state but was given {sorted(state)}")
+        """Restore the state that ``state_dict`` returned.
 
-    def describe(self) -> dict[str, Any]:
-        """Return facts for the run record, such as how full a buffer is."""
-        return {}
+        Within a task, the engine calls this method after ``before_training_exp``.
+
+        Raises:
+            ValueError: If there is state, which a subclass without this method cannot restore.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} cannot restore the state {sorted(state)}.")

@@ -1,4 +1,6 @@
-"""Memory of past tasks: equal counts per task, kept as indices into the tile stores."""
+"""A memory of past tasks: equal numbers of tiles per task, kept as indices into tile stores."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +14,17 @@ from rscl_bench.avalanche_api import (
     ReservoirSamplingBuffer,
 )
 from rscl_bench.randomness import seeded, torch_generator
+from rscl_bench.spec import Spec
+from rscl_bench.strategies.base import Context, Strategy, Trainer
 from rscl_bench.tiles.loader import TaskTiles
 
 
 class TileBuffer:
     """Avalanche's balanced buffer, with keyed randomness and indices instead of images.
 
-    Every past task has ``size // tasks`` tiles (the first ones one more where that leaves a rest),
-    drawn uniformly when the task ends and thinned uniformly when later ones end.
+    Every past task has ``size // tasks`` tiles; the remainder goes to the first tasks, one tile
+    each. The tiles are drawn uniformly when the task ends, and thinned uniformly when later tasks
+    end.
     """
 
     def __init__(self, size: int, seed: int):
@@ -28,24 +33,24 @@ class TileBuffer:
         self._indices: list[Tensor] = []
 
     def __len__(self) -> int:
-        """Return the number of tiles kept."""
+        """Return the number of tiles in the buffer."""
         return sum(len(indices) for indices in self._indices)
 
     @property
     def counts(self) -> list[int]:
-        """Tiles kept of each past task."""
+        """Number of tiles of each past task."""
         return [len(indices) for indices in self._indices]
 
     @property
     def tiles(self) -> list[TaskTiles]:
-        """What is kept: the number and the indices of each past task."""
+        """The index of each past task, and the indices of its tiles ``[n]`` int64."""
         return list(enumerate(self._indices))
 
     def add(self, experience: DatasetExperience) -> None:
-        """Take in a task that ended.
+        """Add tiles of a task that has ended.
 
         Args:
-            experience: Its experience; its dataset carries ``tile_index``.
+            experience: The task's experience, whose dataset has the attribute ``tile_index``.
         """
         with seeded(self._seed, "buffer", experience.current_experience):
             self._policy.post_adapt(None, experience)
@@ -55,15 +60,15 @@ class TileBuffer:
         ]
 
     def draw(self, count: int, *purpose: int | str) -> list[TaskTiles]:
-        """Draw tiles uniformly over the buffer, without repeats as long as they last.
+        """Draw tiles uniformly from the buffer; no tile repeats before all tiles are drawn.
 
         Args:
-            count: How many.
-            *purpose: Key of the draw, besides the seed.
+            count: Number of tiles.
+            *purpose: Key of the draw, next to the seed.
 
         Returns:
-            Pairs of a task's number and indices into its tiles ``[n]`` int64; the n sum to
-            ``count``.
+            Pairs of a task's index and indices into the tiles of that task, ``[n]`` int64. The
+            numbers n sum to ``count``.
         """
         generator = torch_generator("cpu", self._seed, "draw", *purpose)
         rounds = -(-count // len(self))
@@ -71,27 +76,52 @@ class TileBuffer:
         chosen = order[:count]
         drawn, start = [], 0
         for task, indices in enumerate(self._indices):
-            mine = chosen[(chosen >= start) & (chosen < start + len(indices))] - start
-            if len(mine):
-                drawn.append((task, indices[mine]))
+            of_task = chosen[(chosen >= start) & (chosen < start + len(indices))] - start
+            if len(of_task):
+                drawn.append((task, indices[of_task]))
             start += len(indices)
         return drawn
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the indices kept of each past task, by name."""
+        """Return the indices of each past task's tiles, ``task<index>``."""
         return {f"task{task}": indices for task, indices in enumerate(self._indices)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``state_dict`` returned, in place of what the buffer holds."""
+        """Replace the content of the buffer by the state that ``state_dict`` returned."""
         self._indices = [state[f"task{task}"].cpu() for task in range(len(state))]
         self._policy = ExperienceBalancedBuffer(self._policy.max_size)
         self._policy._num_exps = len(self._indices)
         for task, indices in enumerate(self._indices):
             group = ReservoirSamplingBuffer(len(indices))
-            # Thinning takes the first ones, so the order is kept and the weights are of no account.
+            # Avalanche keeps the first tiles of a group when the group shrinks: the order matters,
+            # and the weights do not.
             group.buffer = AvalancheDataset(
                 [TensorDataset(indices)],
                 data_attributes=[DataAttribute(indices.tolist(), "tile_index")],
             )
             group._buffer_weights = torch.zeros(len(indices))
             self._policy.buffer_groups[task] = group
+
+
+class BufferedStrategy(Strategy):
+    """A strategy with a memory of past tasks, of the protocol's ``buffer_size`` tiles.
+
+    Attributes:
+        buffer: The memory; a task enters when the task ends.
+    """
+
+    def __init__(self, params: Spec, context: Context):
+        super().__init__(params, context)
+        self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
+
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
+        """Add the ended task to the memory."""
+        self.buffer.add(trainer.experience)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the buffer."""
+        return self.buffer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the state of the buffer."""
+        self.buffer.load_state_dict(state)

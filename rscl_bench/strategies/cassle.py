@@ -1,4 +1,4 @@
-"""CaSSLe: the state of the last task is predicted with the objective's own kind of loss."""
+"""CaSSLe: predicts the last task's projections, with the objective's own kind of loss."""
 
 import copy
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class CaSSLeParams(Spec):
     """The predictor and the distillation.
 
     Attributes:
-        weight: λ.
+        weight: Weight λ of the distillation.
         hidden_dim: Hidden width of the predictor.
     """
 
@@ -27,7 +27,7 @@ class CaSSLeParams(Spec):
 
 
 class Past(nn.Module):
-    """Encoder and projector as they were at the end of the last task, frozen."""
+    """Encoder and projector at the end of the last task, frozen."""
 
     def __init__(self, encoder: Encoder, projector: nn.Module):
         super().__init__()
@@ -36,12 +36,12 @@ class Past(nn.Module):
 
 
 class CaSSLe(Strategy):
-    """From the second task on, adds λ · L(g(z), z̄) between projections now and then.
+    """From the second task on, adds λ · L(g(z), z̄) between current and past projections.
 
     Fini et al. (2022), "Self-Supervised Models are Continual Learners", Section 5: z is the
-    projection of each view and z̄ that of the encoder and projector at the end of the last task,
-    frozen. L is the objective's own kind of loss, its ``distil``; g: P → hidden, BN, ReLU, → P
-    persists across tasks. Small crops are left out.
+    current projection of each view, and z̄ is the projection by the frozen encoder and projector of
+    the end of the last task. L is the objective's ``distil``. The predictor g: P → hidden, BN,
+    ReLU, → P persists across tasks. Small crops take no part.
     """
 
     Params = CaSSLeParams
@@ -66,12 +66,12 @@ class CaSSLe(Strategy):
         if self.past is None:
             return
         assert self.head is not None
-        whole = [number for number, view in enumerate(self.objective.views) if view.size == 1]
-        now = self._projected(trainer)
-        predicted = [self.head(now[number]).float() for number in whole]
+        whole = [index for index, view in enumerate(self.objective.views) if view.size == 1]
+        current = self._projected(trainer)
+        predicted = [self.head(current[index]).float() for index in whole]
         keep_in_autocast_dtype(self.past, self.context.device.type)
         with torch.no_grad():
-            past = [self._past(trainer.views[number]).float() for number in whole]
+            past = [self._past(trainer.views[index]).float() for index in whole]
         with torch.autocast(past[0].device.type, enabled=False):  # losses are fp32
             loss = self.objective.distil(predicted, past)
         trainer.loss = trainer.loss + self.params.weight * loss
@@ -80,8 +80,8 @@ class CaSSLe(Strategy):
         output, objective = trainer.mb_output, self.objective
         if output.projected:
             return output.projected
-        pooled = (objective.encoder.pool(one, objective.feature) for one in output.encoded)
-        return [objective.projector(one) for one in pooled]
+        pooled = (objective.encoder.pool(view, objective.feature) for view in output.encoded)
+        return [objective.projector(features) for features in pooled]
 
     def _past(self, view: Tensor) -> Tensor:
         assert self.past is not None
@@ -94,11 +94,11 @@ class CaSSLe(Strategy):
         self.past = Past(self.objective.encoder, self.objective.projector)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return encoder and projector of the last task."""
+        """Return the past encoder and projector."""
         return {} if self.past is None else dict(self.past.state_dict())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take them back."""
+        """Restore the past encoder and projector."""
         self.past = None
         if state:
             self.past = Past(self.objective.encoder, self.objective.projector)

@@ -1,4 +1,4 @@
-"""Dark experience replay (DER) on features: replayed images keep their old features."""
+"""Dark experience replay (DER) on features: replayed images regress their stored features."""
 
 from typing import Annotated, Any
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.spec import Spec
-from rscl_bench.strategies.base import Context, Strategy, Trainer
-from rscl_bench.strategies.buffer import TileBuffer
+from rscl_bench.strategies.base import Context, Trainer
+from rscl_bench.strategies.buffer import BufferedStrategy
 from rscl_bench.tiles.loader import TaskTiles
 
 
@@ -19,20 +19,20 @@ class DERParams(Spec):
 
     Attributes:
         alpha: Weight α of the distillation.
-        share: Images replayed in a step, as a share of the batch.
+        share: Number of replayed images per step, as a share of the batch.
     """
 
     alpha: Annotated[float, Field(gt=0)] = 0.4
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
-class DER(Strategy):
+class DER(BufferedStrategy):
     """From the second task on, adds α · MSE(pool(e_t(aug(x_b))), f_b).
 
     Buzzega et al. (2020), "Dark Experience for General Continual Learning: a Strong, Simple
-    Baseline", with features in place of logits, as Madaan et al. (2022) use it without labels. Here
-    f_b is the pooled feature of the memory's image x_b, whole and not augmented, by the encoder at
-    the end of the image's task, and the student too sees all patches.
+    Baseline", with features in place of logits, as in Madaan et al. (2022), who have no labels.
+    Here f_b is the pooled feature of the image x_b, whole and not augmented, by the encoder at the
+    end of the image's task. The student sees all patches, too.
     """
 
     Params = DERParams
@@ -41,7 +41,6 @@ class DER(Strategy):
         super().__init__(params, context)
         self.params = params
         self.encoder = context.objective.encoder
-        self.buffer = TileBuffer(context.protocol.buffer_size, context.seed)
         self.features: list[Tensor] = []
 
     def before_backward(self, trainer: Trainer, **_: Any) -> None:
@@ -58,17 +57,18 @@ class DER(Strategy):
         trainer.loss = trainer.loss + self.params.alpha * torch.stack(losses).mean()
 
     def stored_features(self, tiles: list[TaskTiles]) -> Tensor:
-        """Return the stored features of tiles of the memory, ``[n, D]`` float32."""
-        found = []
+        """Return the stored features of tiles in the memory, ``[n, D]`` float32."""
+        rows = []
         for task, indices in tiles:
-            kept = self.buffer.tiles[task][1]
-            found.append(self.features[task][(indices[:, None] == kept).int().argmax(dim=1)])
-        return torch.cat(found)
+            stored_indices = self.buffer.tiles[task][1]
+            matches = indices[:, None] == stored_indices
+            rows.append(self.features[task][matches.int().argmax(dim=1)])
+        return torch.cat(rows)
 
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Take the task that ended into the memory, with its features."""
-        self.buffer.add(trainer.experience)
-        # The memory is thinned from the end: what is left are the first ones.
+        """Add the ended task to the memory, with features."""
+        super().after_training_exp(trainer)
+        # The buffer drops the last tiles of a task when the task shrinks.
         self.features = [f[:n] for f, n in zip(self.features, self.buffer.counts, strict=False)]
         self.features.append(self._encode(trainer, self.buffer.tiles[-1]))
 
@@ -86,16 +86,12 @@ class DER(Strategy):
         return torch.cat(features).float()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the buffer's indices and the features."""
+        """Return the state of the buffer, and the features."""
         features = {f"features{task}": values for task, values in enumerate(self.features)}
-        return {**self.buffer.state_dict(), **features}
+        return {**super().state_dict(), **features}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back the buffer's indices and the features."""
+        """Restore the state of the buffer, and the features."""
         tasks = range(len(state) // 2)
         self.features = [state[f"features{task}"].to(self.context.device) for task in tasks]
-        self.buffer.load_state_dict({f"task{task}": state[f"task{task}"] for task in tasks})
-
-    def describe(self) -> dict[str, Any]:
-        """Return how many tiles of each past task the buffer holds."""
-        return {"buffer": self.buffer.counts}
+        super().load_state_dict({f"task{task}": state[f"task{task}"] for task in tasks})

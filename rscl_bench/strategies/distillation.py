@@ -1,4 +1,4 @@
-"""Distillation from a past encoder: what PFR, CaSSLe and model mixup share."""
+"""Distillation from a past encoder, the base of PFR and model mixup."""
 
 import copy
 from abc import abstractmethod
@@ -16,15 +16,15 @@ from rscl_bench.strategies.base import Context, Strategy, Trainer
 class Distillation(Strategy):
     """From the second task on, adds w · distance(g(student), teacher), averaged over the views.
 
-    The student's feature is pooled from what the objective made the encoder see, a masked view
-    for instance; the teacher sees the whole view, without gradient. g is ``head``. Works with any
-    objective: it needs nothing but an encoder.
+    The student's feature is pooled from the encoder's output in the objective, where the view may
+    be masked. The teacher sees the whole view, without gradient. g is ``head``. Distillation needs
+    nothing but an encoder, so any objective will do.
 
     Attributes:
-        weight: w; at 0 the teacher is left out.
+        weight: w; with 0, the teacher is not evaluated.
         feature: Pooling of student and teacher.
         student: The encoder that is trained.
-        previous: The encoder as it was at the end of the last task; None in the first.
+        previous: The encoder at the end of the last task; None in the first task.
     """
 
     weight: float
@@ -40,7 +40,7 @@ class Distillation(Strategy):
         """Return the distance of projected student and teacher features, ``[B, D]`` float32."""
 
     def teacher(self, trainer: Trainer) -> Encoder | None:
-        """Return the step's teacher, or None if there is none yet."""
+        """Return the teacher of the step; None in the first task."""
         if self.previous is not None:
             keep_in_autocast_dtype(self.previous, self.context.device.type)
         return self.previous
@@ -66,22 +66,22 @@ class Distillation(Strategy):
 
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Keep the encoder for the next task."""
-        self.previous = frozen_copy(self.student)
+        self.previous = frozen_encoder(self.student)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the previous encoder."""
         return {} if self.previous is None else dict(self.previous.state_dict())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back the previous encoder."""
+        """Restore the previous encoder."""
         self.previous = None
         if state:
-            self.previous = frozen_copy(self.student)
+            self.previous = frozen_encoder(self.student)
             self.previous.load_state_dict(state)
 
 
-def frozen_copy(encoder: Encoder) -> Encoder:
-    """Return a copy of an encoder that takes no gradient and stays in evaluation mode."""
+def frozen_encoder(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder, in evaluation mode and without gradient."""
     frozen = copy.deepcopy(encoder).requires_grad_(False).eval()
     if is_compiled(encoder):
         compile_blocks(frozen)

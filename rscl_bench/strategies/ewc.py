@@ -19,14 +19,15 @@ class EWCParams(Spec):
     """The penalty and the estimate of the Fisher information.
 
     Attributes:
-        weight: λ; importances have mean 1, so that it reads the same for every model.
-        mode: ``separate`` has one term per past task (Kirkpatrick et al. 2017), ``online`` one for
-            all, F ← γ F + F_new, held to the last task's end (Schwarz et al. 2018).
+        weight: λ. Importances are scaled to mean 1, so that λ has the same meaning for every model.
+        mode: ``separate`` has one term per past task (Kirkpatrick et al. 2017). ``online`` has one
+            term, F ← γ F + F_new, around the weights at the end of the last task (Schwarz et al.
+            2018).
         decay: γ of ``online``.
-        estimate: Whose gradients are squared and averaged: those of single images, or of whole
-            batches, which losses that compare images with each other need.
-        images: Images of the task that the Fisher information is estimated on; with ``batch``, as
-            many whole batches of the protocol as fit into them, at least one.
+        estimate: Whether the gradients of single images or of whole batches are squared and
+            averaged. A loss that compares images with each other needs batches.
+        images: Number of images for the estimate. With ``batch``, the estimate takes the whole
+            batches that fit into this number, at least one.
     """
 
     weight: Annotated[float, Field(ge=0)] = 100.0
@@ -40,11 +41,11 @@ class EWC(QuadraticPenalty):
     """From the second task on, adds (λ/2) Σ_i Σ_k F_k^i (θ_k − θ_k^{*i})².
 
     Kirkpatrick et al. (2017), "Overcoming catastrophic forgetting in neural networks", Eq. 3, with
-    the diagonal Fisher information of a self-supervised loss: the mean over images of its squared
-    gradient, one image at a time. It holds encoder and heads. Needs a loss that is a mean over
-    images: of one that compares images with each other, one image has no gradient. For these,
-    ``estimate = "batch"`` takes the squared gradients of batches, as Marsocci & Scardapane (2023),
-    "Continual Barlow Twins", in their code.
+    the diagonal Fisher information of a self-supervised loss, which is the mean over images of the
+    squared gradient of one image. The penalty covers encoder and heads. The loss must be a mean
+    over images. A loss that compares images with each other has no gradient for one image; then
+    ``estimate = "batch"`` takes the squared gradients of batches, as does the code of Marsocci &
+    Scardapane (2023), "Continual Barlow Twins".
     """
 
     Params = EWCParams
@@ -52,7 +53,7 @@ class EWC(QuadraticPenalty):
 
     @classmethod
     def needs_with(cls, params: Spec) -> tuple[str, ...]:
-        """Return what the estimate needs too."""
+        """Return ``needs`` and the property of the loss that the estimate needs."""
         assert isinstance(params, EWCParams)
         loss = "per_image_loss" if params.estimate == "image" else "stateless_loss"
         return (*cls.needs, loss)
@@ -62,31 +63,31 @@ class EWC(QuadraticPenalty):
         self.params = params
 
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Hold the parameters to the end of this task too."""
+        """Estimate the Fisher information, and penalise changes from the current parameters."""
         importance = self._fisher(trainer)
         if self.params.mode == "separate":
-            self.hold_too(importance)
+            self.hold_also(importance)
             return
         if self.curvature:
             foreach.add_(importance, self.curvature, alpha=self.params.decay)
         self.hold(importance)
 
     def _fisher(self, trainer: Trainer) -> Values:
-        """Return the diagonal, scaled to mean 1 over all parameters."""
+        """Return the diagonal Fisher information, scaled to mean 1 over all parameters."""
         seed, task, device = self.context.seed, trainer.task, self.context.device
         objective = self.context.objective
         total = [torch.zeros_like(p) for p in self.parameters()]
         with evaluating(objective):
-            for number, indices in enumerate(self._chosen(trainer)):
-                views = trainer.views_of([(task, indices)], f"fisher {number}")
-                mask = torch_generator(device, seed, "fisher", task, number)
+            for draw, indices in enumerate(self._chosen(trainer)):
+                views = trainer.views_of([(task, indices)], f"fisher {draw}")
+                mask = torch_generator(device, seed, "fisher", task, draw)
                 gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
                 foreach.addcmul_(total, gradients, gradients)
         mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
         return [t / mean for t in total]
 
     def _chosen(self, trainer: Trainer) -> Sequence[Tensor]:
-        """Return indices of tiles of the current task, those of one gradient together."""
+        """Return indices of tiles of the current task ``[n]``, one tensor for each gradient."""
         generator = torch_generator("cpu", self.context.seed, "fisher images", trainer.task)
         order = torch.randperm(trainer.tile_counts[trainer.task], generator=generator)
         batch = self.context.protocol.training.batch_size

@@ -9,14 +9,15 @@ from rscl_bench.strategies.base import Strategy, Trainer
 
 
 class JointParams(Spec):
-    """There is nothing to set."""
+    """No parameters."""
 
 
 class Joint(Strategy):
-    """Trains on the union of all tasks' tiles in place of the first task, and then no more.
+    """Trains on the union of all tasks' tiles during the first task, and not at all afterwards.
 
-    One optimiser and one schedule, and the protocol's epochs over the union, so that as many images
-    are seen as in the stream. The encoder, and so its scores, are the same after every task.
+    Training has one optimiser, one schedule and the protocol's epochs over the union, so the
+    encoder sees as many images as in the stream. The encoder and its scores are equal after all
+    tasks.
     """
 
     Params = JointParams
@@ -24,6 +25,6 @@ class Joint(Strategy):
     plain_first_task = False
 
     def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Take the tiles of all tasks, or none."""
+        """Select the tiles of all tasks in the first task, and no tiles in later tasks."""
         counts = trainer.tile_counts if trainer.task == 0 else []
         trainer.train_on([(task, torch.arange(count)) for task, count in enumerate(counts)])

@@ -1,4 +1,4 @@
-"""The mixing coefficient λ that data mixup and model mixup both draw."""
+"""The mixing coefficient λ of data mixup and model mixup."""
 
 from typing import Annotated
 
@@ -9,18 +9,18 @@ from rscl_bench.spec import Fraction, Spec
 
 
 class MixingParams(Spec):
-    """Where λ comes from.
+    """The distribution of λ.
 
     Attributes:
         alpha: λ ~ Beta(alpha, alpha); 1 is the uniform distribution on [0, 1].
-        constant: A fixed λ instead of a drawn one.
+        constant: A fixed value of λ; None to draw λ.
     """
 
     alpha: Annotated[float, Field(gt=0)] = 0.4
     constant: Fraction | None = None
 
     def draw(self, count: int, seed: int, *purpose: int | str) -> list[float]:
-        """Draw ``count`` coefficients, a function of seed and purpose alone."""
+        """Draw ``count`` coefficients in [0, 1], which depend on seed and purpose alone."""
         if self.constant is not None:
             return [self.constant] * count
         values = numpy_generator(seed, "mixing", *purpose).beta(self.alpha, self.alpha, count)

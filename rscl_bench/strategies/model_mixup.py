@@ -1,4 +1,4 @@
-"""Model mixup distillation of CoSMAE (Eq. 3 to 5): a mixture of old and current weights teaches."""
+"""Model mixup (CoSMAE, Eq. 3 to 5): distils from a mixture of old and current weights."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from rscl_bench.models.encoder import Encoder, Pool
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
 from rscl_bench.strategies.base import Context, Trainer
-from rscl_bench.strategies.distillation import Distillation, frozen_copy
+from rscl_bench.strategies.distillation import Distillation, frozen_encoder
 from rscl_bench.strategies.mixing import MixingParams
 
 
@@ -21,13 +21,13 @@ class ModelMixupParams(MixingParams):
     """The teacher's mixture and the distillation loss.
 
     Attributes:
-        beta: Weight β of the distillation loss; 0 leaves it out.
+        beta: Weight β of the distillation loss; with 0, there is no distillation.
         temperature: τ of the contrastive loss.
-        loss: ``ntxent`` contrasts all 2B features; ``eq4`` is Eq. 4 as printed, which leaves the
-            positive out of the denominator.
+        loss: ``ntxent`` contrasts all 2B features; ``eq4`` is Eq. 4 as printed, without the
+            positive in the denominator.
         feature: Pooling of student and teacher: mean patch token, or class token.
         hidden_dim: Hidden width of the projector.
-        keep_projector: Whether the projector persists across tasks or starts anew in each.
+        keep_projector: Whether one projector is trained on all tasks, or a new one on each task.
     """
 
     beta: Annotated[float, Field(ge=0)] = 0.1
@@ -56,23 +56,23 @@ class ModelMixup(Distillation):
         self.ntxent = NTXentLoss(temperature=params.temperature)
 
     def _projector(self, task: int) -> nn.Module:
-        """Return D → hidden → ReLU → D; the cosine with the teacher fixes the output's width."""
+        """Return D → hidden → ReLU → D; the cosine needs the teacher's width D."""
         width, hidden = self.student.feature_dim, self.params.hidden_dim
         with seeded(self.context.seed, "model-mixup projector", task):
             layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         return layers.to(self.context.device)
 
     def before_train_dataset_adaptation(self, trainer: Trainer, **_: Any) -> None:
-        """Start a new projector, where one is wanted, before the optimiser is made."""
+        """Make a new projector unless the projector persists; the optimiser is made afterwards."""
         if trainer.task > 0 and not self.params.keep_projector:
             self.head = self._projector(trainer.task)
 
     def teacher(self, trainer: Trainer) -> Encoder | None:
-        """Return θ̃ of this step."""
+        """Return the mixed encoder θ̃ of this step; None in the first task."""
         if self.previous is None:
             return None
         if self.mixed is None:
-            self.mixed = frozen_copy(self.student)
+            self.mixed = frozen_encoder(self.student)
         (weight,) = self.params.draw(
             1, self.context.seed, "model-mixup", trainer.task, trainer.step
         )
@@ -92,9 +92,9 @@ def mix_weights(teacher: Encoder, previous: Encoder, current: Encoder, weight: f
     """Set θ̃ = λ θ_t + (1 − λ) θ_{t−1} in place (CoSMAE, Eq. 3).
 
     Args:
-        teacher: Takes θ̃.
+        teacher: Receives θ̃.
         previous: Holds θ_{t−1}.
-        current: Holds θ_t; its buffers, where it has any, are copied unmixed.
+        current: Holds θ_t; its buffers are copied, not mixed.
         weight: λ.
     """
     mixed: list[Tensor] = list(teacher.parameters())

@@ -1,4 +1,4 @@
-"""Projected functional regularisation (PFR): the old feature is predicted from the new one."""
+"""Projected functional regularisation (PFR): predicts the old feature from the new feature."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ class PFRParams(Spec):
     """The regularisation.
 
     Attributes:
-        weight: λ.
+        weight: Weight λ of the regularisation.
     """
 
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -26,8 +26,8 @@ class PFR(Distillation):
     """From the second task on, adds −λ cos(g(pool e_t(x)), pool e_{t−1}(x)).
 
     Gomez-Villa et al. (2022), "Continually Learning Self-Supervised Representations With Projected
-    Functional Regularization", and its authors' code. g: D → D/2, BN, ReLU, → D; it persists across
-    tasks. Where the objective masks, the student's view is masked and the teacher's is not.
+    Functional Regularization", and the authors' code. The projector g: D → D/2, BN, ReLU, → D
+    persists across tasks. If the objective masks views, only the student's view is masked.
     """
 
     Params = PFRParams
@@ -46,5 +46,5 @@ class PFR(Distillation):
         self.head = head.to(context.device)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the negative cosine, averaged over the batch."""
+        """Return the negative cosine similarity, averaged over the batch, a scalar."""
         return -F.cosine_similarity(student, teacher).mean()

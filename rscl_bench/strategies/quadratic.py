@@ -1,4 +1,4 @@
-"""Quadratic penalties on parameters: what EWC and synaptic intelligence share."""
+"""Quadratic penalties on parameters, the base of EWC and synaptic intelligence."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class QuadraticPenalty(Strategy):
 
     A sum of quadratics is a quadratic: around the latest anchor θ*, with d = θ − θ*, it is
     ½ w (Σ_k (A_k d_k² + 2 B_k d_k) + c), A = Σ_i F^i, B = Σ_i F^i (θ* − θ^{*i}),
-    c = Σ_i Σ_k F_k^i (θ*_k − θ_k^{*i})². So a step costs the same after any number of tasks. The
-    gradient w (A d + B) is added in closed form after the backward pass: building a graph over all
-    parameters in every step would cost more than the penalty.
+    c = Σ_i Σ_k F_k^i (θ*_k − θ_k^{*i})². So the cost of a step does not grow with the number of
+    tasks. The gradient w (A d + B) is added in closed form after the backward pass, because an
+    autograd graph over all parameters would cost more than the penalty.
 
     Attributes:
         weight: w.
-        anchor: θ*; empty as long as nothing is held.
+        anchor: θ*; empty until the first call of `hold`.
         curvature: A.
         slope: B.
         constant: c, a scalar.
@@ -43,48 +43,48 @@ class QuadraticPenalty(Strategy):
         self._gradient: Values = []
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what is held: all trained parameters of the objective, encoder and heads."""
+        """Return the penalised parameters: all trained parameters of the objective."""
         return [p for p in self.context.objective.parameters() if p.requires_grad]
 
     def gradients(self) -> list[Tensor]:
-        """Return their gradients; the contract of objectives says that every one has one."""
+        """Return the gradients; by the contract of objectives, every parameter has one."""
         return [cast("Tensor", p.grad) for p in self.parameters()]
 
     def values(self) -> Values:
-        """Return a copy of the parameters."""
+        """Return copies of the parameters."""
         return [p.detach().clone() for p in self.parameters()]
 
     def hold(self, importance: Values) -> None:
-        """Hold the parameters to where they are, in place of all that was held before."""
+        """Replace the penalty by one around the current parameters."""
         self.anchor, self.curvature = self.values(), importance
         self.slope = [torch.zeros_like(value) for value in importance]
         self.constant = torch.zeros_like(self.constant)
 
-    def hold_too(self, importance: Values) -> None:
-        """Hold the parameters to where they are, besides all that was held before."""
+    def hold_also(self, importance: Values) -> None:
+        """Add a term around the current parameters to the penalty."""
         if not self.anchor:
             self.hold(importance)
             return
-        here = self.values()
-        moved = foreach.sub(here, self.anchor)
+        current = self.values()
+        moved = foreach.sub(current, self.anchor)
         curved = foreach.mul(self.curvature, moved)
         self.constant = self.constant + 2 * dot(self.slope, moved) + dot(curved, moved)
         foreach.add_(self.slope, curved)
         foreach.add_(self.curvature, importance)
-        self.anchor = here
+        self.anchor = current
 
     @abstractmethod
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Weigh what the task taught, and `hold` the parameters or `hold_too`."""
+        """Compute the importances of the ended task, and call `hold` or `hold_also`."""
 
     def before_backward(self, trainer: Trainer, **_: Any) -> None:
-        """Add the penalty's value to the loss."""
+        """Add the value of the penalty to the loss."""
         if self.anchor:
             trainer.loss = trainer.loss + self._penalty()
 
     @torch.no_grad()
     def _penalty(self) -> Tensor:
-        """Return the value without its graph, and keep A d + B for after the backward pass."""
+        """Return the value without a graph, and keep A d + B for `after_backward`."""
         moved = foreach.sub(cast("Values", self.parameters()), self.anchor)
         self._gradient = list(foreach.addcmul(self.slope, self.curvature, moved))
         value = dot(self._gradient, moved) + dot(self.slope, moved) + self.constant
@@ -92,13 +92,13 @@ class QuadraticPenalty(Strategy):
 
     @torch.no_grad()
     def after_backward(self, trainer: Trainer, **_: Any) -> None:
-        """Add the penalty's gradient, w Σ_i F^i (θ − θ^{*i})."""
+        """Add the gradient of the penalty, w Σ_i F^i (θ − θ^{*i})."""
         if self._gradient:
             foreach.add_(self.gradients(), self._gradient, alpha=self.weight)
             self._gradient = []
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what is held."""
+        """Return anchor, curvature, slope and constant."""
         if not self.anchor:
             return {}
         parts = {"anchor": self.anchor, "curvature": self.curvature, "slope": self.slope}
@@ -106,12 +106,12 @@ class QuadraticPenalty(Strategy):
         return {**state, "constant": self.constant}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what was held."""
-        places = range(len(self.parameters())) if state else range(0)
+        """Restore anchor, curvature, slope and constant."""
+        indices = range(len(self.parameters())) if state else range(0)
         device = self.context.device
 
         def values(part: str) -> Values:
-            return [state[f"{part}.{place}"].to(device) for place in places]
+            return [state[f"{part}.{index}"].to(device) for index in indices]
 
         self.anchor, self.curvature = values("anchor"), values("curvature")
         self.slope = values("slope")

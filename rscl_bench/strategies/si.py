@@ -1,4 +1,4 @@
-"""Synaptic intelligence (SI): importance is what a parameter's path did to the loss."""
+"""Synaptic intelligence (SI): importance is a parameter's contribution to the loss's decrease."""
 
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ class SI(QuadraticPenalty):
 
     Zenke et al. (2017), "Continual Learning Through Synaptic Intelligence", Eq. 4 and 5: during a
     task, ω_k = −Σ_steps g_k Δθ_k with the gradient g without the penalty; at its end
-    Ω_k ← max(0, Ω_k + ω_k / ((θ_k(end) − θ_k(start))² + ξ)). The maximum is of their code.
+    Ω_k ← max(0, Ω_k + ω_k / ((θ_k(end) − θ_k(start))² + ξ)). The maximum is in the authors' code.
     """
 
     Params = SIParams
@@ -43,41 +43,41 @@ class SI(QuadraticPenalty):
         self._loss_gradient: Values = []
 
     def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Begin a path."""
+        """Start the path integral of the task at zero."""
         self._start = self.values()
         self._path = [torch.zeros_like(value) for value in self._start]
 
     @torch.no_grad()
     def after_backward(self, trainer: Trainer, **kwargs: Any) -> None:
-        """Keep the loss's gradient, then add the penalty's."""
+        """Keep the gradient of the loss, then add the gradient of the penalty."""
         self._loss_gradient = [gradient.clone() for gradient in self.gradients()]
         self._before = self.values()
         super().after_backward(trainer, **kwargs)
 
     @torch.no_grad()
     def after_update(self, trainer: Trainer, **_: Any) -> None:
-        """Add the step to the path integral."""
+        """Add the step's −g Δθ to the path integral."""
         moved = foreach.sub(list(self.parameters()), self._before)
         foreach.addcmul_(self._path, self._loss_gradient, moved, value=-1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what is held, and the path of the current task."""
+        """Return the state of the penalty, and the path of the current task."""
         parts = {"path": self._path, "start": self._start}
         path = {f"{part}.{k}": value for part, row in parts.items() for k, value in enumerate(row)}
         return {**super().state_dict(), **path}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take them back."""
-        device, held = self.context.device, range(len(self.parameters()) if state else 0)
-        self._path = [state[f"path.{k}"].to(device) for k in held]
-        self._start = [state[f"start.{k}"].to(device) for k in held]
+        """Restore the state of the penalty, and the path of the current task."""
+        device, indices = self.context.device, range(len(self.parameters()) if state else 0)
+        self._path = [state[f"path.{k}"].to(device) for k in indices]
+        self._start = [state[f"start.{k}"].to(device) for k in indices]
         super().load_state_dict(
             {name: v for name, v in state.items() if not name.startswith(("path.", "start."))}
         )
 
     @torch.no_grad()
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        """Turn the path into importance and hold the parameters to where they are."""
+        """Turn the path into importances, and penalise changes from the current parameters."""
         importance = [
             path / ((end - start).square() + self.params.damping)
             for path, end, start in zip(self._path, self.values(), self._start, strict=True)

@@ -301,7 +301,7 @@ def _check_distil(objective: Objective) -> None:
     past = [torch.randn(shape, generator=draws) for _ in whole]
     loss = objective.distil(predicted, past)
     assert loss.shape == (), f"distil returns the shape {list(loss.shape)}, not a scalar."
-    assert torch.isfinite(loss), f"distil returns {float(loss)} for finite projections."
+    assert torch.isfinite(loss), f"distil returns {float(loss.detach())} for finite projections."
     for gradient in torch.autograd.grad(loss, predicted):
         assert torch.isfinite(gradient).all(), "The gradient of distil is not finite."
 

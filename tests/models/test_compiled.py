@@ -7,7 +7,7 @@ from helpers.backbones import RESNET, SWIN
 from rscl_bench.engine.build import build_objective
 from rscl_bench.models.compiled import compile_blocks, is_compiled
 from rscl_bench.spec import Protocol, identity
-from rscl_bench.strategies.distillation import frozen_copy
+from rscl_bench.strategies.distillation import frozen_encoder
 from rscl_bench.testing import tiny_spec
 from rscl_bench.testing.tiny import differing, start, state_of, train
 
@@ -44,8 +44,8 @@ def test_keeps_the_names_of_parameters(method: str, backbone: dict[str, object] 
     assert is_compiled(objective.encoder)
     assert list(objective.state_dict()) == list(before)
     assert not is_compiled(copy.deepcopy(objective))
-    assert is_compiled(frozen_copy(objective.encoder))
-    assert not is_compiled(frozen_copy(copy.deepcopy(objective.encoder)))
+    assert is_compiled(frozen_encoder(objective.encoder))
+    assert not is_compiled(frozen_encoder(copy.deepcopy(objective.encoder)))
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def test_buffer_of_a_run_after_every_task() -> None:
 
     class Look(BaseSGDPlugin):  # type: ignore[misc]
         def after_training_exp(self, strategy: object, **_: object) -> None:
-            counts.append(template.strategies[0].describe()["buffer"])
+            counts.append(template.strategies[0].buffer.counts)
 
     template = start(tiny_spec("cosmae"), plugins=[Look()])
     train(template)
@@ -152,7 +152,7 @@ def test_buffer_of_a_run_after_every_task() -> None:
 def test_size_is_the_protocols() -> None:
     template = start(tiny_spec("cosmae", assignments=["buffer_size=5"]))
     train(template, [0])
-    assert template.strategies[0].describe() == {"buffer": [5]}
+    assert template.strategies[0].buffer.counts == [5]
 
 
 def test_empty_state() -> None:

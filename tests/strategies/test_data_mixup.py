@@ -60,12 +60,6 @@ def coefficients(watch: Watch, current: Watch, step: Step) -> Tensor:
     return weight
 
 
-def test_first_task_is_unmixed() -> None:
-    watch, current = watched(), plain()
-    for step, seen in watch.seen.items():
-        assert torch.equal(seen, current.seen[step]) == (step[0] == 0)
-
-
 def test_lambda_weighs_the_current_image() -> None:
     constant, current = watched(constant=0.9), plain()
     for step in constant.past:
@@ -185,13 +179,3 @@ def test_data_and_model_mixup_draw_apart() -> None:
     assert isinstance(data, DataMixup)
     first = data.params.draw(1, 0, "data-mixup", 1, 0)
     assert first != model.params.draw(1, 0, "model-mixup", 1, 0)
-
-
-def test_state_is_the_buffer() -> None:
-    fresh = start(tiny_spec("cosmae")).strategies[0]
-    assert fresh.state_dict() == {}
-    template = start(tiny_spec("cosmae"))
-    train(template, [0, 1])
-    state = template.strategies[0].state_dict()
-    fresh.load_state_dict(state)
-    assert fresh.describe() == {"buffer": [6, 6]}

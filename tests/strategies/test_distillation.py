@@ -236,18 +236,6 @@ def test_projector_persists_and_its_optimiser_starts_anew(name: str) -> None:
         assert step["optimised"] == [step["step"] > 0] * 6
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_first_task_is_plain_and_later_ones_are_not(name: str) -> None:
-    watch, states = watched(name)
-    plain = train(start(tiny_spec()))
-    assert all(not step["added"].any() for step in watch.steps if step["task"] == 0)
-    assert not differing(states[0], plain[0])
-    for number in (1, 2):
-        changed = differing(states[number], plain[number])
-        assert any(part.startswith("encoder.") for part in changed)
-        assert any(not part.startswith("encoder.") for part in changed)
-
-
 def test_pfr_cassle_and_weights_differ() -> None:
     ends = [watched(name, weight=w)[1][1] for name in NAMES for w in (1.0, 0.3)]
     for number, one in enumerate(ends):

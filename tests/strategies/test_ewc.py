@@ -80,7 +80,7 @@ def test_value_and_gradient_equal_autograd(terms: int) -> None:
         importance = [torch.rand_like(p) for p in model.parameters()]
         move(model, [torch.randn_like(p) for p in model.parameters()])
         held.append((importance, penalty.values()))
-        penalty.hold_too([value.clone() for value in importance])
+        penalty.hold_also([value.clone() for value in importance])
     move(model, [torch.randn_like(p) for p in model.parameters()])
     reference = copy.deepcopy(model)
     expected = reference(images).square().mean()

@@ -118,18 +118,6 @@ def test_lambda_zero_is_the_old_encoder() -> None:
             assert differing(step["teacher"], step["current"])
 
 
-def test_previous_is_the_encoder_at_the_end_of_the_last_task() -> None:
-    watch, states = watched()
-    for step in watch.distilled:
-        ended = states[step["task"] - 1]
-        expected = {
-            name.removeprefix("encoder."): value
-            for name, value in ended.items()
-            if name.startswith("encoder.")
-        }
-        assert not differing(step["previous"], expected)
-
-
 class WithBuffer(torch.nn.BatchNorm1d):
     pass
 
@@ -215,16 +203,6 @@ def test_paper_values_by_default() -> None:
     assert params.keep_projector
     shapes = [tuple(value.shape) for value in watch.steps[0]["head_state"].values()]
     assert shapes == [(128, 24), (128,), (24, 128), (24,)]
-
-
-def test_first_task_has_no_distillation() -> None:
-    watch, _ = watched()
-    first = [step for step in watch.steps if step["task"] == 0]
-    assert len(first) == 4
-    for step in first:
-        assert torch.equal(step["total"], step["objective"])
-        assert step["head_gradients"] == [None] * 4
-        assert not differing(step["head_state"], first[0]["head_state"])
 
 
 def test_class_token_and_patches_train_apart() -> None:

@@ -3,7 +3,6 @@
 from collections import Counter
 from typing import Any
 
-import pytest
 import torch
 from helpers.replay import WHOLE, Watch, owners
 from torch import Tensor
@@ -121,23 +120,6 @@ def test_loss_is_the_mean_over_both_halves() -> None:
         assert torch.equal(total, objective)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_first_task_is_plain_and_later_ones_are_not(mode: str) -> None:
-    plain, with_memory = train(start(tiny_spec())), train(start(replay(mode)))
-    assert not differing(plain[0], with_memory[0])
-    for task in (1, 2):
-        assert differing(plain[task], with_memory[task])
-
-
 def test_modes_differ() -> None:
     concat, batch = (train(start(replay(mode))) for mode in MODES)
     assert differing(concat[1], batch[1])
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_equal_counts_per_past_task(mode: str) -> None:
-    template, counts = start(replay(mode)), []
-    for task in range(3):
-        train(template, [task])
-        counts.append(template.strategies[0].describe()["buffer"])
-    assert counts == [[12], [6, 6], [4, 4, 4]]

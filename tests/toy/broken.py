@@ -1,13 +1,16 @@
-"""Objectives and strategies that break their contract in one way each, and sound twins."""
+"""Objectives and strategies that each break their contract in one way, and sound ones."""
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rscl_bench.objectives.base import Objective, ObjectiveOutput
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
+from rscl_bench.strategies.quadratic import QuadraticPenalty
+from rscl_bench.strategies.si import SI
 
 
 class NoParams(Spec):
@@ -15,7 +18,7 @@ class NoParams(Spec):
 
 
 class Sound(Objective):
-    """A sound objective, but for what a subclass breaks."""
+    """A sound objective; a subclass breaks one property."""
 
     Params = NoParams
 
@@ -59,7 +62,102 @@ class UnusedHead(Sound):
 
 class NoGradient(Sound):
     def change(self, loss: Tensor) -> Tensor:
-        return loss * 0
+        return loss.detach() + loss * 0
+
+
+class LateGlobalNoise(Sound):
+    """Draws from torch's global stream outside of forward."""
+
+    def after_update(self, info: StepInfo) -> None:
+        with torch.no_grad():
+            self.predict.weight += 0.01 * torch.randn(self.predict.weight.shape)
+
+
+class HiddenCounter(Sound):
+    """Counts the steps of a task in an attribute that task_state omits."""
+
+    count = 0
+
+    def before_task(self, task: int, sample: Any) -> None:
+        self.count = 0
+
+    def before_step(self, info: StepInfo) -> None:
+        self.count += 1
+
+    def change(self, loss: Tensor) -> Tensor:
+        return loss * self.count
+
+
+class HiddenMemory(Sound):
+    """Counts the tasks in an attribute that is no buffer."""
+
+    count = 1
+
+    def after_task(self, task: int) -> None:
+        self.count += 1
+
+    def change(self, loss: Tensor) -> Tensor:
+        return loss * self.count
+
+
+class WrongWidth(Sound):
+    """Declares another width than its projections have."""
+
+    def __init__(self, params: NoParams, encoder: Any):
+        super().__init__(params, encoder)
+        self.projected_dim = 5
+
+
+class NaNDistil(Sound):
+    """Distils by a root of negative numbers."""
+
+    def distil(self, predicted: Any, past: Any) -> Tensor:
+        return (predicted[0] - past[0]).sqrt().mean()
+
+
+class NormalisedBatch(Sound):
+    """Declares per_image_loss over a batch normalisation."""
+
+    per_image_loss = True
+
+    def __init__(self, params: NoParams, encoder: Any):
+        super().__init__(params, encoder)
+        self.predict = nn.Sequential(
+            nn.Linear(encoder.feature_dim, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)
+        )
+
+
+class SummedLoss(Sound):
+    """Declares per_image_loss for a sum over images."""
+
+    per_image_loss = True
+
+    def forward(self, views: Any, generator: torch.Generator) -> ObjectiveOutput:
+        output = super().forward(views, generator)
+        return ObjectiveOutput(output.loss * len(views[0]), output.encoded)
+
+
+class PerImage(Sound):
+    per_image_loss = True
+
+
+class TwoFaults(WrongWidth, NaNDistil):
+    pass
+
+
+class WatchedLoss(Sound):
+    """Declares stateless_loss, though forward changes a buffer."""
+
+    stateless_loss = True
+
+    def __init__(self, params: NoParams, encoder: Any):
+        super().__init__(params, encoder)
+        self.register_buffer("calls", torch.ones(()))
+
+    def change(self, loss: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.calls += 1
+        return loss * float(self.calls)
 
 
 class Idle(Strategy):
@@ -72,7 +170,7 @@ class Idle(Strategy):
 
 
 class Early(Idle):
-    """Acts in the first task already."""
+    """Acts from the first task on."""
 
     def before_backward(self, trainer: Trainer, **_: Any) -> None:
         trainer.loss = trainer.loss * 1.5 + trainer.mb_output.encoded[0].square().mean()
@@ -83,7 +181,7 @@ class Declared(Early):
 
 
 class Forgetful(Idle):
-    """Keeps something over tasks that it does not save."""
+    """Counts tasks and does not save the count."""
 
     tasks = 0
 
@@ -92,6 +190,47 @@ class Forgetful(Idle):
 
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         self.tasks += 1
+
+
+class Amnesiac(Forgetful):
+    """Saves its state and does not restore it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"tasks": torch.tensor(self.tasks)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class EarlyAndForgetful(Early):
+    """Acts from the first task on, by a number of tasks that it does not save."""
+
+    tasks = 1
+
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
+        trainer.loss = trainer.loss + self.tasks * trainer.mb_output.encoded[0].square().mean()
+
+    def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
+        self.tasks += 1
+
+
+class GlobalWeight(Idle):
+    """Draws from NumPy's global stream."""
+
+    def before_backward(self, trainer: Trainer, **_: Any) -> None:
+        if trainer.task:
+            weight = np.random.rand()  # noqa: NPY002
+            trainer.loss = trainer.loss + weight * trainer.mb_output.encoded[0].square().mean()
+
+
+class PathlessSI(SI):
+    """Synaptic intelligence whose state lacks the path of the current task."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return QuadraticPenalty.state_dict(self)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        QuadraticPenalty.load_state_dict(self, state)
 
 
 class Adds(Idle):
