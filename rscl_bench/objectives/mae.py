@@ -85,7 +85,7 @@ class MAE(Objective):
 
     @property
     def vit(self) -> ViT:
-        """The encoder, typed as the ViT that it is."""
+        """The encoder, typed as a ViT."""
         return cast("ViT", self.encoder)
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:

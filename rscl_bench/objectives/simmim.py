@@ -79,7 +79,7 @@ class SimMIM(Masked):
         return mask_of(draw_singly(count, side**2, hidden, generator), side)
 
     def reconstruct(self, encoded: Tensor) -> Tensor:
-        """Predict all pixels, each location its own square of them, ``[B, C, H, W]``."""
+        """Predict the pixels of every location and assemble them to images ``[B, C, H, W]``."""
         pixels = self.predict(self.encoder.locations(encoded))
         images: Tensor = utils.unpatchify(
             pixels, self.encoder.feature_stride, self.encoder.channels

@@ -47,9 +47,8 @@ def test_kmeans_equals_the_transcription(part: int, monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((60, 5))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    first = np.concatenate(
-        [rows[:6], -rows.mean(axis=0, keepdims=True) * 0]
-    )  # the last stays empty
+    # The last centroid stays empty.
+    first = np.concatenate([rows[:6], -rows.mean(axis=0, keepdims=True) * 0])
     first[6] = -rows.sum(axis=0) / np.linalg.norm(rows.sum(axis=0))
     for iterations in (1, 4):
         expected, assigned = slow_kmeans(rows, first, iterations)

@@ -43,7 +43,8 @@ def test_vicreg_is_eq_6(weights: tuple[float, float, float]) -> None:
 def test_loss_over_training() -> None:
     """Each view is a batch of its own for batch normalisation."""
     for step in watched("vicreg"):
-        expected = vicreg(*projections(step.before, step.views))
+        first, second = projections(step.before, step.views)
+        expected = vicreg(first, second)
         # lightly's normalisation adds 1e-5 to a variance.
         assert step.loss == pytest.approx(expected, rel=5e-3)
 
