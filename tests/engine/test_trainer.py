@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.plugins import Look
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
@@ -59,14 +60,6 @@ class Recorder(BaseSGDPlugin):  # type: ignore[misc]
             self.calls.append(hook)
 
         return record
-
-
-class Look(BaseSGDPlugin):  # type: ignore[misc]
-    """Calls a function after every update."""
-
-    def __init__(self, look: Any, hook: str = "after_update") -> None:
-        super().__init__()
-        setattr(self, hook, lambda strategy, *_, **__: look(strategy))
 
 
 def test_avalanche_plugins_get_their_hooks() -> None:
