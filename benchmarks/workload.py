@@ -127,7 +127,7 @@ class TemplateLoop:
         self.template = SelfSupervisedTrainer(
             objective=self.objective,
             stores=stores,
-            archives=[pixel_scaling(store, (), spec.protocol)] * MANY,
+            scalings=[pixel_scaling(store, (), spec.protocol)] * MANY,
             strategies=build_strategies(spec, self.objective, device.torch),
             protocol=spec.protocol,
             seed=spec.seed,

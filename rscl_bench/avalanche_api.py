@@ -1,10 +1,10 @@
-"""The one place that imports Avalanche, so that its import-time warnings are met once."""
+"""All imports from Avalanche, so that the warnings of its import are silenced in one place."""
 
 import warnings
 
 with warnings.catch_warnings():
-    # Of a quadratic programming package that a plugin not used here needs, and of its solvers:
-    # that one is not maintained, or that none was found.
+    # Avalanche's GEM plugin imports a package for quadratic programs, which warns that a solver is
+    # unmaintained or missing. Nothing here uses the package.
     warnings.simplefilter("ignore")
     from avalanche.benchmarks import CLScenario, DatasetExperience, benchmark_from_datasets
     from avalanche.benchmarks.utils import AvalancheDataset
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def no_evaluation() -> EvaluationPlugin:
-    """Return an evaluation plugin that measures nothing, without the warning that it logs none."""
+    """Return an evaluation plugin without metrics, without a warning about missing loggers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified", category=UserWarning)
         return EvaluationPlugin()

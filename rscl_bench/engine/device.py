@@ -1,4 +1,4 @@
-"""Device and precision of a run, and what the device gives: matrix products and memory."""
+"""Device and precision of a run, the speed of matrix products, and peak memory."""
 
 import logging
 import platform
@@ -25,12 +25,12 @@ _PRODUCTS = 5  # the fastest product counts
 
 @dataclass(frozen=True)
 class Device:
-    """Where a run computes.
+    """A device, and the precision of forward passes on it.
 
     Attributes:
         torch: The device.
-        name: Its full name, such as the CPU's or GPU's model; times compare within it only.
-        precision: What forward passes compute in.
+        name: Full name, such as the model of the CPU or GPU; times compare within one name only.
+        precision: Number format of forward passes.
         autocast: Makes the context of a forward pass.
     """
 
@@ -45,7 +45,7 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: ``auto`` takes bf16 where the device computes in it natively.
+        precision: ``auto`` is bf16 where the device computes in bf16 natively, else fp32.
 
     Raises:
         SpecError: If there is no such device.
@@ -63,7 +63,7 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         resolved = "bf16" if _native_bf16(accelerator) else "fp32"
     else:
         resolved = precision
-    # Lightning raises its loggers to INFO; the one line it then prints is in our record anyway.
+    # Lightning sets its loggers to INFO and prints one line, which repeats the record.
     for logger in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     fabric = Fabric(
@@ -75,19 +75,19 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
 
 
 def matrix_flops(device: Device) -> float:
-    """Return the operations per second of the fastest of some large matrix products.
+    """Return the operations per second of the fastest of several large matrix products.
 
-    Data sheets of GPUs do not say what a device reaches, and say nothing of CPUs; published tables
-    of theirs mix rates of tensor cores with others. So the rate is measured, in the precision and
-    with the threads of the run; what else runs beside it lowers it.
+    The rate is measured, because data sheets of GPUs list rates that no program reaches, and data
+    sheets of CPUs list none. The measurement uses the precision and the threads of the run. Other
+    programs on the machine lower the rate.
 
     Args:
-        device: Where to compute.
+        device: The device to measure.
     """
     cuda = device.torch.type == "cuda"
     side = 8192 if cuda else 1024
     dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    # Not all ones: a GPU runs faster where few bits change. Torch's own generator stays as it is.
+    # Random values, because a GPU is faster where few bits change. The generator is a local one.
     generator = torch.Generator(device.torch).manual_seed(0)
     matrix = torch.rand(side, side, generator=generator, device=device.torch).to(dtype)
     seconds = []
@@ -108,16 +108,16 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def resident_peak() -> int | None:
-    """Return the most bytes that this process had resident; None where Linux does not say so.
+    """Return the peak of this process's resident memory in bytes; None without Linux's ``/proc``.
 
-    Not by ``getrusage``, whose figure begins with that of the process which started this one.
+    ``getrusage`` would not do: its peak is inherited from the parent process.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return 1024 * int(found[1]) if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(match[1]) if match else None
 
 
 def _native_bf16(accelerator: str) -> bool:

@@ -14,16 +14,16 @@ from rscl_bench.objectives.base import Objective, StepInfo
 from rscl_bench.views.crops import whole_tiles
 from rscl_bench.views.view import view_size
 
-_BATCH = 2  # the least with which batch normalisation trains
-_SHOWN = 16  # images that an objective may look at before it starts; not part of a step
+_BATCH = 2  # the smallest batch on which batch normalisation trains
+_SAMPLE = 16  # most images that an objective may sample before a task; not part of a step
 
 
 class Flops(NamedTuple):
-    """Operations per image of one step; a multiplication with its addition is two.
+    """Operations per image of one step; a multiplication and its addition count as two.
 
     Attributes:
-        with_gradient: Of the forward passes that are trained through, and of the backward pass.
-        without_gradient: Of forward passes without gradient, such as a teacher's.
+        with_gradient: Operations of forward passes with gradient, and of the backward pass.
+        without_gradient: Operations of forward passes without gradient, such as a teacher's.
     """
 
     with_gradient: int
@@ -31,7 +31,7 @@ class Flops(NamedTuple):
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what torch's registry knows of each operation: products and convolutions."""
+    """Counts products and convolutions by the formulas of torch's registry."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,12 +57,12 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count_flops(objective: Objective, image_size: int) -> Flops:
-    """Return the operations of a step of an objective, on the CPU in fp32; it stays as it is.
+    """Return the operations of one step of an objective, without changing the objective.
 
-    Counted are matrix products and convolutions, attention included, on random images in the second
-    task, where an objective may have a teacher that the first has not; augmentation, strategies and
-    the update are not. What an objective draws, such as how much is hidden, may change the count of
-    a step a little.
+    A copy takes the step on the CPU in fp32, on random images, in the second task: some objectives
+    have no teacher in the first. Matrix products and convolutions count, attention included.
+    Augmentation, strategies and the optimiser's update do not. Random choices of an objective, such
+    as the number of masked patches, may change the count of a step slightly.
 
     Args:
         objective: The objective.
@@ -78,10 +78,10 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
 
     crops = [whole_tiles(_BATCH, image_size, image_size, torch.device("cpu")) for _ in sizes]
     counter = _Counter()
-    # Torch's registry does not know every fused attention; as plain products it knows all.
+    # Unfused attention, because torch's registry lacks formulas of some fused kernels.
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
         for task in range(2):
-            model.before_task(task, lambda count: views(min(count, _SHOWN)))
+            model.before_task(task, lambda count: views(min(count, _SAMPLE)))
         model.before_step(StepInfo(1, 0, 1, 1, [(1, torch.arange(_BATCH))], crops))
         with counter:
             loss = model(views(_BATCH), generator).loss

@@ -30,7 +30,7 @@ class PreparedRun:
         edition: Whether the archives are real or sketches.
         device: The device that computes.
         stores: Tiles of every task.
-        archives: Pixel scaling of every task's archive.
+        scalings: Pixel scaling of every task.
         probes: Opened probes, in the order of the scenario.
         identity: The run's identity.
         packing_seconds: Seconds of packing and checking the tiles.
@@ -41,7 +41,7 @@ class PreparedRun:
     edition: Edition
     device: Device
     stores: Sequence[TileStore]
-    archives: Sequence[PixelScaling]
+    scalings: Sequence[PixelScaling]
     probes: Sequence[OpenProbe]
     identity: Identity
     packing_seconds: float
@@ -101,7 +101,7 @@ def open_run(
         edition=archives.edition,
         device=opened_device,
         stores=stores,
-        archives=[archive for _, archive in tasks],
+        scalings=[scaling for _, scaling in tasks],
         probes=probes,
         identity=Identity(
             scenario=ScenarioName(

@@ -94,15 +94,15 @@ def describe_encoder(prepared: PreparedRun) -> EncoderDescription:
     """Return the origin of a run's encoder, and the input that the encoder was trained on."""
     spec, identity = prepared.spec, prepared.identity
     inputs = []
-    for task, archive in zip(spec.scenario.tasks, prepared.archives, strict=True):
+    for task, scaling in zip(spec.scenario.tasks, prepared.scalings, strict=True):
         inputs.append(
             EncoderInput(
                 task=task.name,
                 bands=task.bands,
                 unit=registry.load("datasets", task.dataset).sensor.unit,
-                scale=archive.scale,
-                mean=tuple(archive.normalisation.mean.tolist()),
-                std=tuple(archive.normalisation.std.tolist()),
+                scale=scaling.scale,
+                mean=tuple(scaling.normalisation.mean.tolist()),
+                std=tuple(scaling.normalisation.std.tolist()),
             )
         )
     return EncoderDescription(

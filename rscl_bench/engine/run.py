@@ -118,7 +118,7 @@ class RunExecution:
         return SelfSupervisedTrainer(
             objective=objective,
             stores=prepared.stores,
-            archives=prepared.archives,
+            scalings=prepared.scalings,
             strategies=strategies,
             protocol=prepared.spec.protocol,
             seed=prepared.spec.seed,

@@ -17,9 +17,10 @@ from rscl_bench.tiles.store import TileStore
 
 
 class Tiles(Dataset[tuple[Tensor, int]]):
-    """One task's tiles, one by one, for Avalanche plugins that iterate; carries no labels.
+    """The tiles of one task as a dataset of single samples, without labels.
 
-    The training path does not use it: `TileLoader` reads whole batches.
+    Avalanche plugins may iterate over this dataset. Training does not: `TileLoader` reads whole
+    batches.
     """
 
     def __init__(self, store: TileStore):
@@ -30,9 +31,9 @@ class Tiles(Dataset[tuple[Tensor, int]]):
         return len(self.store)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return a tile ``[H, W, C]`` in its stored dtype, and its index.
+        """Return a tile ``[H, W, C]`` in its stored dtype, and the index of the tile.
 
-        A tuple, since Avalanche mis-reads bare tensors and refuses dictionaries.
+        The sample is a tuple, because Avalanche misreads bare tensors and rejects dictionaries.
         """
         return read_tiles(self.store, np.array([index]))[0], index
 
@@ -40,7 +41,8 @@ class Tiles(Dataset[tuple[Tensor, int]]):
 def make_stream(stores: Sequence[TileStore]) -> CLScenario:
     """Return an Avalanche scenario whose ``train`` stream has one experience per tile store.
 
-    Every experience's dataset carries ``tile_index``, so that buffers keep indices.
+    The dataset of every experience has the attribute ``tile_index``, so that buffers can store
+    indices instead of tiles.
     """
     return benchmark_from_datasets(
         train=[

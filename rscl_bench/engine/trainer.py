@@ -64,7 +64,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         *,
         objective: Objective,
         stores: Sequence[TileStore],
-        archives: Sequence[PixelScaling],
+        scalings: Sequence[PixelScaling],
         strategies: Sequence[Strategy],
         protocol: Protocol,
         seed: int,
@@ -78,7 +78,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         Args:
             objective: The objective to train.
             stores: Tiles of every task.
-            archives: Pixel scaling of every task's archive.
+            scalings: Pixel scaling of every task.
             strategies: Strategies, in the order in which they act.
             protocol: Batch, epochs, optimiser, views.
             seed: The run's seed.
@@ -92,7 +92,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         self.stores = stores
         self.tile_counts = [len(store) for store in stores]
         self.strategies, self.extra_plugins = list(strategies), list(plugins)
-        self.view_maker = ViewMaker(objective, stores, archives, protocol, seed, device)
+        self.view_maker = ViewMaker(objective, stores, scalings, protocol, seed, device)
         self.task_clock = TaskClock(device)
         self.autocast = autocast
         self.on_step = on_step

@@ -26,7 +26,7 @@ class ViewMaker:
         self,
         objective: Objective,
         stores: Sequence[TileStore],
-        archives: Sequence[PixelScaling],
+        scalings: Sequence[PixelScaling],
         protocol: Protocol,
         seed: int,
         device: torch.device,
@@ -36,12 +36,12 @@ class ViewMaker:
         Args:
             objective: The objective, whose ``views`` are made.
             stores: Tiles of every task.
-            archives: Pixel scaling of every task's archive.
+            scalings: Pixel scaling of every task.
             protocol: Image size, crop, flip and normalisation.
             seed: The run's seed.
             device: The device of the views.
         """
-        self.archives = [archive.to(device) for archive in archives]
+        self.scalings = [scaling.to(device) for scaling in scalings]
         self._objective, self._stores, self._protocol = objective, stores, protocol
         self._seed, self._device = seed, device
 
@@ -87,7 +87,7 @@ class ViewMaker:
         size = self._protocol.image_size
         return torch.cat(
             [
-                whole_view(self._read(owner, indices), size, self.archives[owner])
+                whole_view(self._read(owner, indices), size, self.scalings[owner])
                 for owner, indices in tiles
             ]
         )
@@ -115,7 +115,7 @@ class ViewMaker:
                 view,
                 view_size(view, image_size, multiple),
                 self._protocol.views,
-                self.archives[owner],
+                self.scalings[owner],
                 generator,
                 host,
             )

@@ -138,7 +138,7 @@ def start(
     return SelfSupervisedTrainer(
         objective=model,
         stores=used,
-        archives=[
+        scalings=[
             pixel_scaling(store, task.bands, spec.protocol)
             for store, task in zip(used, spec.scenario.tasks, strict=True)
         ],

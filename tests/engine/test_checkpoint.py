@@ -32,7 +32,7 @@ def write(folder: Path, *numbers: int) -> list[Path]:
 
 
 def read(folder: Path) -> tuple[int | None, list[str]]:
-    """Return which checkpoint is read, checked by its content, and what was said."""
+    """Return the step of the checkpoint that is read, and the messages."""
     said: list[str] = []
     found = read_checkpoint(folder, said.append)
     if found is None:
@@ -54,7 +54,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
-def test_in_haste_nothing_older_goes(tmp_path: Path) -> None:
+def test_fast_write_keeps_older_checkpoints(tmp_path: Path) -> None:
     paths = write(tmp_path, 1, 2)
     paths.append(write_checkpoint(tmp_path, snapshot(3), fast=True))
     assert read(tmp_path) == (3, [])
@@ -77,8 +77,8 @@ def damages(size: int) -> Iterator[tuple[str, int]]:
         yield "flipped", rng.randrange(8 * size)
 
 
-def test_every_damage_shows_and_the_one_before_takes_over(tmp_path: Path) -> None:
-    """200 cases: 100 truncations and 100 single bits, the header's included."""
+def test_damage_is_detected_and_the_checkpoint_before_is_read(tmp_path: Path) -> None:
+    """100 truncations and 100 single flipped bits, some of them in the header."""
     before, last = write(tmp_path, 1, 2)
     whole = last.read_bytes()
     count = 0
@@ -98,7 +98,7 @@ def test_every_damage_shows_and_the_one_before_takes_over(tmp_path: Path) -> Non
     assert read(tmp_path) == (2, [])
 
 
-def test_a_part_that_was_being_written_is_no_checkpoint(tmp_path: Path) -> None:
+def test_partial_write_is_no_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 1)
     (tmp_path / ".000002-00.safetensors.abc.tmp").write_bytes(b"half")
     assert read(tmp_path) == (1, [])
@@ -106,7 +106,7 @@ def test_a_part_that_was_being_written_is_no_checkpoint(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
-def test_a_full_disk_leaves_the_earlier_ones(tmp_path: Path) -> None:
+def test_full_disk_leaves_earlier_checkpoints(tmp_path: Path) -> None:
     (first,) = write(tmp_path, 1)
     size = first.stat().st_size
     for offset in [round(size * part / 50) for part in range(50)]:
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path: Path) -> None:
 
 
 class ExecutedError(Exception):
-    """A pickle was loaded."""
+    """Raised by a pickle that is loaded."""
 
 
 def execute() -> None:
@@ -130,7 +130,7 @@ class Payload:
         return execute, ()
 
 
-def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
+def test_pickle_is_never_executed(tmp_path: Path) -> None:
     content = pickle.dumps(Payload())
     with pytest.raises(ExecutedError):
         pickle.loads(content)  # noqa: S301

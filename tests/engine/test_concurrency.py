@@ -65,10 +65,10 @@ def at_once(folder: Path, processes: int, turns: int, kills: int) -> None:
     assert not list(folder.rglob("*.tmp")) or kills
 
 
-def test_two_at_once(tmp_path: Path) -> None:
+def test_two_processes(tmp_path: Path) -> None:
     at_once(tmp_path, processes=2, turns=3, kills=1)
 
 
 @pytest.mark.fault
-def test_eight_at_once_of_which_three_are_killed(tmp_path: Path) -> None:
+def test_eight_processes_three_of_them_killed(tmp_path: Path) -> None:
     at_once(tmp_path, processes=8, turns=6, kills=3)

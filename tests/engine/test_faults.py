@@ -60,7 +60,7 @@ def spawn(cache: Path, out: Path, method: str, *more: str) -> subprocess.Popen[s
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """Return what must be the same whatever happened on the way."""
+    """Return the part of a record and its files that no interruption may change."""
     (path,) = out.rglob("record.json")
     record = json.loads(path.read_text())
     files = ("encoder.safetensors", "record.safetensors")
@@ -81,7 +81,7 @@ def resumed(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give the outcome of an uninterrupted run of a method, and how long it took; each once."""
+    """Return the outcome and the duration of an uninterrupted run of a method; each runs once."""
     known: dict[str, tuple[dict[str, Any], float]] = {}
 
     def get(method: str) -> tuple[dict[str, Any], float]:
@@ -107,7 +107,7 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.param(signal.SIGUSR1, marks=pytest.mark.fault),
     ],
 )
-def test_a_signal_ends_a_run_that_then_goes_on(
+def test_signal_ends_a_run_that_then_resumes(
     cache: Path, whole: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     expected, _ = whole("cosmae")
@@ -139,7 +139,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], out: Path, number: int) 
 
 
 def kill_and_resume(cache: Path, whole: Any, out: Path, method: str, kills: int, seed: int) -> int:
-    """Kill a run at random moments of its life until it was killed often enough or is done."""
+    """Kill a run at random moments, until the number of kills is reached or the run has ended."""
     expected, seconds = whole(method)
     rng = random.Random(seed)
     done = 0
@@ -160,7 +160,7 @@ def kill_and_resume(cache: Path, whole: Any, out: Path, method: str, kills: int,
     return done
 
 
-def test_a_run_killed_twice_ends_in_the_same_bits(cache: Path, whole: Any, tmp_path: Path) -> None:
+def test_run_killed_twice_ends_in_the_same_bits(cache: Path, whole: Any, tmp_path: Path) -> None:
     expected, _ = whole("cosmae")
     for number in (5, 20):  # a time would be another moment on a busier machine
         process = spawn(cache, tmp_path, "cosmae")
@@ -177,7 +177,7 @@ def test_a_run_killed_twice_ends_in_the_same_bits(cache: Path, whole: Any, tmp_p
 @pytest.mark.fault
 @pytest.mark.parametrize("method", METHODS)
 def test_many_kills(cache: Path, whole: Any, tmp_path: Path, method: str) -> None:
-    """17 kills of each of six methods, 102 in all, over several runs where one ends too soon."""
+    """17 kills of each of six methods, 102 in total; a run that ends early is repeated."""
     done, number = 0, 0
     while done < 17:
         done += kill_and_resume(
@@ -197,7 +197,7 @@ def first_part(cache: Path, out: Path, method: str = "cosmae") -> Path:
     return folder
 
 
-def test_a_damaged_checkpoint_is_passed_over(cache: Path, whole: Any, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_skipped(cache: Path, whole: Any, tmp_path: Path) -> None:
     expected, _ = whole("cosmae")
     folder = first_part(cache, tmp_path)
     last = max(folder.iterdir())
@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_passed_over(cache: Path, whole: Any, tmp_path: 
 
 
 def edited(path: Path, change: Any) -> None:
-    """Rewrite a checkpoint with changed facts, under the name that fits its new content."""
+    """Rewrite a checkpoint with changed metadata, under the name of its new content."""
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["rscl_bench"])
     change(facts)
@@ -220,7 +220,7 @@ def edited(path: Path, change: Any) -> None:
     path.rename(path.with_name(f"{path.name[:6]}-{digest}.safetensors"))
 
 
-def test_a_checkpoint_of_another_run_and_another_machine(
+def test_checkpoint_of_another_run_and_another_machine(
     cache: Path, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RSCL_CACHE", str(cache))
@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_run_and_another_machine(
     assert [one["changed"] for one in resumed(tmp_path)] == [[changed]]
 
 
-def test_a_run_whose_tiles_changed_does_not_begin_again_unasked(
+def test_interrupted_run_with_changed_tiles_does_not_start_over_silently(
     cache: Path, tmp_path: Path, toy_data: Path
 ) -> None:
     data = tmp_path / "data"
@@ -349,13 +349,13 @@ def test_death_in_a_checkpoint_write(cache: Path, whole: Any, tmp_path: Path) ->
 
 @pytest.mark.fault
 @pytest.mark.parametrize("place", PLACES)
-def test_death_at_every_kind_of_place(cache: Path, whole: Any, tmp_path: Path, place: str) -> None:
+def test_death_at_every_place(cache: Path, whole: Any, tmp_path: Path, place: str) -> None:
     check_death(cache, whole, tmp_path, place)
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_interrupted_leaves_checkpoints(
+def test_interrupted_sweep_leaves_checkpoints(
     cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     given = ["sweep", "--scenario", str(TOY), "--methods", "finetune,cosmae", "--seeds", "0"]

@@ -26,7 +26,7 @@ def built(objective: dict[str, Any]) -> Objective:
 
 
 def torchs_count(objective: Objective) -> float:
-    """Return what torch's counter says of a step, per image."""
+    """Return the operations of a step by torch's own counter, per image."""
     views = [torch.randn(2, 3, 16, 16) for _ in objective.views]
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
@@ -35,13 +35,13 @@ def torchs_count(objective: Objective) -> float:
 
 
 @pytest.mark.parametrize("objective", [{"name": "mae"}, BYOL])
-def test_sum_is_torchs(objective: dict[str, Any]) -> None:
+def test_sum_equals_torchs_counter(objective: dict[str, Any]) -> None:
     model = built(objective)
     assert sum(count_flops(model, 16)) == torchs_count(model)
 
 
 def test_teacher_is_without_gradient() -> None:
-    """Two views by encoder and projector: no less than the tokens' products with their weights."""
+    """Encoder and projector see two views: at least the products of tokens and weights count."""
     model: Any = built(BYOL)
     assert count_flops(built({"name": "mae"}), 16).without_gradient == 0
     views = [torch.randn(2, 3, 16, 16) for _ in range(2)]
@@ -68,7 +68,7 @@ def test_teachers_of_later_tasks_are_counted() -> None:
     assert count_flops(built(tec), 16).without_gradient >= counter.get_total_flops() / 2
 
 
-def test_model_stays_as_it_is() -> None:
+def test_counting_leaves_the_model_alone() -> None:
     model = built(BYOL).eval()
     before, drawn = state_of(model), torch.random.get_rng_state()
     count_flops(model, 16)
@@ -79,7 +79,9 @@ def test_model_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-def test_measuring_the_rate_draws_no_global_number(precision: Literal["bf16", "fp32"]) -> None:
+def test_measuring_the_rate_leaves_global_randomness_alone(
+    precision: Literal["bf16", "fp32"],
+) -> None:
     drawn = torch.random.get_rng_state()
     assert matrix_flops(open_device("cpu", precision)) > 0
     assert torch.equal(drawn, torch.random.get_rng_state())

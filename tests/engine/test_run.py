@@ -71,15 +71,6 @@ def test_other_seed_other_run(runs: Runner) -> None:
     assert scores(first)[0] != scores(other)[0]
 
 
-def test_methods_agree_up_to_the_first_task(runs: Runner) -> None:
-    plain, cosmae = runs("finetune"), runs("cosmae")
-    assert scores(plain)[:2] == scores(cosmae)[:2]  # untrained, and after the first task
-    assert plain.record.tasks[0].final_loss == cosmae.record.tasks[0].final_loss
-    for number in (1, 2):
-        assert plain.record.tasks[number].final_loss != cosmae.record.tasks[number].final_loss
-    assert differing(plain.encoder, cosmae.encoder)
-
-
 def test_assignment_makes_another_run(runs: Runner) -> None:
     changed = runs("cosmae", 0, "strategies.model-mixup.beta=0.5")
     assert changed.record.id != runs("cosmae").record.id
@@ -147,13 +138,13 @@ def test_parameters_are_counted(runs: Runner) -> None:
     assert (cosmae.encoder, cosmae.trainable) == (encoder, trained + projector)
 
 
-def test_run_folder_says_what_it_holds(runs: Runner) -> None:
+def test_run_folder_names_the_run(runs: Runner) -> None:
     run = runs("cosmae")
     parts = run.folder.relative_to(runs.out).parts
     assert parts == ("toy-sketch", "tiny", "cosmae", f"seed0-{run.record.id}")
 
 
-def test_reports(runs: Runner) -> None:
+def test_reporter_gets_progress_and_lines(runs: Runner) -> None:
     reporter = runs("finetune").reporter
     assert reporter.parts[:4] == [("training task 1 first", step, 4) for step in (1, 2, 3, 4)]
     assert len(reporter.parts) == 12
@@ -171,9 +162,9 @@ def test_reports(runs: Runner) -> None:
             "b micro-mAP undefined (spread 0.50, effective rank 6.0)",
         ),
     ],
-    ids=["of the same tiles", "of others"],
+    ids=["equal tiles", "other tiles"],
 )
-def test_line_of_a_task(ranks: tuple[float, float], found: str) -> None:
+def test_line_after_a_task(ranks: tuple[float, float], found: str) -> None:
     scores = {"a": Fake(test=Fake(micro=0.9)), "b": Fake(test=Fake(micro=None))}
     spreads = {n: Fake(std=0.5, effective_rank=r) for n, r in zip("ab", ranks, strict=True)}
     opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
@@ -202,7 +193,7 @@ def features_of(run: Run, encoder: Any) -> Any:
     return features
 
 
-def test_lower_references_are_measured(runs: Runner) -> None:
+def test_untrained_encoder_and_pixel_statistics_are_scored(runs: Runner) -> None:
     run = runs("cosmae")
     fresh = build_objective(run.opened.spec, torch.device("cpu")).encoder
     features = features_of(run, fresh)
@@ -321,7 +312,7 @@ def test_output_folder_that_is_a_file(runs: Runner, tmp_path: Path) -> None:
         execute(opened, occupied / "run", Quiet())
 
 
-def test_runs_that_begin_together_see_the_folder_writable(tmp_path: Path) -> None:
+def test_runs_that_start_together_find_the_folder_writable(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: check_writable(tmp_path), range(400)))
     assert not list(tmp_path.iterdir())
@@ -364,16 +355,16 @@ def test_bf16_run_is_another_run(runs: Runner) -> None:
     assert loss == pytest.approx(exact, rel=0.02)
 
 
-# What stops a run leaves a checkpoint that is good.
+# A fault that stops a run leaves a sound checkpoint.
 
 
-LAST = 8  # forward passes: seven steps, and the one in which operations are counted
+LAST = 8  # forward passes: seven steps, and one pass that counts operations
 
 
 def stopped_once(
     runs: Runner, out: Path, monkeypatch: pytest.MonkeyPatch, stop: Any, message: str
 ) -> Run:
-    """Run cosmae with something that goes wrong in its seventh step, then run it again."""
+    """Run cosmae with a fault in the seventh step, then run it again without the fault."""
     forward, calls = MAE.forward, [0]
 
     def faulty(self: MAE, views: Any, generator: Any) -> Any:
@@ -388,7 +379,7 @@ def stopped_once(
         patch.setattr(MAE, "forward", faulty)
         with pytest.raises(TrainingError, match=message):
             execute(opened, folder, Quiet(), interval=0)
-    assert calls[0] == LAST  # it stopped within the step
+    assert calls[0] == LAST  # the run stopped within the step
     assert not (folder / "record.json").exists()
     reporter = Quiet()
     return Run(opened, folder, execute(opened, folder, reporter), reporter)
@@ -414,7 +405,7 @@ def no_memory(_: ObjectiveOutput) -> ObjectiveOutput:
         (no_memory, "Memory ran out in task 1 after step 6; lower training.batch_size"),
     ],
 )
-def test_a_run_that_was_stopped_goes_on(
+def test_stopped_run_resumes(
     runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Any, message: str
 ) -> None:
     again = stopped_once(runs, tmp_path, monkeypatch, stop, message)

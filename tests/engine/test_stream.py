@@ -15,7 +15,7 @@ def whole(stores: list[TileStore], batch_size: int, seed: int, task: int) -> Til
 
 
 def batches(loader: TileLoader) -> torch.Tensor:
-    """Return an epoch of a loader whose tiles are of one task, ``[steps, B, H, W, C]``."""
+    """Return one epoch of a loader of one task's tiles, ``[steps, B, H, W, C]``."""
     steps = []
     for ((_, _, tiles),) in loader:
         steps.append(tiles)
@@ -63,7 +63,7 @@ def test_reading_by_index_keeps_order_and_repeats() -> None:
     assert np.array_equal(read.numpy(), store.tiles[[3, 0, 3]])
 
 
-def test_an_epoch_has_every_tile_at_most_once_and_drops_the_rest() -> None:
+def test_epoch_has_every_tile_at_most_once_and_drops_the_rest() -> None:
     stores = tiny_stores(1, tiles=19)
     loader = whole(stores, 4, seed=0, task=0)
     assert len(loader) == 4
@@ -75,7 +75,7 @@ def test_an_epoch_has_every_tile_at_most_once_and_drops_the_rest() -> None:
 
 
 def test_batches_of_one_task_are_a_keyed_permutation_cut_in_order() -> None:
-    """What runs of version 0.2.0 saw, to the last tile."""
+    """The order equals that of runs of version 0.2.0."""
     stores = tiny_stores(2, tiles=19)
     loader = whole(stores, 4, seed=5, task=1)
     for epoch in range(3):
@@ -112,7 +112,7 @@ UNION: list[TaskTiles] = [
 
 
 def test_several_tasks_share_an_epoch() -> None:
-    """Of 21 tiles an epoch has 20, once each, with the tiles of every owner being its own."""
+    """An epoch has 20 of 21 tiles, once each, and every tile comes from the store of its owner."""
     stores = tiny_stores(3)
     loader = TileLoader(stores, UNION, 5, seed=0, task=2)
     union = {(task, int(index)) for task, indices in UNION for index in indices}
@@ -128,7 +128,7 @@ def test_several_tasks_share_an_epoch() -> None:
     assert len(left_out) > 10  # no owner is always whole
 
 
-def test_owners_come_in_the_order_given_and_only_those_there_are() -> None:
+def test_owners_keep_their_order_and_absent_owners_are_left_out() -> None:
     loader = TileLoader(tiny_stores(3), UNION, 5, seed=0, task=2)
     seen = set()
     for _ in range(5):
@@ -160,7 +160,7 @@ def test_tiles_of_other_sizes_and_types_share_a_batch() -> None:
         assert shapes == {0: (torch.uint8, (20, 20, 3)), 1: (torch.uint16, (24, 24, 3))}
 
 
-def test_too_few_tiles_are_no_steps() -> None:
+def test_too_few_tiles_make_no_step() -> None:
     few: list[list[TaskTiles]] = [[], [(0, torch.arange(0))], [(0, torch.arange(3))]]
     for tiles in few:
         loader = TileLoader(tiny_stores(1), tiles, 4, seed=0, task=0)
