@@ -193,6 +193,15 @@ def test_readme_recipe_is_the_tested_one(examples: Path) -> None:
     assert recipes == [(examples / "mine.toml").read_text(encoding="utf-8")]
 
 
+def test_architecture_page_names_every_part() -> None:
+    text, package = read("docs", "architecture.md"), ROOT / "rscl_bench"
+    folders = [f"{init.parent.name}/" for init in package.glob("*/__init__.py")]
+    modules = [module.name for module in package.glob("[!_]*.py")]
+    engine = [module.stem for module in (package / "engine").glob("[!_]*.py")]
+    for name in [*(f"rscl_bench/{part}" for part in (*folders, *modules)), *engine]:
+        assert f"`{name}`" in text, name
+
+
 def test_results_page_has_every_field_of_a_record() -> None:
     text = read("docs", "results.md")
     for name in RunRecord.model_fields:
