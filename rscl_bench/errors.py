@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one sentence with what is wrong, where, and the mend."""
+"""Errors that a user can mend. Each message says what is wrong, where, and how to mend it."""
 
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -8,35 +8,35 @@ if TYPE_CHECKING:
 
 
 class RsclError(Exception):
-    """Base of all errors that the command line prints as one sentence, without a traceback."""
+    """Base of all errors that the command line prints without a traceback."""
 
 
 class SpecError(RsclError):
-    """A scenario, protocol, method or ``--set`` that is not valid."""
+    """A scenario, protocol, method or ``--set`` is not valid."""
 
 
 class ArchiveError(RsclError):
-    """An archive that is missing, partial or holds a file that cannot be used."""
+    """An archive is missing or partial, or holds a file that cannot be used."""
 
 
 class ArtefactError(RsclError):
-    """A tile store, record or leaderboard that is damaged or cannot be written."""
+    """A tile store, record or leaderboard is damaged or cannot be written."""
 
 
 class TrainingError(RsclError):
-    """Training that cannot go on, such as a loss that is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 def unknown(kind: str, name: str, known: "Iterable[str]") -> SpecError:
-    """Return the error for an unknown name, with the nearest known one.
+    """Return the error for an unknown name, with the nearest known name.
 
     Args:
-        kind: What the name is of, as it stands in the sentence (``"method"``).
-        name: The name that is not known.
-        known: The names that are.
+        kind: The kind of thing that the name stands for, such as ``"method"``.
+        name: The unknown name.
+        known: The known names.
 
     Returns:
-        The error, to be raised by the caller.
+        The error; the caller raises it.
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.5)

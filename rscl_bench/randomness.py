@@ -1,7 +1,7 @@
 """Keyed randomness: every draw is a function of (seed, task, step, purpose), never of history.
 
-A resumed run, another rank or another method at the same seed therefore sees the same crop, mask
-and mixing coefficient at the same step.
+A resumed run, another rank and another method with equal seeds therefore draw equal crops, masks
+and mixing coefficients in the same step.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ import torch
 
 
 def key(seed: int, *parts: int | str) -> int:
-    """Return a 63-bit key of a seed and what the randomness is for.
+    """Return a 63-bit key of a seed and a purpose.
 
     Args:
         seed: The run's seed.
-        *parts: What tells this draw from others, such as ``(task, step, "crop")``.
+        *parts: The draw's purpose, such as ``(task, step, "crop")``; unique to the draw.
 
     Returns:
         An integer in [0, 2**63).
@@ -38,9 +38,10 @@ def numpy_generator(seed: int, *parts: int | str) -> np.random.Generator:
 
 @contextmanager
 def seeded(seed: int, *parts: int | str) -> Iterator[None]:
-    """Seed torch's global CPU stream for a block and restore it afterwards.
+    """Seed torch's global CPU generator for a block, and restore its state afterwards.
 
-    For library code that takes no generator: weight initialisation, Avalanche's buffers.
+    Library code without a generator argument needs this: weight initialisation, Avalanche's
+    buffers.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, *parts))

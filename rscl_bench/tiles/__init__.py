@@ -1,1 +1,1 @@
-"""Tiles of an archive: cut once, packed into one file, read in whole batches."""
+"""Tiles of an archive: cut and packed into one file once, then read as whole batches."""

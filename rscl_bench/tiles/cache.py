@@ -1,4 +1,4 @@
-"""Where sketch archives and tile stores are kept between runs."""
+"""The folder that keeps sketch archives and tile stores between runs."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,6 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """Return ``RSCL_CACHE`` if it is set, else the user's cache folder of this package."""
+    """Return the folder in ``RSCL_CACHE``; if that is not set, the user's cache folder."""
     chosen = os.environ.get("RSCL_CACHE")
     return Path(chosen) if chosen else user_cache_path("rscl-bench", appauthor=False)

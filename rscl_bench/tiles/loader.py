@@ -1,4 +1,4 @@
-"""Whole batches of tiles, read from the memory maps of tile stores."""
+"""Reads whole batches of tiles from the memory maps of tile stores."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,21 +10,28 @@ from torch import Tensor
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.tiles.store import TileStore
 
-#: A task's number and indices into its tiles, ``[n]`` int64.
+#: A task's number and indices into the task's tiles, ``[n]`` int64.
 TaskTiles = tuple[int, Tensor]
 
 
 def read_tiles(store: TileStore, indices: NDArray[np.int64]) -> Tensor:
-    """Read tiles by index in one go: ``[B, H, W, C]`` in their stored dtype."""
+    """Read the tiles at indices ``[n]`` in one operation: ``[n, H, W, C]`` in the stored dtype."""
     return torch.from_numpy(store.tiles[indices])
 
 
 class TileLoader:
-    """Shuffled whole batches of one task's training tiles; every iteration is the next epoch.
+    """Shuffled whole batches of one task's training tiles. Each iteration is the next epoch.
 
-    The tiles may be of several stores, as when a memory is trained along with the current task. The
-    order of epoch e is a function of seed, task and e. An incomplete last batch is dropped, so that
-    every step of a contrastive loss has the same number of negatives.
+    The tiles may come from several stores, as when a memory is trained along with the current task.
+    The order of epoch e is a function of seed, task and e. An incomplete last batch is dropped, so
+    that every step of a contrastive loss has the same number of negatives.
+
+    Args:
+        stores: The tile store of each task.
+        tiles: The tiles to train on.
+        batch_size: Number of tiles in a batch.
+        seed: The run's seed.
+        task: Number of the current task, part of the order's key.
     """
 
     def __init__(
@@ -36,9 +43,10 @@ class TileLoader:
         task: int,
     ):
         self._stores, self._tiles, self._batch_size = stores, tiles, batch_size
-        self._owners = np.repeat(np.arange(len(tiles)), [len(indices) for _, indices in tiles])
-        none = np.empty(0, np.int64)  # so that there may be no tiles at all
-        self._indices = np.concatenate([none, *(indices.numpy() for _, indices in tiles)])
+        # The entry of `tiles` that each position of the epoch belongs to.
+        self._entries = np.repeat(np.arange(len(tiles)), [len(indices) for _, indices in tiles])
+        empty = np.empty(0, np.int64)  # `concatenate` needs an array even without tiles.
+        self._indices = np.concatenate([empty, *(indices.numpy() for _, indices in tiles)])
         self._seed, self._task, self._epoch, self._skipped = seed, task, 0, 0
 
     def __len__(self) -> int:
@@ -46,11 +54,11 @@ class TileLoader:
         return len(self._indices) // self._batch_size
 
     def skip(self, steps: int) -> None:
-        """Go on as after so many steps of all epochs."""
+        """Skip ahead as if ``steps`` steps, over all epochs, had been taken."""
         self._epoch, self._skipped = divmod(steps, len(self))
 
     def __iter__(self) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-        """Yield batches in parts: a task's number, indices ``[n]``, raw tiles ``[n, H, W, C]``."""
+        """Yield batches: lists of (task number, indices ``[n]``, tiles ``[n, H, W, C]``)."""
         rng = numpy_generator(self._seed, "order", self._task, self._epoch)
         order = rng.permutation(len(self._indices))
         first, self._skipped = self._skipped, 0
@@ -60,8 +68,8 @@ class TileLoader:
             yield list(self._read(batch))
 
     def _read(self, batch: NDArray[np.int64]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        for owner, (task, _) in enumerate(self._tiles):
-            mine = batch[self._owners[batch] == owner]
-            if len(mine):
-                indices = self._indices[mine]
+        for entry, (task, _) in enumerate(self._tiles):
+            positions = batch[self._entries[batch] == entry]
+            if len(positions):
+                indices = self._indices[positions]
                 yield task, torch.from_numpy(indices), read_tiles(self._stores[task], indices)

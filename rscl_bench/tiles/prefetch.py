@@ -1,4 +1,4 @@
-"""Batches that are read one ahead, and are on their way to a GPU while it computes."""
+"""Reads the next batch of tiles, and copies the batch to the GPU, while the current one is used."""
 
 import time
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from torch import Tensor
 from rscl_bench.tiles.loader import TileLoader
 
 
-class Part(NamedTuple):
-    """The tiles of a batch that are of one task.
+class BatchPart(NamedTuple):
+    """The tiles of a batch that come from one task.
 
     Attributes:
         task: The task's number.
-        indices: Into its tiles, ``[n]`` int64, on the CPU.
-        tiles: ``[n, H, W, C]``, raw, on the feed's device.
+        indices: Indices into the task's tiles, ``[n]`` int64, on the CPU.
+        tiles: The stored tiles, ``[n, H, W, C]`` in their stored dtype, on the training device.
     """
 
     task: int
@@ -26,18 +26,24 @@ class Part(NamedTuple):
 
 
 class Prefetcher:
-    """A loader's batches, the next one read by a thread and copied by a stream of its own.
+    """A loader's batches on the training device. A thread reads one batch ahead.
+
+    On a GPU a CUDA stream beside the computing one copies each batch.
+
+    Args:
+        loader: Source of the batches.
+        device: The training device.
 
     Attributes:
-        waited: Seconds that were waited for batches so far. On a GPU its own waiting for a copy is
-            not among them.
+        waited: Seconds that training waited for batches so far. The time that a GPU waits for a
+            copy is not included.
     """
 
     def __init__(self, loader: TileLoader, device: torch.device):
         self._loader, self._device = loader, device
-        self._copies: torch.cuda.Stream | None = None
+        self._copy_stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._copy_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.waited = 0.0
 
     def __len__(self) -> int:
@@ -45,40 +51,41 @@ class Prefetcher:
         return len(self._loader)
 
     def skip(self, steps: int) -> None:
-        """Go on as after so many steps of all epochs."""
+        """Skip ahead as if ``steps`` steps, over all epochs, had been taken."""
         self._loader.skip(steps)
 
-    def __iter__(self) -> Iterator[list[Part]]:
+    def __iter__(self) -> Iterator[list[BatchPart]]:
         """Yield the batches of the next epoch."""
-        batches = self._moved()
-        with ThreadPoolExecutor(1, "feed") as thread:
-            coming = thread.submit(next, batches, None)
+        batches = self._on_device()
+        with ThreadPoolExecutor(1, "prefetch") as thread:
+            pending = thread.submit(next, batches, None)
             while True:
                 started = time.perf_counter()
-                found = coming.result()
+                loaded = pending.result()
                 self.waited += time.perf_counter() - started
-                if found is None:
+                if loaded is None:
                     return
-                coming = thread.submit(next, batches, None)
-                batch, copied = found
+                pending = thread.submit(next, batches, None)
+                batch, copied = loaded
                 if copied is not None:
-                    self._take_over(batch, copied)
+                    self._await_copy(batch, copied)
                 yield batch
 
-    def _moved(self) -> Iterator[tuple[list[Part], torch.cuda.Event | None]]:
+    def _on_device(self) -> Iterator[tuple[list[BatchPart], torch.cuda.Event | None]]:
+        """Yield batches on the device, each with the event that marks the end of its copy."""
         for batch in self._loader:
-            if self._copies is None:
-                yield [Part(*part) for part in batch], None
+            if self._copy_stream is None:
+                yield [BatchPart(*part) for part in batch], None
                 continue
-            with torch.cuda.stream(self._copies):
-                moved = [
-                    Part(task, indices, raw.pin_memory().to(self._device, non_blocking=True))
-                    for task, indices, raw in batch
+            with torch.cuda.stream(self._copy_stream):
+                copies = [
+                    BatchPart(task, indices, tiles.pin_memory().to(self._device, non_blocking=True))
+                    for task, indices, tiles in batch
                 ]
-            yield moved, self._copies.record_event()
+            yield copies, self._copy_stream.record_event()
 
-    def _take_over(self, batch: list[Part], copied: torch.cuda.Event) -> None:
-        """Let the stream that computes wait for a batch's copy, and own its memory from then on."""
+    def _await_copy(self, batch: list[BatchPart], copied: torch.cuda.Event) -> None:
+        """Let the computing stream wait for a batch's copy, and then own the batch's memory."""
         computing = torch.cuda.current_stream(self._device)
         computing.wait_event(copied)
         for part in batch:
