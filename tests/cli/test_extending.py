@@ -128,10 +128,22 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
-def test_contracts_example(examples: Path, tmp_path: Path) -> None:
+def test_two_views_example(examples: Path, tmp_path: Path) -> None:
+    record = run(tmp_path, examples / "stripes.toml", examples / "simsiam.toml")
+    assert recipe_of(record)["objective"]["name"].startswith("simsiam.py:SimSiam@")
+    first, second = losses(record)
+    assert -1 <= first <= 1
+    assert second < first, "the distillation adds a negative cosine"
+
+
+def test_contracts_example(
+    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(examples)
     module = load_file(examples / "test_extensions.py")
     module.test_stripes(tmp_path)
     module.test_denoise()
+    module.test_simsiam()
     module.test_anchor()
     module.test_ridge()
 
