@@ -57,9 +57,9 @@ def check_probe(probe: str | type[BaseProbe], parameters: Mapping[str, Any] | No
         _check_sealed(probe_class)
     with failures.check("evaluation"):
         before = _state(trial.encoder)
-        probe = trial.probe()
-        unrelated = trial.evaluate(probe, trial.unrelated)
-        scores = trial.evaluate(probe, trial.telling)
+        instance = trial.probe()
+        unrelated = trial.evaluate(instance, trial.unrelated)
+        scores = trial.evaluate(instance, trial.telling)
         for role in ("val", "test"):
             _check_finds_labels("images that show the labels", trial.labels[role], scores[role])
         with failures.check("encoder"):

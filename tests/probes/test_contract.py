@@ -37,7 +37,8 @@ class Nearest(FrozenProbe):
         self, train_features: Features, train_labels: Labels, test_features: Features
     ) -> Scores:
         squares = np.square(train_features).sum(axis=1) - 2 * test_features @ train_features.T
-        return train_labels[squares.argmin(axis=1)].astype(np.float64)
+        scores: Scores = train_labels[squares.argmin(axis=1)].astype(np.float64)
+        return scores
 
 
 class Ranked(Nearest):
@@ -47,7 +48,8 @@ class Ranked(Nearest):
         self, train_features: Features, train_labels: Labels, test_features: Features
     ) -> Scores:
         scores = super()._score(train_features, train_labels, test_features)
-        return scores + 0.01 * scores.mean(axis=0)
+        scores += 0.01 * scores.mean(axis=0)
+        return scores
 
 
 class Single(Nearest):
@@ -66,7 +68,9 @@ class Reversed(Nearest):
     def _score(
         self, train_features: Features, train_labels: Labels, test_features: Features
     ) -> Scores:
-        return -super()._score(train_features, train_labels, test_features)
+        scores = super()._score(train_features, train_labels, test_features)
+        scores *= -1
+        return scores
 
 
 class Seeding(Nearest):
