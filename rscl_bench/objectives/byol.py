@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import cosine_to_one
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
@@ -16,7 +17,6 @@ from rscl_bench.objectives.embedding import (
     mlp,
     over_views,
 )
-from rscl_bench.objectives.momentum import cosine_to_one
 from rscl_bench.spec import Fraction, Positive
 from rscl_bench.views.view import View
 

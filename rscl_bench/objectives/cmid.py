@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_COLOURS,
@@ -20,16 +21,8 @@ from rscl_bench.objectives.embedding import (
     in_fp32,
     mlp,
 )
-from rscl_bench.objectives.masking import (
-    Ratio,
-    check_mask_count,
-    draw_singly,
-    enlarged,
-    mask_of,
-    nearest_divisor,
-)
+from rscl_bench.objectives.masking import Ratio, check_mask_count
 from rscl_bench.objectives.moco_v2 import moco_loss
-from rscl_bench.objectives.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.queue import Queue
 from rscl_bench.objectives.self_distillation import (
     DINOHead,
@@ -39,6 +32,7 @@ from rscl_bench.objectives.self_distillation import (
 )
 from rscl_bench.spec import Fraction, Positive, Spec
 from rscl_bench.views.crops import Crops
+from rscl_bench.views.masks import draw_singly, enlarged, mask_of, nearest_divisor
 from rscl_bench.views.view import Share, View
 
 

@@ -8,9 +8,9 @@ from pydantic import Field, NonNegativeInt, model_validator
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, forward_multicrop
-from rscl_bench.objectives.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.self_distillation import (
     Centering,
     DINOHead,

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import teacher_copy
 from rscl_bench.objectives.base import ObjectiveOutput, TileSampler
 from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
 from rscl_bench.objectives.embedding import in_fp32
-from rscl_bench.objectives.momentum import teacher_copy
 from rscl_bench.objectives.self_distillation import Centering
 
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.momentum import ema_update, teacher_copy
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
-from rscl_bench.objectives.momentum import ema_update, teacher_copy
 from rscl_bench.spec import Positive, Spec
 from rscl_bench.views.view import View
 

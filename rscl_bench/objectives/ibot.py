@@ -11,9 +11,10 @@ from rscl_bench.models.encoder import Encoder, MaskableEncoder
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.dino import DINO, DINOParams, crops
 from rscl_bench.objectives.embedding import forward_multicrop
-from rscl_bench.objectives.masking import block_masks, enlarged, require_maskable
+from rscl_bench.objectives.masking import require_maskable
 from rscl_bench.objectives.self_distillation import TeacherTargets, cross_entropies
 from rscl_bench.spec import Fraction, Positive
+from rscl_bench.views.masks import block_masks, enlarged
 from rscl_bench.views.view import View
 
 _VIEWS = crops((0.25, 1.0), (0.05, 0.25))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import ema_update, teacher_copy
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
-from rscl_bench.objectives.masking import rectangles
-from rscl_bench.objectives.momentum import ema_update, teacher_copy
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.views.masks import rectangles
 from rscl_bench.views.view import Share, View
 
 Range = tuple[Share, Share]

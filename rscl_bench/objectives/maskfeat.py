@@ -6,14 +6,9 @@ from lightly.models import utils
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.masking import (
-    BlockMasked,
-    BlockMaskingParams,
-    Ratio,
-    nearest_divisor,
-    require_maskable,
-)
+from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, require_maskable
 from rscl_bench.spec import Positive
+from rscl_bench.views.masks import nearest_divisor
 from rscl_bench.views.view import View
 
 

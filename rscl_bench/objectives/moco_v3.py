@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import cosine_to_one
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
@@ -19,7 +20,6 @@ from rscl_bench.objectives.embedding import (
     in_fp32,
     mlp,
 )
-from rscl_bench.objectives.momentum import cosine_to_one
 from rscl_bench.spec import Fraction, Positive
 from rscl_bench.views.view import View
 

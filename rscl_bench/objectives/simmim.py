@@ -11,17 +11,9 @@ from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import ObjectiveOutput
-from rscl_bench.objectives.masking import (
-    Masked,
-    Ratio,
-    check_mask_count,
-    draw_singly,
-    enlarged,
-    mask_of,
-    nearest_divisor,
-    require_maskable,
-)
+from rscl_bench.objectives.masking import Masked, Ratio, check_mask_count, require_maskable
 from rscl_bench.spec import Spec
+from rscl_bench.views.masks import draw_singly, enlarged, mask_of, nearest_divisor
 from rscl_bench.views.view import View
 
 

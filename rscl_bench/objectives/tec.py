@@ -17,11 +17,11 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.momentum import teacher_copy
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import ObjectiveOutput, StepInfo, TileSampler
 from rscl_bench.objectives.embedding import Temperature, in_fp32
 from rscl_bench.objectives.mae import MAE, MAEParams
-from rscl_bench.objectives.momentum import teacher_copy
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Positive
 from rscl_bench.views.view import Share

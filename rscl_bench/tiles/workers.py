@@ -93,7 +93,7 @@ def _loader(
     # A forked worker has modules and adapter already. macOS cannot fork safely.
     forked = sys.platform == "linux"
     return DataLoader(
-        scenes,
+        scenes,  # type: ignore[arg-type]  # a batch is a list of results, not a stacked tensor
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_keep_arrays,

@@ -12,11 +12,9 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.resnet import ResNet, ResNetParams
 from rscl_bench.models.swin import Swin, SwinParams
 from rscl_bench.models.vit import ViT, ViTParams
-from rscl_bench.objectives.masking import (
-    Masked,
-    enlarged,
-)
+from rscl_bench.objectives.masking import Masked
 from rscl_bench.randomness import torch_generator
+from rscl_bench.views.masks import enlarged
 
 
 def encoder_of(kind: str, image_size: int = 16, bands: int = 3) -> Encoder:

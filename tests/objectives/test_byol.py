@@ -15,7 +15,7 @@ from helpers.joint_embeddings import (
 )
 from torch import Tensor, nn
 
-from rscl_bench.objectives.momentum import cosine_to_one
+from rscl_bench.models.momentum import cosine_to_one
 
 
 def regression(predicted: Tensor, targets: Tensor) -> float:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.errors import SpecError
+from rscl_bench.models.momentum import ema_update
 from rscl_bench.models.vit import ViT, ViTParams
 from rscl_bench.objectives.ijepa import IJEPA, IJEPAParams
-from rscl_bench.objectives.momentum import ema_update
 from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.randomness import torch_generator
 from rscl_bench.testing import start, tiny_spec, train

@@ -24,7 +24,7 @@ class Sound(Objective):
 
     def __init__(self, params: NoParams, encoder: Any):
         super().__init__(params, encoder)
-        self.predict = nn.Linear(encoder.feature_dim, 1)
+        self.predict: nn.Module = nn.Linear(encoder.feature_dim, 1)
 
     def forward(self, views: Any, generator: torch.Generator) -> ObjectiveOutput:
         (images,) = views
@@ -112,7 +112,8 @@ class NaNDistil(Sound):
     """Distils by a root of negative numbers."""
 
     def distil(self, predicted: Any, past: Any) -> Tensor:
-        return (predicted[0] - past[0]).sqrt().mean()
+        distance: Tensor = (predicted[0] - past[0]).sqrt().mean()
+        return distance
 
 
 class NormalisedBatch(Sound):
@@ -152,6 +153,7 @@ class WatchedLoss(Sound):
 
     def __init__(self, params: NoParams, encoder: Any):
         super().__init__(params, encoder)
+        self.calls: Tensor
         self.register_buffer("calls", torch.ones(()))
 
     def change(self, loss: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class InventsInputs(Sound):
 class Shuffles(Sound):
     def _list_files(self) -> list[Path]:
         files = super()._list_files()
-        np.random.default_rng().shuffle(files)  # type: ignore[arg-type]
+        np.random.default_rng().shuffle(files)
         return files if files != Shuffles.last else files[::-1]
 
     last: list[Path] = []  # noqa: RUF012
