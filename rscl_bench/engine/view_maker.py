@@ -9,7 +9,7 @@ from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Protocol
 from rscl_bench.tiles.loader import TaskTiles, read_tiles
-from rscl_bench.tiles.prefetch import Part
+from rscl_bench.tiles.prefetch import BatchPart
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.crops import Crops, joined
 from rscl_bench.views.view import PixelScaling, make_view, view_size, whole_view
@@ -46,7 +46,7 @@ class ViewMaker:
         self._seed, self._device = seed, device
 
     def batch_views(
-        self, batch: Sequence[Part], task: int, step: int
+        self, batch: Sequence[BatchPart], task: int, step: int
     ) -> tuple[list[Tensor], list[Crops]]:
         """Return the views of a batch, each ``[B, C, H, W]``, and the crops of each view.
 
