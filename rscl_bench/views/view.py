@@ -36,7 +36,7 @@ class View(Spec):
     The order of the operations is the order of the fields, as in SimCLR, BYOL and DINO.
 
     Attributes:
-        min_scale: Smallest share of a tile's area that the crop takes; None for the protocol's share.
+        min_scale: Smallest share of a tile's area that the crop takes; None for the protocol's.
         max_scale: Largest share of a tile's area that the crop takes.
         size: Side of the view, as a share of the protocol's image size.
         jitter: Chance of colour jitter.
@@ -108,7 +108,7 @@ def places_of_rgb(bands: Sequence[str]) -> tuple[int, int, int] | None:
 
 
 def view_size(view: View, image_size: int, multiple: int) -> int:
-    """Return the side of a view in pixels: its share of the image size, rounded to a multiple."""
+    """Return a view's side in pixels: its share of the image size, rounded to a multiple."""
     return max(multiple, round(view.size * image_size / multiple) * multiple)
 
 
