@@ -1,9 +1,9 @@
-"""Views of tiles, whole batches at a time, on the device of the encoder.
+"""Random-resized crops of whole batches of tiles, on the device of the encoder.
 
-A crop with antialiased bilinear resizing is linear and separable, so on a GPU a batch of them is
-two batched matrix products: rows, then columns, each image with its own weights. This gives
-torchvision's ``resized_crop(antialias=True)`` for any number of bands without one call per image.
-On a CPU torch's own resizing is faster, image by image; see ``benchmarks/NOTES.md``.
+A crop with antialiased bilinear resizing is linear and separable. On a GPU a batch of crops is
+therefore two batched matrix products, rows first and then columns, with weights for each image.
+The result is torchvision's ``resized_crop(antialias=True)`` for any number of bands, without a call
+per image. On a CPU torch's resizing, image by image, is faster; see ``benchmarks/NOTES.md``.
 """
 
 import math
@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ATTEMPTS = 10  # torchvision's RandomResizedCrop
-_PACKED_BANDS = 4  # up to which torch resizes uint8 in vector instructions
+_PACKED_BANDS = 4  # torch resizes uint8 images of up to 4 bands by vector instructions
 _LOG_RATIO = math.log(4 / 3)
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-band mean and deviation in the declared unit, each ``[C]`` float32."""
+    """Mean and standard deviation per band in the declared unit, each ``[C]`` float32."""
 
     mean: Tensor
     std: Tensor
 
     def to(self, device: torch.device) -> "Normalisation":
-        """Return the same values on a device."""
+        """Return a copy on a device."""
         return Normalisation(self.mean.to(device), self.std.to(device))
 
 
@@ -52,9 +52,9 @@ class Crops:
 
 
 def joined(parts: Sequence[Crops]) -> Crops:
-    """Return the crops of several groups of images as those of one batch."""
+    """Concatenate the crops of several groups of images."""
     names = [field.name for field in fields(Crops)]
-    return Crops(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+    return Crops(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def draw_crops(
@@ -65,11 +65,11 @@ def draw_crops(
     flip: float,
     generator: torch.Generator,
 ) -> Crops:
-    """Draw random-resized crops as torchvision's ``RandomResizedCrop`` does, for a whole batch.
+    """Draw a batch of random-resized crops, distributed as torchvision's ``RandomResizedCrop``.
 
-    Area uniform in ``scale``, aspect ratio log-uniform in [3/4, 4/3]; the first of ten draws that
-    fits is taken, and the whole tile if none does (tiles are square, so that is torchvision's
-    fallback too).
+    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in [3/4, 4/3]. A
+    crop is the first of ten draws that fits into the tile. If no draw fits, the crop is the whole
+    tile, which for square tiles is torchvision's fallback.
 
     Args:
         count: Number of images B.
@@ -77,7 +77,7 @@ def draw_crops(
         width: Columns of the tiles.
         scale: Smallest and largest share of a tile's area.
         flip: Probability of a left-right flip.
-        generator: Source of randomness; its device is the result's.
+        generator: Source of randomness, on the device of the result.
 
     Returns:
         B crops.
@@ -90,9 +90,9 @@ def draw_crops(
     heights = torch.round(torch.sqrt(area / ratio)).long()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first = fits.float().argmax(dim=0, keepdim=True)
-    some = fits.any(dim=0)
-    crop_h = torch.where(some, heights.gather(0, first)[0], height)
-    crop_w = torch.where(some, widths.gather(0, first)[0], width)
+    any_fits = fits.any(dim=0)
+    crop_h = torch.where(any_fits, heights.gather(0, first)[0], height)
+    crop_w = torch.where(any_fits, widths.gather(0, first)[0], width)
     return Crops(
         top=(draws[2, 0] * (height - crop_h + 1)).long(),
         left=(draws[3, 0] * (width - crop_w + 1)).long(),
@@ -103,7 +103,7 @@ def draw_crops(
 
 
 def whole_tiles(count: int, height: int, width: int, device: torch.device) -> Crops:
-    """Return the crops that take each tile whole and unflipped, for probes."""
+    """Return crops that cover each tile and do not flip, for probes."""
     zeros = torch.zeros(count, dtype=torch.long, device=device)
     return Crops(zeros, zeros, zeros + height, zeros + width, zeros.bool())
 
@@ -117,44 +117,51 @@ def resized_crops(tiles: Tensor, crops: Crops, size: int) -> Tensor:
         size: Side of the result.
 
     Returns:
-        ``[B, C, size, size]`` in the declared unit: on a CPU ``uint8``, bands last in memory,
-        rounded after rows and after columns as torchvision does, for ``uint8`` tiles of up to four
-        bands; float32 otherwise, under autocast too.
+        ``[B, C, size, size]`` in the declared unit. On a CPU, ``uint8`` tiles of up to four bands
+        give ``uint8`` with bands last in memory, rounded after rows and after columns as in
+        torchvision. Everything else gives float32, under autocast too.
     """
-    return (_one_by_one if tiles.device.type == "cpu" else crops_as_products)(tiles, crops, size)
+    return (_image_by_image if tiles.device.type == "cpu" else crops_as_products)(
+        tiles, crops, size
+    )
 
 
-def _one_by_one(tiles: Tensor, crops: Crops, size: int) -> Tensor:
+def _image_by_image(tiles: Tensor, crops: Crops, size: int) -> Tensor:
     batch, _, _, bands = tiles.shape
     packed = tiles.dtype == torch.uint8 and bands <= _PACKED_BANDS
-    if packed:  # bands last, as they come: torch's vector instructions take a pixel at a time
+    if packed:  # torch's vector instructions need bands last, as in the tiles
         result = torch.empty(batch, size, size, bands, dtype=torch.uint8).permute(0, 3, 1, 2)
     else:
         result = torch.empty(batch, bands, size, size)
     source, target = tiles.numpy(), result.numpy()
-    places = (crops.top, crops.left, crops.height, crops.width, crops.flip)
-    boxes = zip(*(values.tolist() for values in places), strict=True)
-    # By one thread: those of torch's last operation still hold their cores, waiting for the next.
-    for number, (top, left, height, width, flip) in enumerate(boxes):
-        # By NumPy, since torch would start threads of its own for every copy.
-        pixels = source[number : number + 1, top : top + height, left : left + width]
+    columns = (crops.top, crops.left, crops.height, crops.width, crops.flip)
+    boxes = zip(*(values.tolist() for values in columns), strict=True)
+    # Crop on one thread. After an operation, torch's OpenMP threads keep spinning on their cores,
+    # so more threads here would be slower.
+    for image_index, (top, left, height, width, flip) in enumerate(boxes):
+        # Copy with NumPy: torch would start a thread pool for each copy.
+        pixels = source[image_index : image_index + 1, top : top + height, left : left + width]
         crop = np.ascontiguousarray(pixels, dtype=None if packed else np.float32)
         image = torch.from_numpy(crop).permute(0, 3, 1, 2)
-        if not packed:  # floats are faster band by band; torch goes by the batch's stride
+        if not packed:  # floats are faster with bands first; torch infers the order from strides
             image = image[0][None]
         resized = F.interpolate(image, (size, size), mode="bilinear", antialias=True)
-        target[number] = (resized.flip(3) if flip else resized)[0].numpy()
+        target[image_index] = (resized.flip(3) if flip else resized)[0].numpy()
     return result
 
 
 def crops_as_products(tiles: Tensor, crops: Crops, size: int) -> Tensor:
-    """Return what `resized_crops` does, float32, as two matrix products, for GPUs."""
+    """Crop, flip and resize by two matrix products, for GPUs; arguments as in `resized_crops`.
+
+    Returns:
+        ``[B, C, size, size]`` float32 in the declared unit.
+    """
     batch, height, width, bands = tiles.shape
     rows = resize_weights(crops.top, crops.height, height, size)
     columns = resize_weights(crops.left, crops.width, width, size)
     columns = torch.where(crops.flip[:, None, None], columns.flip(1), columns)
-    with torch.autocast(tiles.device.type, enabled=False):  # a strategy may ask for views within
-        # Rows first: they need no copy of the tiles into channels-first order.
+    with torch.autocast(tiles.device.type, enabled=False):  # a strategy may make views under it
+        # Rows first: this order needs no channels-first copy of the tiles.
         squeezed = torch.bmm(rows, tiles.reshape(batch, height, width * bands).float())
         squeezed = squeezed.view(batch, size, width, bands).permute(0, 2, 1, 3)
         image = torch.bmm(columns, squeezed.reshape(batch, width, size * bands))
@@ -162,9 +169,9 @@ def crops_as_products(tiles: Tensor, crops: Crops, size: int) -> Tensor:
 
 
 def normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """Return images ``[B, C, H, W]`` less the mean, over the deviation, float32, contiguous."""
+    """Return ``(images - mean) / std`` of ``[B, C, H, W]``, float32, contiguous."""
     mean, std = normalisation.mean[:, None, None], normalisation.std[:, None, None]
-    # In place on one copy: on a CPU new memory costs more than the arithmetic.
+    # Work in place on one copy: on a CPU new memory costs more than the arithmetic.
     copy = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     return copy.sub_(mean).div_(std)
 
@@ -172,8 +179,8 @@ def normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
 def resize_weights(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
     """Return the antialiased bilinear weights that resize ``[start, start + length)`` to ``size``.
 
-    The triangle filter of Pillow and torchvision: support ``max(length / size, 1)`` pixels, cut at
-    the border of the crop, normalised.
+    The weights are the triangle filter of Pillow and torchvision: its half-width is
+    ``max(length / size, 1)`` pixels, the border of the crop cuts it, and its sum is 1.
 
     Args:
         start: First pixel of each crop, ``[B]``.

@@ -1,13 +1,13 @@
-"""Photometric operations on batches of images with any number of bands, all bands kept.
+"""Photometric operations on batches of images with any number of bands.
 
-Images are ``[B, C, H, W]`` float32, as shares of the full scale of their unit. With red, green and
-blue alone, the operations are torchvision's, by kornia's functions. Hue, saturation and grey mean
-nothing beyond the visible; with any other bands
+Images are ``[B, C, H, W]`` float32, as shares of the full scale of their unit. Operations keep all
+bands. If the bands are red, green and blue, the operations are torchvision's, computed by kornia.
+Hue, saturation and grey are undefined for other bands. Here they mean:
 
-- grey is the mean over bands, in every band;
-- saturation blends with that grey;
-- hue multiplies every band by a factor of its own, uniform in 1 ± hue, so that the spectrum's
-  shape changes as colours do.
+- Grey sets every band to the mean over bands.
+- Saturation blends an image with its grey.
+- Hue multiplies every band of every image by a factor, uniform in 1 ± hue, which changes the shape
+  of the spectrum.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,11 @@ RGB = tuple[int, int, int]
 
 
 class ColourJitter(NamedTuple):
-    """Strengths; a factor is uniform in 1 ± strength, not below 0, and a hue in ± hue turns."""
+    """Strengths of colour jitter.
+
+    Factors are uniform in 1 ± strength, but not below 0. A shift of the hue is uniform in ± hue
+    turns of the colour circle.
+    """
 
     brightness: float
     contrast: float
@@ -31,13 +35,13 @@ class ColourJitter(NamedTuple):
 
 
 def coin(count: int, chance: float, generator: torch.Generator) -> Tensor:
-    """Return ``[B, 1, 1, 1]`` bool, each true with a chance."""
+    """Return ``[B, 1, 1, 1]`` bool; each element is true with probability ``chance``."""
     drawn = torch.rand(count, generator=generator, device=generator.device)
     return (drawn < chance)[:, None, None, None]
 
 
 def grey_of(images: Tensor, rgb: RGB | None) -> Tensor:
-    """Return one grey band, ``[B, 1, H, W]``: luma (ITU-R BT.601) of RGB, else the mean."""
+    """Return grey ``[B, 1, H, W]``: the luma of RGB (ITU-R BT.601), or the mean of other bands."""
     if rgb is None:
         return images.mean(dim=1, keepdim=True)
     grey: Tensor = rgb_to_grayscale(images[:, rgb])
@@ -45,7 +49,7 @@ def grey_of(images: Tensor, rgb: RGB | None) -> Tensor:
 
 
 def greyed(images: Tensor, rgb: RGB | None) -> Tensor:
-    """Return images whose bands all are their grey."""
+    """Return images ``[B, C, H, W]`` with every band set to the image's grey."""
     return grey_of(images, rgb).expand_as(images)
 
 
@@ -56,19 +60,20 @@ def jittered(
     generator: torch.Generator,
     host: torch.Generator,
 ) -> Tensor:
-    """Return images with brightness, contrast, saturation and hue of their own.
+    """Return images with random brightness, contrast, saturation and hue, drawn for each image.
 
-    As torchvision's ``ColorJitter``, but that the order of the four is drawn once for the batch.
+    The operation is torchvision's ``ColorJitter``, except that the order of the four operations is
+    drawn once for the batch.
 
     Args:
         images: ``[B, C, H, W]``.
-        strength: Of each operation; one of strength 0 is left out.
-        rgb: Places of red, green and blue if these are all bands, else None.
-        generator: Source of randomness, on the device of the images.
+        strength: Strength of each operation. An operation of strength 0 is skipped.
+        rgb: Positions of red, green and blue if these are all bands, else None.
+        generator: Source of the factors, on the device of the images.
         host: Source of the order, on the CPU; may be ``generator``.
 
     Returns:
-        The same shape, within 0 and 1.
+        ``[B, C, H, W]``, within 0 and 1.
     """
     device, count = generator.device, len(images)
     order = torch.randperm(4, generator=host).tolist()
@@ -95,17 +100,26 @@ def _hue(
 ) -> Tensor:
     if rgb is None:
         shape = (*images.shape[:2], 1, 1)
-        each = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
-        return images * (1 + strength * each)
+        draws = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+        return images * (1 + strength * draws)
     turned = adjust_hue(images[:, rgb], 2 * torch.pi * strength * draw.flatten())
-    inverse = [rgb.index(place) for place in range(3)]
+    inverse = [rgb.index(band) for band in range(3)]
     return turned[:, inverse]
 
 
 def blurred(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Return images under a Gaussian, each with a deviation uniform in low to high pixels.
+    """Return images under a Gaussian blur, whose deviation is drawn for each image.
 
-    The kernel reaches three of the largest deviations to each side, at least one pixel.
+    The kernel extends three times ``high``, and at least one pixel, to each side.
+
+    Args:
+        images: ``[B, C, H, W]``.
+        low: Smallest deviation in pixels.
+        high: Largest deviation in pixels. The draw is uniform.
+        generator: Source of randomness, on the device of the images.
+
+    Returns:
+        ``[B, C, H, W]``.
     """
     draw = torch.rand(len(images), 1, generator=generator, device=generator.device)
     sigma = (low + (high - low) * draw).expand(-1, 2).contiguous()
@@ -115,7 +129,7 @@ def blurred(images: Tensor, low: float, high: float, generator: torch.Generator)
 
 
 def noisy(images: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Return images with Gaussian noise, each with a variance uniform in low² to high²."""
+    """Return images with Gaussian noise, whose variance is uniform in low² to high² per image."""
     draw = torch.rand(len(images), 1, 1, 1, generator=generator, device=generator.device)
     deviation = (low**2 + (high**2 - low**2) * draw).sqrt()
     noise = torch.randn(images.shape, generator=generator, device=generator.device)
@@ -123,6 +137,6 @@ def noisy(images: Tensor, low: float, high: float, generator: torch.Generator) -
 
 
 def solarised(images: Tensor) -> Tensor:
-    """Return images whose values from half the full scale on are inverted."""
+    """Return images with all values from half the full scale upwards inverted."""
     result: Tensor = solarize(images, 0.5)
     return result

@@ -1,4 +1,4 @@
-"""Augmented views of tiles: what each view of an objective is made of, whole batches at a time."""
+"""Augmented views of whole batches of tiles: declarations (`View`) and functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,25 +31,28 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class View(Spec):
-    """One view: a random-resized crop, a flip, then photometric operations, each with its chance.
+    """One view: a random-resized crop, a flip, then photometric operations by chance.
 
-    The operations come in the order of the fields, as in SimCLR, BYOL and DINO.
+    The order of the operations is the order of the fields, as in SimCLR, BYOL and DINO.
 
     Attributes:
-        min_scale: Smallest share of a tile's area that the crop takes; the protocol's if None.
-        max_scale: Largest share.
+        min_scale: Smallest share of a tile's area that the crop takes; None for the protocol's.
+        max_scale: Largest share of a tile's area that the crop takes.
         size: Side of the view, as a share of the protocol's image size.
         jitter: Chance of colour jitter.
-        brightness: Its strength; factors are uniform in 1 ± strength, not below 0.
-        contrast: The same.
-        saturation: The same.
-        hue: The same in turns of the colour circle; see `rscl_bench.views.photometric`.
+        brightness: Strength of the jitter's brightness. A factor is uniform in 1 ± strength, but
+            not below 0.
+        contrast: Strength of the jitter's contrast, as for brightness.
+        saturation: Strength of the jitter's saturation, as for brightness.
+        hue: Strength of the jitter's hue, in turns of the colour circle; see
+            `rscl_bench.views.photometric`.
         grey: Chance of grey.
         blur: Chance of a Gaussian blur.
-        blur_sigma: Range of its deviation, in pixels at 224 pixels; it scales with the image size.
+        blur_sigma: Range of the blur's deviation, in pixels of a view of 224 pixels. The deviation
+            scales with the view's size.
         noise: Chance of Gaussian noise.
-        noise_std: Range of its deviation, as shares of the full scale.
-        solarise: Chance of inverting what is above half the full scale.
+        noise_std: Range of the noise's deviation, as shares of the full scale.
+        solarise: Chance that all values from half the full scale upwards are inverted.
     """
 
     min_scale: Share | None = None
@@ -80,12 +83,12 @@ class View(Spec):
 
 @dataclass(frozen=True)
 class PixelScaling:
-    """What the views of one archive's tiles depend on besides the tiles.
+    """How the pixels of one archive are scaled for photometric operations and for the encoder.
 
     Attributes:
-        normalisation: What is subtracted and divided by.
+        normalisation: Mean and deviation per band, in the declared unit.
         scale: Full scale of the declared unit.
-        rgb: Places of red, green and blue if these are all bands, else None.
+        rgb: Positions of red, green and blue if these are all bands, else None.
     """
 
     normalisation: Normalisation
@@ -93,19 +96,19 @@ class PixelScaling:
     rgb: tuple[int, int, int] | None
 
     def to(self, device: torch.device) -> "PixelScaling":
-        """Return the same on a device."""
+        """Return a copy on a device."""
         return PixelScaling(self.normalisation.to(device), self.scale, self.rgb)
 
 
 def places_of_rgb(bands: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return the places of red, green and blue if these are all bands, else None."""
+    """Return the positions of red, green and blue if these are all bands, else None."""
     if sorted(bands) != ["blue", "green", "red"]:
         return None
     return bands.index("red"), bands.index("green"), bands.index("blue")
 
 
 def view_size(view: View, image_size: int, multiple: int) -> int:
-    """Return the side of a view in pixels: its share of the image size, at a multiple."""
+    """Return a view's side in pixels: its share of the image size, rounded to a multiple."""
     return max(multiple, round(view.size * image_size / multiple) * multiple)
 
 
@@ -114,66 +117,66 @@ def make_view(
     view: View,
     size: int,
     defaults: Views,
-    archive: PixelScaling,
+    scaling: PixelScaling,
     generator: torch.Generator,
     host: torch.Generator,
 ) -> tuple[Tensor, Crops]:
-    """Return one view of each tile, and which part of it that is.
+    """Return one view of each tile, and the crops that the views show.
 
     Args:
         tiles: ``[B, H, W, C]``, raw, in the declared unit.
-        view: What is done.
-        size: Side of the view.
+        view: Declaration of the view.
+        size: Side of the view in pixels.
         defaults: The protocol's smallest scale and chance of a flip.
-        archive: Of the tiles.
+        scaling: Pixel scaling of the tiles' archive, on the device of the tiles.
         generator: Source of randomness, on the device of the tiles.
-        host: The same on the CPU, for the order of operations; on a CPU it is ``generator``.
+        host: Source of the order of operations, on the CPU; on a CPU the same as ``generator``.
 
     Returns:
         ``[B, C, size, size]`` float32, normalised, and the crops.
     """
     count, height, width, _ = tiles.shape
-    least = defaults.min_scale if view.min_scale is None else view.min_scale
+    min_scale = defaults.min_scale if view.min_scale is None else view.min_scale
     flip = defaults.horizontal_flip
-    crops = draw_crops(count, height, width, (least, view.max_scale), flip, generator)
+    crops = draw_crops(count, height, width, (min_scale, view.max_scale), flip, generator)
     images = resized_crops(tiles, crops, size)
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
-        shares = images.contiguous() / archive.scale
-        images = _recoloured(shares, view, archive, generator, host) * archive.scale
-    return normalised(images, archive.normalisation), crops
+        shares = images.contiguous() / scaling.scale
+        images = _recoloured(shares, view, scaling, generator, host) * scaling.scale
+    return normalised(images, scaling.normalisation), crops
 
 
-def whole_view(tiles: Tensor, size: int, archive: PixelScaling) -> Tensor:
-    """Return tiles as probes see them: whole, resized, unflipped.
+def whole_view(tiles: Tensor, size: int, scaling: PixelScaling) -> Tensor:
+    """Return the views that probes see: whole tiles, resized and not flipped.
 
     Args:
         tiles: ``[B, H, W, C]``, raw, in the declared unit.
-        size: Side of the view.
-        archive: Of the tiles, on their device.
+        size: Side of the view in pixels.
+        scaling: Pixel scaling of the tiles' archive, on the device of the tiles.
 
     Returns:
         ``[B, C, size, size]`` float32, normalised.
     """
     count, height, width, _ = tiles.shape
     crops = whole_tiles(count, height, width, tiles.device)
-    return normalised(resized_crops(tiles, crops, size), archive.normalisation)
+    return normalised(resized_crops(tiles, crops, size), scaling.normalisation)
 
 
 def _recoloured(
     images: Tensor,
     view: View,
-    archive: PixelScaling,
+    scaling: PixelScaling,
     generator: torch.Generator,
     host: torch.Generator,
 ) -> Tensor:
-    """Return images ``[B, C, H, W]``, as shares of the full scale, after photometric operations."""
+    """Apply photometric operations to images ``[B, C, H, W]``, as shares of the full scale."""
     count, size = len(images), images.shape[-1]
     if view.jitter:
         strength = ColourJitter(view.brightness, view.contrast, view.saturation, view.hue)
-        changed = jittered(images, strength, archive.rgb, generator, host)
+        changed = jittered(images, strength, scaling.rgb, generator, host)
         images = torch.where(coin(count, view.jitter, generator), changed, images)
     if view.grey:
-        changed = greyed(images, archive.rgb)
+        changed = greyed(images, scaling.rgb)
         images = torch.where(coin(count, view.grey, generator), changed, images)
     if view.blur:
         low, high = (sigma * size / 224 for sigma in view.blur_sigma)
