@@ -203,6 +203,7 @@ def print_tuning(tuning: "Tuning") -> None:
 
 def print_run(record: "RunRecord") -> None:
     """Print the table of a run: the references first, then one row per task."""
+    from rscl_bench.leaderboards.formats import percent
     from rscl_bench.leaderboards.run_table import run_table
 
     rows = run_table(record)
@@ -225,7 +226,8 @@ def print_run(record: "RunRecord") -> None:
             score = row.scores.get(
                 probe
             )  # a probe that trains an encoder has no score for pixel statistics
-            cells += ["–", "–"] if score is None else [_percent(score.micro), _percent(score.macro)]
+            maps = (None, None) if score is None else (score.micro, score.macro)
+            cells += map(percent, maps)
         cells += [_number(row.train_seconds, 1), _number(row.images_per_second, 0)]
         table.add_row(*cells)
     # A pipe has no width: without one, rich would cut the table at 80 columns.
@@ -243,8 +245,10 @@ def print_names(title: str, rows: list[tuple[str, str]]) -> None:
 
 def _final_scores(record: "RunRecord", split: Split) -> str:
     """Return the micro-mAP after the last task of all probes that have the split."""
+    from rscl_bench.leaderboards.formats import percent
+
     maps = {name: getattr(score, split) for name, score in record.scores[-1].items()}
-    return ", ".join(f"{n} {_percent(m.micro)}" for n, m in maps.items() if m is not None)
+    return ", ".join(f"{n} {percent(m.micro)}" for n, m in maps.items() if m is not None)
 
 
 def _progress(run: "Run") -> str:
@@ -262,10 +266,6 @@ def _left(run: "Run") -> str:
 
 def _assignments(values: "Mapping[str, JsonValue]") -> str:
     return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether a run record agrees with itself: cheap checks that catch slips and edits by hand."""
+"""Checks that a run record agrees with itself: cheap, against slips and edits by hand."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from rscl_bench.results.schema import RunRecord, TaskRecord, probe_key, task_key
 
 
 def problems(record: RunRecord) -> Iterator[str]:
-    """Yield what is inconsistent in a record, each a clause that names its field."""
+    """Yield one clause for each inconsistency of a record; the clause names the field."""
     try:
         expected = record.identity.run_id()
     except ValueError:  # NaN in a file: a JSON value's type lets it through
@@ -35,9 +35,9 @@ def _name_problems(record: RunRecord) -> Iterator[str]:
     for field, names in (("tasks", tasks), ("probes", probes)):
         if len(set(names)) != len(names):
             yield f"field '{field}' lists the same name twice"
-    for place, probe in enumerate(record.probes):
+    for index, probe in enumerate(record.probes):
         if probe.task is not None and probe.task not in tasks:
-            yield f"field 'probes.{place}.task' is '{probe.task}', not one of the field 'tasks'"
+            yield f"field 'probes.{index}.task' is '{probe.task}', not one of the field 'tasks'"
     digests = {task_key(task) for task in tasks}
     digests |= {probe_key(probe, role) for probe in probes for role in ("train", "test")}
     for key in sorted(digests - set(record.identity.data)):
@@ -53,8 +53,8 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
         return
     if not any(task.steps for task in record.tasks):
         yield "field 'tasks' has no training step"
-    for place, task in enumerate(record.tasks):
-        field = f"field 'tasks.{place}"
+    for index, task in enumerate(record.tasks):
+        field = f"field 'tasks.{index}"
         for name in ("images_per_second", "final_loss"):
             if (getattr(task, name) is None) != (task.steps == 0):
                 yield f"{field}.{name}' does not fit {task.steps} steps"
@@ -62,15 +62,15 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
         if (task.waited_seconds or 0.0) > task.train_seconds:
             yield f"{field}.waited_seconds' is more than its 'train_seconds'"
         yield from _utilisation_problems(record, field, task)
-        # At least, or none: a strategy may train on other tasks' tiles as well, or on all tasks'
-        # in the first.
+        # A strategy may train on more tiles than the task's own, as replay does, or on all tasks'
+        # tiles in the first task and on none later, as joint training does.
         least = task.epochs * (task.tiles // batch)
         if 0 < task.steps < least:
             yield (
                 f"{field}.steps' is {task.steps}, but {task.epochs} epochs of {task.tiles} tiles "
                 f"in batches of {batch} are {least}"
             )
-        # By multiplication, so that a time of 0 needs no case of its own.
+        # A product needs no special case for a time of 0, as a quotient would.
         images = task.train_seconds * (task.images_per_second or 0.0)
         if not math.isclose(images, task.steps * batch, rel_tol=0.01):
             yield (
@@ -84,11 +84,11 @@ def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> It
         return
     flops, available = record.flops, record.provenance.matrix_flops
     if flops is None or available is None or task.images_per_second is None:
-        yield f"{field}.flop_utilisation' is there without what it follows from"
+        yield f"{field}.flop_utilisation' stands without the fields that it is computed from"
         return
-    done = (flops.with_gradient + flops.without_gradient) * task.images_per_second
-    if not math.isclose(task.flop_utilisation, done / available, rel_tol=0.01):
-        yield f"{field}.flop_utilisation' is not {done:.4g} over {available:.4g} a second"
+    used = (flops.with_gradient + flops.without_gradient) * task.images_per_second
+    if not math.isclose(task.flop_utilisation, used / available, rel_tol=0.01):
+        yield f"{field}.flop_utilisation' is not {used:.4g} over {available:.4g} a second"
 
 
 def _score_problems(record: RunRecord) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _score_problems(record: RunRecord) -> Iterator[str]:
     named["pixel_statistics"] = record.pixel_statistics
     labels = {probe.name: probe.labels for probe in record.probes}
     for field, row in named.items():
-        # Probes that train an encoder have none to train on pixel statistics.
+        # A probe that trains the encoder has no score of pixel statistics.
         absent = set(labels) - set(row) if field != "pixel_statistics" else set()
         if absent or set(row) - set(labels):
             yield f"field '{field}' is of probes {sorted(row)}, expected {sorted(labels)}"

@@ -1,4 +1,4 @@
-"""Continual-learning metrics of a score matrix, None where undefined."""
+"""Computes continual-learning metrics from a score matrix; a metric is None where undefined."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -44,19 +44,16 @@ def continual_of(
 def continual_metrics(
     scores: Sequence[ScoreRow], task_of: Mapping[str, int | None], baseline: ScoreRow
 ) -> ContinualMetrics:
-    """Return the metrics of one run.
+    """Return the metrics of one run, in the unit of the scores.
 
     Args:
-        scores: R, one row after each task, each by probe; None where a score is undefined.
-        task_of: For each probe the task (from 0, in the order of the stream) whose domain its
-            tiles are from; None for an outside domain.
-        baseline: b, the untrained encoder's score by probe.
-
-    Returns:
-        The metrics, in the unit of the scores.
+        scores: R: one row after each task, each row by probe; None where a score is undefined.
+        task_of: Index of the task whose domain the tiles of a probe are from, counted from 0; None
+            for an outside domain.
+        baseline: b: score of the untrained encoder by probe.
 
     Raises:
-        ValueError: If there is no row, or a task's index is not one of a row.
+        ValueError: If there is no row, or a task's index has no row.
     """
     if not scores:
         raise ValueError("continual metrics need the scores after at least one task")
@@ -107,7 +104,7 @@ def _best(values: Iterable[float | None]) -> float | None:
 
 
 def _all_present(values: Iterable[float | None]) -> list[float]:
-    """Return the values, or none at all if one is missing: a mean over fewer would mislead."""
+    """Return all values, or an empty list if one is None: a mean over fewer would mislead."""
     listed = list(values)
     present = [value for value in listed if value is not None]
     return present if len(present) == len(listed) else []

@@ -8,13 +8,13 @@ ROUNDING = 1e-9
 
 
 def first_difference(field: str, found: Any, expected: Any, tolerance: float = 0.0) -> str | None:
-    """Return the name of the first field of two JSON values that differs, None if none does.
+    """Return the name of the first field in which two JSON values differ, None if they are equal.
 
     Args:
-        field: Name of the values.
-        found: One of them.
-        expected: The other.
-        tolerance: What numbers may differ by, for rounding.
+        field: Name of both values; names of inner fields follow after a dot.
+        found: First value.
+        expected: Second value.
+        tolerance: Largest difference of equal numbers.
     """
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in sorted({*found, *expected}):

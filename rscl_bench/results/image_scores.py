@@ -1,8 +1,8 @@
-"""Scores of every probed image, kept beside the record: ``record.safetensors``.
+"""The score of every probed image, in the file ``record.safetensors`` beside the record.
 
-Tensors are named after the record's fields, so that ``scores.0.ucmerced.test`` there is made from
-the tensor of that name and ``labels.ucmerced.test`` here. There is no metadata: equal runs give
-equal bytes.
+Tensors are named after the fields of the record: the field ``scores.0.ucmerced.test`` is computed
+from the tensors ``scores.0.ucmerced.test`` and ``labels.ucmerced.test``. The file has no metadata,
+so that equal runs give equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,20 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.results.schema import ProbeScore, RunRecord
 
-#: By probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
+#: Labels by probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
 Labels = Mapping[str, Mapping[str, NDArray[np.uint8]]]
-#: By probe and role: ``[M, L]``, as the probe returned them.
+#: Scores by probe and role: ``[M, L]``, as the probe returned them.
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What the numbers of a record are computed from.
+    """Labels and scores of every probed image, from which the scores of a record are computed.
 
     Attributes:
-        labels: Of every scored image.
-        scores: Of the untrained encoder, then after each task.
-        pixel_statistics: Of per-band means and deviations instead of an encoder.
+        labels: Labels of every scored image.
+        scores: Scores of the untrained encoder, then after each task.
+        pixel_statistics: Scores of the mean and deviation of each band, instead of an encoder.
     """
 
     labels: Labels
@@ -63,7 +63,7 @@ class ImageScores:
 
 
 def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
-    """Return what a record holds of one probing, by probe."""
+    """Return the mean average precision by probe, from the scores of images of one probing."""
     maps = {
         probe: {role: multilabel_map(labels[probe][role], array) for role, array in roles.items()}
         for probe, roles in scores.items()
@@ -72,7 +72,7 @@ def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
 
 
 def image_scores_path(record: Path) -> Path:
-    """Return where the image scores of a record file are."""
+    """Return the path of the image scores that belong to a record file."""
     return record.with_suffix(".safetensors")
 
 
@@ -89,11 +89,12 @@ def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:
     """Return the image scores beside a record file, None if there are none.
 
     Args:
-        path: The record's file.
-        record: What it holds.
+        path: File of the record.
+        record: Content of that file.
 
     Raises:
-        ArtefactError: If the file cannot be read, or is not the one that the record names.
+        ArtefactError: If the image scores cannot be read, or have another digest than the record
+            states.
     """
     file = image_scores_path(path)
     try:

@@ -1,4 +1,4 @@
-"""Makes, reads and writes run records; both ways to a record check what the record says."""
+"""Makes, reads and writes run records. Records that are made or read are checked."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the installed versions that can change a number; None for what is not installed."""
+    """Return the versions of packages that can change a number; None if not installed."""
     return {name: _version(name) for name in _PACKAGES}
 
 
@@ -62,17 +62,17 @@ def make_record(
     """Return a checked record with its id and continual metrics filled in.
 
     Args:
-        identity: What the run is.
-        provenance: Where and with what it was made.
-        tasks: Training, in the order of the stream.
-        parameters: Counts.
-        probes: In the order of the tables.
-        scores: By probe; row 0 of the untrained encoder, then one row after each task.
-        pixel_statistics: By probe.
+        identity: Everything that tells this run from others.
+        provenance: Time, machine and versions of packages.
+        tasks: Training on each task, in the order of the stream.
+        parameters: Numbers of parameters.
+        probes: Probes in the order of the tables.
+        scores: Scores by probe: row 0 of the untrained encoder, then one row after each task.
+        pixel_statistics: Scores of pixel statistics by probe.
         image_scores_digest: SHA-256 of the file with the score of every image.
-        seconds: Totals.
-        flops: Of the objective.
-        spread: By probe, in the rows of ``scores``.
+        seconds: Time by part of the run.
+        flops: Operations of the objective.
+        spread: Collapse metrics by probe, in the rows of ``scores``.
         skipped: Images that were left out, by the keys of ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file.
 
@@ -114,33 +114,33 @@ def make_record(
 
 
 def write_record(record: RunRecord, path: Path, *, force: bool = False) -> None:
-    """Write a record whole or not at all; writing the same record again does nothing.
+    """Write a record whole or not at all; writing an equal record again does nothing.
 
     Args:
         record: The record.
-        path: Where to; its folder is made if missing.
-        force: Replace a different file.
+        path: Path of the file; a missing folder is made.
+        force: Whether another record at this path is replaced.
 
     Raises:
-        ArtefactError: If a different file is there, or the file cannot be written.
+        ArtefactError: If the path holds another record, or the file cannot be written.
     """
     text = json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
     if path.exists() and not force:
         if path.is_file() and path.read_bytes() == text.encode():
             return
         raise ArtefactError(
-            f"{path} already holds another record; records are never changed, so remove it or "
-            "write with force to replace it."
+            f"{path} already holds another record, and records are never changed; remove the file "
+            "or write with force."
         )
     write_atomic(path, text)
 
 
 def read_record(path: Path) -> RunRecord:
-    """Return the record of a file, checked against itself.
+    """Read a record and check that the record agrees with itself.
 
     Raises:
-        ArtefactError: If the file is missing, damaged, of an unknown format or edited by hand;
-            the sentence names the file and the field.
+        ArtefactError: If the file is missing, damaged, of an unknown format or edited by hand; the
+            message names the file and the field.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a grid of hyper-parameters scored on validation splits, and which setting was chosen."""
+"""Results of a grid of hyper-parameters on validation splits, and the chosen setting."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FOLDER = "tuning"
 
 
 class TunedRun(Spec):
-    """One run: seed, id of its record, and after each task the validation micro-mAP by probe."""
+    """One run: seed, id of the record, and validation micro-mAP by probe after each task."""
 
     seed: NonNegativeInt
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -35,7 +35,7 @@ class GridPoint(Spec):
 
 
 class Tuning(Spec):
-    """A grid's results and the choice; nothing in it is of a test split.
+    """Results of a grid and the chosen setting; no score is of a test split.
 
     Attributes:
         format: Version of this layout.
@@ -44,10 +44,10 @@ class Tuning(Spec):
         protocol_name: As in a run record.
         protocol: Hash of the resolved protocol.
         method: Name of the recipe.
-        overrides: ``--set`` assignments, the same for every setting.
-        grid: Values by parameter; settings are their product, the last varying fastest.
-        settings: What was tried.
-        choice: The setting with the highest score, the first of those if several have it.
+        overrides: ``--set`` assignments that every setting shares.
+        grid: Values by parameter; the settings are the product, the last parameter varying fastest.
+        settings: All points of the grid, in this order.
+        choice: Setting with the highest score; the first, if several have that score.
     """
 
     format: Literal[1] = 1
@@ -69,13 +69,13 @@ class Tuning(Spec):
         if [setting.values for setting in self.settings] != tried:
             raise ValueError("field 'settings' is not the product of field 'grid'")
         first = self.settings[0].runs
-        for place, setting in enumerate(self.settings):
+        for index, setting in enumerate(self.settings):
             if [run.seed for run in setting.runs] != [run.seed for run in first]:
-                raise ValueError(f"field 'settings.{place}' has other seeds than the first setting")
+                raise ValueError(f"field 'settings.{index}' has other seeds than the first setting")
             if any(list(run.scores[-1]) != list(first[0].scores[-1]) for run in setting.runs):
-                raise ValueError(f"field 'settings.{place}' has other probes than the first run")
+                raise ValueError(f"field 'settings.{index}' has other probes than the first run")
             if setting.score != _score(setting.runs):
-                raise ValueError(f"field 'settings.{place}.score' is not the mean of its runs")
+                raise ValueError(f"field 'settings.{index}.score' is not the mean of its runs")
         if self.choice != _best(self.settings).values:
             raise ValueError("field 'choice' is not the first setting with the highest score")
         return self
@@ -83,7 +83,7 @@ class Tuning(Spec):
     def path(self) -> Path:
         """Return ``<scenario>[-sketch]/<protocol>[-<digest8>]/<method>.json``.
 
-        The digest is there if an assignment changes the protocol, as in leaderboards.
+        The path has the digest if an assignment changes the protocol, as in leaderboards.
         """
         scenario = edition_folder(self.scenario.name, self.edition)
         changed = any(
@@ -94,25 +94,25 @@ class Tuning(Spec):
 
 
 def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) -> Tuning:
-    """Choose among settings by their records' validation scores.
+    """Choose the setting with the highest mean validation score.
 
     Args:
-        keys: The parameters of the grid.
-        settings: The records of each setting, one per seed, in the order of the grid's product.
+        keys: Parameters of the grid.
+        settings: Records of each setting, one per seed, in the order of the grid's product.
 
     Raises:
         ArtefactError: If a validation score is undefined, or the records contradict each other.
     """
-    known = settings[0][0].identity
+    first = settings[0][0].identity
     try:
         tried = [_setting(keys, records) for records in settings]
         return Tuning(
-            scenario=known.scenario,
-            edition=known.edition,
-            protocol_name=known.protocol_name,
-            protocol=identity(known.protocol),
-            method=str(known.method["name"]),
-            overrides={key: value for key, value in known.overrides.items() if key not in keys},
+            scenario=first.scenario,
+            edition=first.edition,
+            protocol_name=first.protocol_name,
+            protocol=identity(first.protocol),
+            method=str(first.method["name"]),
+            overrides={key: value for key, value in first.overrides.items() if key not in keys},
             grid={key: tuple(_distinct([s.values[key] for s in tried])) for key in keys},
             settings=tuple(tried),
             choice=_best(tried).values,
@@ -126,7 +126,7 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
 
 
 def write_tuning(tuning: Tuning, path: Path) -> None:
-    """Write a tuning whole or not at all, over an earlier one.
+    """Write a tuning whole or not at all, and replace an earlier one.
 
     Raises:
         ArtefactError: If the file cannot be written.
@@ -135,7 +135,7 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
 
 
 def read_tuning(path: Path) -> Tuning:
-    """Return the tuning of a file, checked against itself.
+    """Read a tuning and check that the tuning agrees with itself.
 
     Raises:
         ArtefactError: If the file is missing, damaged or edited by hand.
@@ -162,7 +162,7 @@ def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> GridPoint:
 
 
 def _validation(record: RunRecord) -> tuple[dict[str, float | None], ...]:
-    """Return the validation micro-mAP by probe after each task, of probes that have the split."""
+    """Return validation micro-mAP by probe after each task, of probes with a validation split."""
     return tuple(
         {name: score.val.micro for name, score in row.items() if score.val is not None}
         for row in record.scores[1:]
@@ -178,12 +178,12 @@ def _score(runs: Sequence[TunedRun]) -> float:
 
 
 def _best(settings: Sequence[GridPoint]) -> GridPoint:
-    return max(settings, key=lambda setting: setting.score)  # of equals the first
+    return max(settings, key=lambda setting: setting.score)  # the first of equal ones
 
 
 def _distinct(values: Sequence[JsonValue]) -> list[JsonValue]:
-    found: list[JsonValue] = []
+    distinct: list[JsonValue] = []
     for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+        if value not in distinct:
+            distinct.append(value)
+    return distinct

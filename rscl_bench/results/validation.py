@@ -1,4 +1,4 @@
-"""Recomputes the scores of run records from the stored scores of every image."""
+"""Recomputes the scores of run records from the stored scores of images."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,9 @@ from rscl_bench.results.schema import RunRecord
 
 
 def refusals(paths: Iterable[Path]) -> dict[Path, str | None]:
-    """Return why each record is refused, None where its scores follow from its images.
+    """Return the reason why each record is refused; None for a record that is valid.
+
+    A record is valid if all its scores follow from the stored scores of images.
 
     Args:
         paths: Record files.
@@ -27,20 +29,20 @@ def _refusal(path: Path) -> str | None:
         return str(error)
     if images is None:
         return f"{path} has no scores of images beside it; restore the run's record.safetensors."
-    field = _different(record, images)
+    field = _first_wrong_score(record, images)
     if field:
         return f"The field '{field}' of {path} does not follow from the scores of its images."
     return None
 
 
-def _different(record: RunRecord, images: ImageScores) -> str | None:
+def _first_wrong_score(record: RunRecord, images: ImageScores) -> str | None:
     named = {f"scores.{t}": (row, images.scores[t]) for t, row in enumerate(record.scores)}
     named["pixel_statistics"] = record.pixel_statistics, images.pixel_statistics
     for field, (row, scores) in named.items():
-        found = {probe: score.model_dump() for probe, score in row.items()}
+        recorded = {probe: score.model_dump() for probe, score in row.items()}
         computed = probe_scores(images.labels, scores)
         expected = {probe: score.model_dump() for probe, score in computed.items()}
-        different = first_difference(field, found, expected, ROUNDING)
+        different = first_difference(field, recorded, expected, ROUNDING)
         if different:
             return different
     return None

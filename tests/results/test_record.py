@@ -144,7 +144,10 @@ TEST = ("scores", 1, "outer", "test")
         (place("tasks", 1, "images_per_second", value=5.0), "field 'tasks.1.images_per_second'"),
         (place("tasks", 1, "train_seconds", value=1.0), "field 'tasks.1.images_per_second'"),
         (place("tasks", 1, "waited_seconds", value=1e4), "field 'tasks.1.waited_seconds'"),
-        (place("tasks", 1, "flop_utilisation", value=0.5), "without what it follows from"),
+        (
+            place("tasks", 1, "flop_utilisation", value=0.5),
+            "without the fields that it is computed from",
+        ),
         (place("tasks", 0, "tiles", value=1000), "field 'tasks.0.steps'"),
         (place("tasks", 0, "steps", value=3), "field 'tasks.0.steps' is 3"),
         (place("tasks", 0, "steps", value=0), "'tasks.0.images_per_second' does not fit 0 steps"),
