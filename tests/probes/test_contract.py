@@ -59,7 +59,8 @@ class Single(Nearest):
         self, train_features: Features, train_labels: Labels, test_features: Features
     ) -> Scores:
         scores: Any = super()._score(train_features, train_labels, test_features)
-        return scores.astype(np.float32)
+        single: Scores = scores.astype(np.float32)
+        return single
 
 
 class Reversed(Nearest):
