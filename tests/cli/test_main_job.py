@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.pages import code_blocks, read
 from safetensors import safe_open
 
 from rscl_bench.declarations import declarations
@@ -125,3 +126,23 @@ def dotted(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             flat.append((f"{prefix}{name}", item))
     return flat
+
+
+def test_python_of_the_readme(cache: Path, tmp_path: Path) -> None:
+    """The block runs as it stands, in an empty folder, and leaves what it says."""
+    (block,) = (block for block in code_blocks(read("README.md")) if block.language == "python")
+    environment = {**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    environment.pop("RSCL_DATA_ROOT", None)
+    done = subprocess.run(
+        [sys.executable, "-c", block.code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("record.json")
+    micro = read_record(path).scores[-1]["ucmerced"].test.micro
+    assert done.stdout.splitlines()[-2:] == [str(micro), "torch.Size([2, 192])"]
+    assert len(list(tmp_path.rglob("leaderboard.csv"))) == 1

@@ -70,7 +70,8 @@ class LateGlobalNoise(Sound):
 
     def after_update(self, info: StepInfo) -> None:
         with torch.no_grad():
-            self.predict.weight += 0.01 * torch.randn(self.predict.weight.shape)
+            weight = next(self.predict.parameters())
+            weight += 0.01 * torch.randn(weight.shape)
 
 
 class HiddenCounter(Sound):
