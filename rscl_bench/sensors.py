@@ -1,4 +1,4 @@
-"""Sensors: ordered bands with wavelength, unit and ground sample distance."""
+"""Sensors: ordered bands with wavelengths, the unit of pixels and the ground sample distance."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,12 @@ from rscl_bench.errors import SpecError, unknown
 
 @dataclass(frozen=True)
 class Band:
-    """One band: its name and its central wavelength in nanometres."""
+    """One band.
+
+    Attributes:
+        name: Name, unique in the sensor.
+        wavelength_nm: Central wavelength in nanometres.
+    """
 
     name: str
     wavelength_nm: float
@@ -15,15 +20,15 @@ class Band:
 
 @dataclass(frozen=True)
 class Sensor:
-    """An ordered set of bands.
+    """An ordered set of bands, and the meaning of their pixel values.
 
     Attributes:
-        name: The sensor's name.
-        bands: The bands, in the order of the archive's files.
-        unit: What a pixel value is, for instance ``"8-bit digital number"``.
-        dtype: NumPy name of the files' type, ``"uint8"`` or ``"uint16"``.
-        scale: Value that stands for full brightness in the declared unit.
-        gsd_m: Ground sample distance in metres; None where it varies from image to image.
+        name: Name of the sensor.
+        bands: The bands, in the order of the files.
+        unit: Unit of a pixel value, in the singular, such as ``"8-bit digital number"``.
+        dtype: NumPy dtype of the files, ``"uint8"`` or ``"uint16"``.
+        scale: Pixel value of full brightness.
+        gsd_m: Ground sample distance in metres; None if it varies from image to image.
     """
 
     name: str
@@ -34,37 +39,38 @@ class Sensor:
     gsd_m: float | None
 
     def indices(self, names: tuple[str, ...]) -> list[int]:
-        """Return the positions of the named bands in this sensor's files.
+        """Return the positions of named bands in the files of this sensor.
 
         Args:
-            names: Band names, in the order that is wanted.
+            names: Names of bands, in the order of the result.
 
         Returns:
             One index per name.
 
         Raises:
-            SpecError: If a band is unknown, named twice, or none is named.
+            SpecError: If a band is unknown or named twice, or if no band is named.
         """
-        known = [band.name for band in self.bands]
+        own_names = [band.name for band in self.bands]
         if not names or len(set(names)) != len(names):
             raise SpecError(f"Bands of {self.name} must be named, each once; got {list(names)}.")
         for name in names:
-            if name not in known:
-                raise unknown(f"band of sensor {self.name}", name, known)
-        return [known.index(name) for name in names]
+            if name not in own_names:
+                raise unknown(f"band of sensor {self.name}", name, own_names)
+        return [own_names.index(name) for name in names]
 
 
 _RED, _GREEN, _BLUE = Band("red", 665.0), Band("green", 560.0), Band("blue", 480.0)
 _NIR = Band("nir", 840.0)
 
-#: Aerial and drone cameras: the wavelengths are nominal, the archives state none.
+#: Aerial and drone cameras. The wavelengths are nominal, because the archives state none.
 RGB8 = Sensor("rgb8", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None)
 
-#: UAVid: DJI drone cameras at about 50 m, oblique, so that the ground distance varies in a frame.
+#: UAVid: DJI drone cameras at about 50 m. The view is oblique, so the ground sample distance
+#: varies within a frame.
 UAVID_RGB = Sensor("uavid-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None)
 
-#: WorldView-3's visible and near-infrared bands, sharpened with the panchromatic one to about
-#: 0.3 m. The sensor quantises to 11 bits, which the archive keeps in 16.
+#: WorldView-3: visible and near-infrared bands, pan-sharpened to about 0.3 m. The sensor quantises
+#: to 11 bits; the archive stores them in 16.
 WORLDVIEW3 = Sensor(
     "worldview3",
     (
@@ -93,12 +99,12 @@ TREESATAI_AERIAL = Sensor(
     "treesatai-aerial", (_NIR, _GREEN, _BLUE, _RED), "8-bit digital number", "uint8", 255.0, 0.2
 )
 
-#: UC Merced: USGS aerial orthoimagery, one foot.
+#: UC Merced: USGS aerial orthoimagery with pixels of one foot.
 UCMERCED_RGB = Sensor(
     "ucmerced-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, 0.3
 )
 
-#: AID and RSSCN7: Google Earth images, 0.5 to 8 m in AID and four scales in RSSCN7.
+#: AID and RSSCN7: Google Earth images, at 0.5 to 8 m in AID and at four scales in RSSCN7.
 GOOGLE_EARTH_RGB = Sensor(
     "google-earth-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None
 )

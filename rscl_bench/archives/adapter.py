@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from rscl_bench.spec import Spec, validated
 #: Name of the file that marks an archive's folder as synthetic; `sketch_folder` writes the file.
 SKETCH_MARKER = "SKETCH"
 _MARKER_HEADER = "Synthetic images drawn by rscl-bench, not the archive of this name. Files:"
+#: Class of mask pixels without a label.
 UNDEFINED = 255
 
 
@@ -128,6 +129,7 @@ class DatasetAdapter(ABC):
         Every random number must come from ``rng``, so that a sketch can be drawn again.
         """
 
+    @final
     @classmethod
     def write_sketch(cls, data_root: Path, rng: np.random.Generator) -> None:
         """Write a small synthetic archive below ``data_root``, and mark the archive as a sketch.
@@ -159,6 +161,7 @@ class DatasetAdapter(ABC):
         """
         return list(self.files)
 
+    @final
     def scene(self, index: int, with_labels: bool = False) -> Scene:
         """Read and check one image.
 

@@ -1,4 +1,4 @@
-"""Sketch archives: small synthetic archives in the true layouts, rendered once into the cache."""
+"""Renders sketches, small synthetic archives in the published layouts, once into the cache."""
 
 import shutil
 import tempfile
@@ -11,27 +11,27 @@ from rscl_bench.progress import Progress, silent
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Scenario
 
-#: Raised when any adapter draws its sketch differently.
+#: Version of all sketches: raised when an adapter draws other pixels or files.
 VERSION = 1
 
 
 def datasets_of(scenario: Scenario) -> list[str]:
-    """Return the datasets of a scenario's tasks and probes, each once, in order."""
+    """Return the datasets of the tasks and probes of a scenario, each once, in order."""
     tasks = [task.dataset for task in scenario.tasks]
     probes = [probe.dataset for probe in scenario.probes]
     return list(dict.fromkeys(tasks + probes))
 
 
 def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Path:
-    """Render the sketch archives that are not there yet.
+    """Render the sketch archives that the cache lacks.
 
     Args:
-        datasets: Registered datasets.
+        datasets: Registered names, or ``file.py:Class``.
         cache: Cache folder.
-        progress: Called with (what, done, total).
+        progress: Called with (what, done, total) after each dataset.
 
     Returns:
-        The data root that holds them.
+        The data root that holds the sketches.
 
     Raises:
         ArtefactError: If the cache is not writable.
@@ -59,7 +59,7 @@ def _render_one(adapter: type[DatasetAdapter], root: Path) -> None:
         try:
             (work / adapter.folder).rename(root / adapter.folder)
         except OSError:
-            if not (root / adapter.folder).is_dir():  # else another process was faster
+            if not (root / adapter.folder).is_dir():  # another process has not rendered it either
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -69,16 +69,11 @@ class InventsInputs(Sound):
 
 
 class Shuffles(Sound):
+    openings = 0
+
     def _list_files(self) -> list[Path]:
-        files = super()._list_files()
-        np.random.default_rng().shuffle(files)
-        return files if files != Shuffles.last else files[::-1]
-
-    last: list[Path] = []  # noqa: RUF012
-
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        Shuffles.last = self.files
+        Shuffles.openings += 1
+        return super()._list_files()[:: (-1) ** Shuffles.openings]
 
 
 class ListsTwice(Sound):
