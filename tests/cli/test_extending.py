@@ -136,9 +136,7 @@ def test_two_views_example(examples: Path, tmp_path: Path) -> None:
     assert second < first, "the distillation adds a negative cosine"
 
 
-def test_contracts_example(
-    examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contracts_example(examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(examples)
     module = load_file(examples / "test_extensions.py")
     module.test_stripes(tmp_path)

@@ -24,7 +24,7 @@ class Sound(Objective):
 
     def __init__(self, params: NoParams, encoder: Any):
         super().__init__(params, encoder)
-        self.predict = nn.Linear(encoder.feature_dim, 1)
+        self.predict: nn.Module = nn.Linear(encoder.feature_dim, 1)
 
     def forward(self, views: Any, generator: torch.Generator) -> ObjectiveOutput:
         (images,) = views
@@ -70,7 +70,8 @@ class LateGlobalNoise(Sound):
 
     def after_update(self, info: StepInfo) -> None:
         with torch.no_grad():
-            self.predict.weight += 0.01 * torch.randn(self.predict.weight.shape)
+            for weight in self.predict.parameters():
+                weight += 0.01 * torch.randn(weight.shape)
 
 
 class HiddenCounter(Sound):
@@ -112,7 +113,8 @@ class NaNDistil(Sound):
     """Distils by a root of negative numbers."""
 
     def distil(self, predicted: Any, past: Any) -> Tensor:
-        return (predicted[0] - past[0]).sqrt().mean()
+        difference: Tensor = predicted[0] - past[0]
+        return difference.sqrt().mean()
 
 
 class NormalisedBatch(Sound):
@@ -149,14 +151,14 @@ class WatchedLoss(Sound):
     """Declares stateless_loss, though forward changes a buffer."""
 
     stateless_loss = True
+    calls: Tensor
 
     def __init__(self, params: NoParams, encoder: Any):
         super().__init__(params, encoder)
         self.register_buffer("calls", torch.ones(()))
 
     def change(self, loss: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.calls += 1
+        self.calls += 1
         return loss * float(self.calls)
 
 
