@@ -70,8 +70,8 @@ class LateGlobalNoise(Sound):
 
     def after_update(self, info: StepInfo) -> None:
         with torch.no_grad():
-            weight = next(self.predict.parameters())
-            weight += 0.01 * torch.randn(weight.shape)
+            for weight in self.predict.parameters():
+                weight += 0.01 * torch.randn(weight.shape)
 
 
 class HiddenCounter(Sound):
@@ -113,8 +113,8 @@ class NaNDistil(Sound):
     """Distils by a root of negative numbers."""
 
     def distil(self, predicted: Any, past: Any) -> Tensor:
-        distance: Tensor = (predicted[0] - past[0]).sqrt().mean()
-        return distance
+        difference: Tensor = predicted[0] - past[0]
+        return difference.sqrt().mean()
 
 
 class NormalisedBatch(Sound):
@@ -151,6 +151,7 @@ class WatchedLoss(Sound):
     """Declares stateless_loss, though forward changes a buffer."""
 
     stateless_loss = True
+    calls: Tensor
 
     def __init__(self, params: NoParams, encoder: Any):
         super().__init__(params, encoder)
@@ -158,8 +159,7 @@ class WatchedLoss(Sound):
         self.register_buffer("calls", torch.ones(()))
 
     def change(self, loss: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.calls += 1
+        self.calls += 1
         return loss * float(self.calls)
 
 
