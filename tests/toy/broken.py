@@ -71,7 +71,7 @@ class LateGlobalNoise(Sound):
     def after_update(self, info: StepInfo) -> None:
         with torch.no_grad():
             for weight in self.predict.parameters():
-                weight += 0.01 * torch.randn(weight.shape)
+                weight.add_(0.01 * torch.randn(weight.shape))
 
 
 class HiddenCounter(Sound):
