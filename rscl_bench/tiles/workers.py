@@ -89,11 +89,11 @@ def _loaded(
 
 def _loader(
     scenes: SceneCutter, batches: list[list[int]], workers: int, lock: int
-) -> DataLoader[list[SceneResult]]:
+) -> DataLoader[SceneResult]:
     # A forked worker has modules and adapter already. macOS cannot fork safely.
     forked = sys.platform == "linux"
     return DataLoader(
-        scenes,  # type: ignore[arg-type]  # a batch is a list of results, not a stacked tensor
+        scenes,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_keep_arrays,
