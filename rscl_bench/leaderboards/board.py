@@ -125,7 +125,7 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
     scores = board.means.drop(columns=list(COSTS)).join(intervals)
     whole = {**{f"{p}.rank": "Int64" for p in probes}, "trainable_parameters": "Int64"}
     joined = frame.join(100 * scores).join(board.means[list(COSTS)])
-    return joined.astype(whole).reset_index()
+    return joined.astype(whole).copy().reset_index()  # a copy: pandas warns of fragmented frames
 
 
 def _contrasts(rows: Sequence[Row], layout: RunRecord) -> list[Contrast]:

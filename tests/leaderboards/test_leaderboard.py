@@ -7,7 +7,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from helpers.paths import ROOT
 from helpers.records import record_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -348,11 +347,3 @@ def test_a_failed_write_keeps_the_old_table(
     with pytest.raises(ArtefactError, match="cannot be written"):
         build_leaderboard(more, out)
     assert (out / FOLDER / "leaderboard.csv").read_bytes() == before
-
-
-def test_results_import_nothing_above_them() -> None:
-    package = ROOT / "rscl_bench"
-    refused = ("engine", "objectives", "strategies", "data", "models", "cli")
-    for path in [*(package / "results").glob("*.py"), package / "probes" / "metrics.py"]:
-        text = path.read_text()
-        assert not [name for name in refused if f"rscl_bench.{name}" in text], path
