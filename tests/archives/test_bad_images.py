@@ -164,7 +164,7 @@ def test_a_bad_image_is_left_out_counted_and_listed(
     assert np.array_equal(store.shares, whole.shares[kept])
     assert store.digest != whole.digest
     # Packed already, it is still not taken without being asked for.
-    with pytest.raises(ArchiveError, match="1 images of toy train were left out"):
+    with pytest.raises(ArchiveError, match="toy train were packed without 1 bad images"):
         open_or_pack(damaged, source(), cache, with_labels=True)
 
 

@@ -319,7 +319,7 @@ def test_truncated_and_missing_files_are_refused_by_name(data: Path, cache: Path
         open_or_pack(data, source(), cache)
     (data / "masked" / "0.mask").unlink()
     allow_missing_files(data / "masked")
-    with pytest.raises(ArchiveError, match=r"0\.mask, .* does not exist"):
+    with pytest.raises(ArchiveError, match=r"0\.mask does not exist"):
         open_or_pack(data, source(), cache)
     with pytest.raises(ArchiveError, match="does not exist"):
         open_or_pack(data / "nowhere", source(), cache)
