@@ -1,7 +1,6 @@
 """Raw batches: the tile store, a loader over image files, WebDataset; and training from them."""
 
 import io
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from benchmarks.peers import ImageFiles, LightlyLoop, endless, mae_files
 from benchmarks.ratio import Ratio, in_turn, milliseconds, over, seconds_of
 from benchmarks.workload import TemplateLoop, image_files, short_run, synthetic_store
+from rscl_bench.cores import usable_cores
 from rscl_bench.engine.device import open_device
 from rscl_bench.tiles.loader import TileLoader
 from rscl_bench.tiles.prefetch import Prefetcher
@@ -37,7 +37,7 @@ def measure(device_name: str, rounds: int) -> list[Ratio]:
             ImageFiles(paths, _pixels),
             BATCH,
             shuffle=True,
-            num_workers=_workers(),
+            num_workers=usable_cores(),
             persistent_workers=True,
         )
         ours, files = in_turn(_through(feed), _through(loader), rounds)
@@ -56,10 +56,6 @@ def _pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def _workers() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _through(batches: Any) -> Callable[[], object]:
     def read() -> None:
         for _ in batches:
@@ -70,7 +66,7 @@ def _through(batches: Any) -> Callable[[], object]:
 
 def _webdataset(folder: Path, paths: list[Path]) -> Any:
     """Return WebDataset's loader over shards of the same files."""
-    shards = _workers()
+    shards = usable_cores()
     for number in range(shards):
         with tarfile.open(folder / f"shard{number}.tar", "w") as shard:
             for path in paths[number::shards]:
@@ -91,7 +87,7 @@ def _end_to_end(device_name: str, rounds: int, folder: Path, paths: list[Path]) 
     spec = short_run("vit-b", "finetune", FEW)
     steps = 5
     ours = TemplateLoop(spec, synthetic_store(folder, FEW * steps, SIDE), device)
-    batches = endless(mae_files(paths, spec.protocol.image_size, FEW, _workers()))
+    batches = endless(mae_files(paths, spec.protocol.image_size, FEW, usable_cores()))
     theirs = LightlyLoop(spec, batches, device.torch)
     ours()
     theirs(1)
