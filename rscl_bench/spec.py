@@ -270,6 +270,11 @@ class RunSpec(Spec):
     overrides: dict[str, Any] = {}
 
 
+def is_method_key(key: str) -> bool:
+    """Return whether a key of ``--set`` belongs to the method, and not to the protocol."""
+    return key.split(".")[0] in ("objective", "strategies")
+
+
 SpecType = TypeVar("SpecType", bound=BaseModel)
 
 
