@@ -455,6 +455,7 @@ def test_identity_is_an_allow_list() -> None:
         "precision",
         "data",
         "code",
+        "plugins",
     }
 
 
