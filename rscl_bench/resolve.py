@@ -6,7 +6,15 @@ from typing import Any
 
 from rscl_bench import registry
 from rscl_bench.errors import SpecError, unknown
-from rscl_bench.spec import Component, Method, Protocol, RunSpec, Scenario, validated
+from rscl_bench.spec import (
+    Component,
+    Method,
+    Protocol,
+    RunSpec,
+    Scenario,
+    is_method_key,
+    validated,
+)
 
 
 def resolve_run(
@@ -48,7 +56,7 @@ def resolve_run(
             changes[owner][parameter] = value
         elif name in changes:
             raise SpecError(f"--set {name} needs a parameter, as in {name}.PARAMETER=VALUE.")
-        elif name.split(".")[0] in ("objective", "strategies"):
+        elif is_method_key(name):
             raise unknown(f"component of method {method.name}", owner or name, changes)
         else:
             _assign(protocol_raw, name, value)

@@ -337,6 +337,14 @@ def identity(payload: dict[str, Any]) -> str:
     return sha256(canonical_json(payload)).hexdigest()[:16]
 
 
+def is_method_key(key: str) -> bool:
+    """Return whether a ``--set`` key names a parameter of the method, not of the protocol.
+
+    Such keys are ``objective.PARAMETER`` and ``strategies.NAME.PARAMETER``.
+    """
+    return key.split(".")[0] in ("objective", "strategies")
+
+
 def edition_folder(scenario: str, edition: Edition) -> str:
     """Return the folder name of a scenario; names of sketch editions end with ``-sketch``."""
     return scenario if edition == "real" else f"{scenario}-{edition}"

@@ -13,7 +13,7 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.results.tuning import FOLDER
-from rscl_bench.spec import Edition, edition_folder
+from rscl_bench.spec import Edition, edition_folder, is_method_key
 
 
 class GroupKey(NamedTuple):
@@ -91,7 +91,7 @@ def row_key(record: RunRecord) -> RowKey:
     overrides = ",".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
         for key, value in sorted(identity.overrides.items())
-        if _is_of_method(key)
+        if is_method_key(key)
     )
     method = "+".join([f"{name}[{overrides}]" if overrides else name, *identity.plugins])
     return RowKey(method, identity.precision, record.provenance.device)
@@ -100,7 +100,7 @@ def row_key(record: RunRecord) -> RowKey:
 def protocol_overrides(record: RunRecord) -> dict[str, Any]:
     """Return the overrides of the protocol, sorted; a leaderboard has one set of them."""
     overrides = record.identity.overrides
-    return {key: overrides[key] for key in sorted(overrides) if not _is_of_method(key)}
+    return {key: overrides[key] for key in sorted(overrides) if not is_method_key(key)}
 
 
 def group_folder(key: GroupKey, loaded: Iterable[LoadedRecord]) -> Path:
@@ -214,7 +214,3 @@ def _distinct(loaded: Sequence[LoadedRecord]) -> list[LoadedRecord]:
         _check_equal(members, "identity.method", lambda r: r.identity.method)
         _check_equal(members, "parameters", lambda r: r.parameters)
     return [item for members in rows.values() for item in members]
-
-
-def _is_of_method(override: str) -> bool:
-    return override.split(".")[0] in ("objective", "strategies")

@@ -12,7 +12,16 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
-from rscl_bench.spec import Edition, Fraction, Name, Spec, edition_folder, first_problem, identity
+from rscl_bench.spec import (
+    Edition,
+    Fraction,
+    Name,
+    Spec,
+    edition_folder,
+    first_problem,
+    identity,
+    is_method_key,
+)
 
 Values = dict[str, JsonValue]
 FOLDER = "tuning"
@@ -86,9 +95,7 @@ class Tuning(Spec):
         The path has the digest if an assignment changes the protocol, as in leaderboards.
         """
         scenario = edition_folder(self.scenario.name, self.edition)
-        changed = any(
-            key.split(".")[0] not in ("objective", "strategies") for key in self.overrides
-        )
+        changed = any(not is_method_key(key) for key in self.overrides)
         protocol = self.protocol_name + (f"-{self.protocol[:8]}" if changed else "")
         return Path(scenario) / protocol / f"{self.method}.json"
 

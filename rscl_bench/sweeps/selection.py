@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rscl_bench.errors import SpecError
 from rscl_bench.resolve import parse_value, resolve_run
-from rscl_bench.spec import Method, RunSpec, Scenario
+from rscl_bench.spec import Method, RunSpec, Scenario, is_method_key
 
 
 class PlannedRun(NamedTuple):
@@ -76,7 +76,7 @@ def grid_runs(
             "on a test split; give a probe a val_split."
         )
     for key in grid:
-        if key.split(".")[0] not in ("objective", "strategies"):
+        if not is_method_key(key):
             raise _not_a_grid(key)
     _require_distinct("--grid and --set", [*grid, *overrides])
     _require_distinct("--seeds", [str(seed) for seed in seeds])
