@@ -270,11 +270,6 @@ class RunSpec(Spec):
     overrides: dict[str, Any] = {}
 
 
-def is_method_key(key: str) -> bool:
-    """Return whether a key of ``--set`` belongs to the method, and not to the protocol."""
-    return key.split(".")[0] in ("objective", "strategies")
-
-
 SpecType = TypeVar("SpecType", bound=BaseModel)
 
 
@@ -340,6 +335,14 @@ def identity(payload: dict[str, Any]) -> str:
         payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.schema.Identity`.
     """
     return sha256(canonical_json(payload)).hexdigest()[:16]
+
+
+def is_method_key(key: str) -> bool:
+    """Return whether a ``--set`` key names a parameter of the method, not of the protocol.
+
+    Such keys are ``objective.PARAMETER`` and ``strategies.NAME.PARAMETER``.
+    """
+    return key.split(".")[0] in ("objective", "strategies")
 
 
 def edition_folder(scenario: str, edition: Edition) -> str:

@@ -1,1 +1,1 @@
-"""From scores to tables: continual metrics, run records, leaderboards."""
+"""Run records: their fields, checks, files, continual metrics and tunings."""

@@ -1,4 +1,7 @@
-"""Checks that a run record agrees with itself: cheap, against slips and edits by hand."""
+"""Checks that the fields of a run record agree with each other.
+
+The checks are cheap. They find slips of the program and edits by hand.
+"""
 
 import math
 from collections.abc import Iterator
@@ -10,10 +13,10 @@ from rscl_bench.results.schema import RunRecord, TaskRecord, probe_key, task_key
 
 
 def problems(record: RunRecord) -> Iterator[str]:
-    """Yield one clause for each inconsistency of a record; the clause names the field."""
+    """Yield one clause per contradiction in a record; every clause names a field."""
     try:
         expected = record.identity.run_id()
-    except ValueError:  # NaN in a file: a JSON value's type lets it through
+    except ValueError:  # the type `JsonValue` accepts NaN
         yield "field 'identity' holds a number that is not finite"
         return
     if record.id != expected:
@@ -62,15 +65,15 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
         if (task.waited_seconds or 0.0) > task.train_seconds:
             yield f"{field}.waited_seconds' is more than its 'train_seconds'"
         yield from _utilisation_problems(record, field, task)
-        # A strategy may train on more tiles than the task's own, as replay does, or on all tasks'
-        # tiles in the first task and on none later, as joint training does.
-        least = task.epochs * (task.tiles // batch)
-        if 0 < task.steps < least:
+        # A strategy may take more steps than the task's own tiles give, as replay does. Joint
+        # training trains on the tiles of all tasks in the first task, and takes no later step.
+        least_steps = task.epochs * (task.tiles // batch)
+        if 0 < task.steps < least_steps:
             yield (
                 f"{field}.steps' is {task.steps}, but {task.epochs} epochs of {task.tiles} tiles "
-                f"in batches of {batch} are {least}"
+                f"in batches of {batch} are {least_steps}"
             )
-        # A product needs no special case for a time of 0, as a quotient would.
+        # The check compares products: a quotient would divide by a time of 0.
         images = task.train_seconds * (task.images_per_second or 0.0)
         if not math.isclose(images, task.steps * batch, rel_tol=0.01):
             yield (
@@ -84,7 +87,10 @@ def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> It
         return
     flops, available = record.flops, record.provenance.matrix_flops
     if flops is None or available is None or task.images_per_second is None:
-        yield f"{field}.flop_utilisation' stands without the fields that it is computed from"
+        yield (
+            f"{field}.flop_utilisation' needs the fields 'flops', 'provenance.matrix_flops' and "
+            "'images_per_second'"
+        )
         return
     used = (flops.with_gradient + flops.without_gradient) * task.images_per_second
     if not math.isclose(task.flop_utilisation, used / available, rel_tol=0.01):
@@ -96,14 +102,16 @@ def _score_problems(record: RunRecord) -> Iterator[str]:
     if len(record.scores) != rows:
         yield f"field 'scores' has {len(record.scores)} rows, expected {rows}: untrained, each task"
         return
-    named = {f"scores.{t}": row for t, row in enumerate(record.scores)}
-    named["pixel_statistics"] = record.pixel_statistics
+    score_rows = {f"scores.{t}": row for t, row in enumerate(record.scores)}
+    score_rows["pixel_statistics"] = record.pixel_statistics
     labels = {probe.name: probe.labels for probe in record.probes}
-    for field, row in named.items():
+    for field, row in score_rows.items():
         # A probe that trains the encoder has no score of pixel statistics.
         absent = set(labels) - set(row) if field != "pixel_statistics" else set()
         if absent or set(row) - set(labels):
-            yield f"field '{field}' is of probes {sorted(row)}, expected {sorted(labels)}"
+            yield (
+                f"field '{field}' has scores of the probes {sorted(row)}, expected {sorted(labels)}"
+            )
             return
         for name, score in row.items():
             yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])

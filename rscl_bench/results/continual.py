@@ -1,4 +1,4 @@
-"""Computes continual-learning metrics from a score matrix; a metric is None where undefined."""
+"""Computes continual-learning metrics from a score matrix; an undefined metric is None."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -25,11 +25,12 @@ def continual_of(
     Args:
         tasks: Tasks in the order of the stream.
         probes: Probes; the ``task`` of each is one of the tasks or None.
-        scores: Scores by probe: row 0 of the untrained encoder, then one row after each task.
+        scores: Rows of scores by probe: row 0 is for the untrained encoder, row t for the encoder
+            after task t.
 
     Raises:
-        KeyError: If a row has no score of a probe.
-        ValueError: If a probe's task is not one of the tasks, or no task was trained.
+        KeyError: If a row lacks the score of a probe.
+        ValueError: If a probe's task is not one of the tasks, or there is no row after a task.
     """
     order = [task.name for task in tasks]
     task_of = {p.name: None if p.task is None else order.index(p.task) for p in probes}
@@ -44,16 +45,17 @@ def continual_of(
 def continual_metrics(
     scores: Sequence[ScoreRow], task_of: Mapping[str, int | None], baseline: ScoreRow
 ) -> ContinualMetrics:
-    """Return the metrics of one run, in the unit of the scores.
+    """Return the metrics of one run; `ContinualMetrics` gives their formulas and sources.
 
     Args:
-        scores: R: one row after each task, each row by probe; None where a score is undefined.
-        task_of: Index of the task whose domain the tiles of a probe are from, counted from 0; None
-            for an outside domain.
-        baseline: b: score of the untrained encoder by probe.
+        scores: The matrix R: one row after each task, with a score per probe. An undefined score is
+            None.
+        task_of: For each probe, the index of the task whose domain the probe belongs to, counted
+            from 0; None for an outside probe.
+        baseline: The vector b: scores of the untrained encoder by probe.
 
     Raises:
-        ValueError: If there is no row, or a task's index has no row.
+        ValueError: If there is no row, or an index of a task has no row.
     """
     if not scores:
         raise ValueError("continual metrics need the scores after at least one task")
@@ -104,7 +106,7 @@ def _best(values: Iterable[float | None]) -> float | None:
 
 
 def _all_present(values: Iterable[float | None]) -> list[float]:
-    """Return all values, or an empty list if one is None: a mean over fewer would mislead."""
+    """Return all values, or an empty list if any is None: a mean of the rest would mislead."""
     listed = list(values)
     present = [value for value in listed if value is not None]
     return present if len(present) == len(listed) else []

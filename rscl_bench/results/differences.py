@@ -1,20 +1,20 @@
-"""The first difference between two JSON values."""
+"""Finds the first difference between two JSON values."""
 
 import math
 from typing import Any
 
-#: Tolerance for recomputed scores.
+#: Largest difference that rounding makes between a stored score and the recomputed score.
 ROUNDING = 1e-9
 
 
 def first_difference(field: str, found: Any, expected: Any, tolerance: float = 0.0) -> str | None:
-    """Return the name of the first field in which two JSON values differ, None if they are equal.
+    """Return the name of the first field that differs; None if the two JSON values are equal.
 
     Args:
-        field: Name of both values; names of inner fields follow after a dot.
+        field: Name of the two values. The name of an inner field is appended after a dot.
         found: First value.
         expected: Second value.
-        tolerance: Largest difference of equal numbers.
+        tolerance: Largest absolute difference at which two numbers count as equal.
     """
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in sorted({*found, *expected}):

@@ -1,4 +1,4 @@
-"""Folders of the artefacts of runs."""
+"""Names the folder of a run's files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from rscl_bench.spec import edition_folder
 
 
 def run_folder(out: Path, identity: Identity) -> Path:
-    """Return the folder of a run's artefacts; two identities never share a folder."""
+    """Return the folder of a run's files; two identities never have one folder."""
     scenario = edition_folder(identity.scenario.name, identity.edition)
     name = f"seed{identity.seed}-{identity.run_id()}"
     return out / scenario / identity.protocol_name / str(identity.method["name"]) / name

@@ -1,8 +1,9 @@
-"""The score of every probed image, in the file ``record.safetensors`` beside the record.
+"""Reads and writes the score of every probed image.
 
-Tensors are named after the fields of the record: the field ``scores.0.ucmerced.test`` is computed
-from the tensors ``scores.0.ucmerced.test`` and ``labels.ucmerced.test``. The file has no metadata,
-so that equal runs give equal bytes.
+The scores are in the file ``record.safetensors`` beside the record. Tensors are named after the
+fields of the record: the field ``scores.0.ucmerced.test`` is computed from the tensors
+``scores.0.ucmerced.test`` and ``labels.ucmerced.test``. The file has no metadata, so equal runs
+write equal bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +21,24 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.results.schema import ProbeScore, RunRecord
 
-#: Labels by probe and role (``test``, and ``val`` where there is one): ``[M, L]`` of 0 and 1.
+#: Labels by probe and role: ``[M, L]``, 0 or 1. The roles are ``test``, and ``val`` if the probe
+#: has a validation split.
 Labels = Mapping[str, Mapping[str, NDArray[np.uint8]]]
-#: Scores by probe and role: ``[M, L]``, as the probe returned them.
+#: Scores by probe and role: ``[M, L]``, as returned by the probe.
 Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Labels and scores of every probed image, from which the scores of a record are computed.
+    """Labels and scores of all probed images of a run.
+
+    The scores of the run's record are computed from these.
 
     Attributes:
-        labels: Labels of every scored image.
-        scores: Scores of the untrained encoder, then after each task.
-        pixel_statistics: Scores of the mean and deviation of each band, instead of an encoder.
+        labels: Labels of all probed images.
+        scores: Scores with the untrained encoder, then scores after each task.
+        pixel_statistics: Scores with the mean and deviation of each band as features, instead of
+            an encoder's features.
     """
 
     labels: Labels
@@ -58,12 +63,12 @@ class ImageScores:
         )
 
     def digest(self) -> str:
-        """Return the SHA-256 of the file, which the record holds."""
+        """Return the SHA-256 of the file's content, as 64 hexadecimal digits."""
         return sha256(self.to_bytes()).hexdigest()
 
 
 def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
-    """Return the mean average precision by probe, from the scores of images of one probing."""
+    """Return the mean average precisions by probe, computed from one row of image scores."""
     maps = {
         probe: {role: multilabel_map(labels[probe][role], array) for role, array in roles.items()}
         for probe, roles in scores.items()
@@ -72,12 +77,12 @@ def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
 
 
 def image_scores_path(record: Path) -> Path:
-    """Return the path of the image scores that belong to a record file."""
+    """Return the path of the image scores of a record file."""
     return record.with_suffix(".safetensors")
 
 
 def write_image_scores(scores: ImageScores, record: Path) -> None:
-    """Write the image scores that belong to a record file, whole or not at all.
+    """Write the image scores of a record file, whole or not at all.
 
     Raises:
         ArtefactError: If the file cannot be written.
@@ -86,15 +91,15 @@ def write_image_scores(scores: ImageScores, record: Path) -> None:
 
 
 def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:
-    """Return the image scores beside a record file, None if there are none.
+    """Return the image scores beside a record file; None if there is no such file.
 
     Args:
         path: File of the record.
         record: Content of that file.
 
     Raises:
-        ArtefactError: If the image scores cannot be read, or have another digest than the record
-            states.
+        ArtefactError: If the file of image scores cannot be read, or its digest is not the one in
+            the record.
     """
     file = image_scores_path(path)
     try:

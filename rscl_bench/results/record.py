@@ -1,4 +1,4 @@
-"""Makes, reads and writes run records. Records that are made or read are checked."""
+"""Makes, reads and writes run records; every record that is made or read is checked."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,10 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the versions of packages that can change a number; None if not installed."""
+    """Return the versions of the packages that can change a number.
+
+    The version of a package that is not installed is None.
+    """
     return {name: _version(name) for name in _PACKAGES}
 
 
@@ -59,28 +62,26 @@ def make_record(
     skipped: Mapping[str, tuple[str, ...]] | None = None,
     encoder_digest: str | None = None,
 ) -> RunRecord:
-    """Return a checked record with its id and continual metrics filled in.
+    """Make a record: compute its id and its continual metrics, and check its fields.
 
     Args:
-        identity: Everything that tells this run from others.
+        identity: All that distinguishes this run from other runs.
         provenance: Time, machine and versions of packages.
         tasks: Training on each task, in the order of the stream.
-        parameters: Numbers of parameters.
+        parameters: Number of parameters of the encoder, and of trained parameters.
         probes: Probes in the order of the tables.
-        scores: Scores by probe: row 0 of the untrained encoder, then one row after each task.
-        pixel_statistics: Scores of pixel statistics by probe.
+        scores: Rows of scores by probe: row 0 is for the untrained encoder, row t for the encoder
+            after task t.
+        pixel_statistics: Scores by probe, with pixel statistics as features.
         image_scores_digest: SHA-256 of the file with the score of every image.
-        seconds: Time by part of the run.
-        flops: Operations of the objective.
-        spread: Collapse metrics by probe, in the rows of ``scores``.
-        skipped: Images that were left out, by the keys of ``identity.data``.
-        encoder_digest: SHA-256 of the encoder's file.
-
-    Returns:
-        The record.
+        seconds: Seconds of each part of the run.
+        flops: Operations of the objective per image; None if not counted.
+        spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
+        skipped: Names of the images that were left out, by key of ``identity.data``.
+        encoder_digest: SHA-256 of the encoder's file; None if no encoder was stored.
 
     Raises:
-        ArtefactError: If the parts contradict each other.
+        ArtefactError: If the fields contradict each other.
     """
     try:
         record = RunRecord(
@@ -114,12 +115,14 @@ def make_record(
 
 
 def write_record(record: RunRecord, path: Path, *, force: bool = False) -> None:
-    """Write a record whole or not at all; writing an equal record again does nothing.
+    """Write a record, whole or not at all.
+
+    If the file already holds an equal record, nothing is written.
 
     Args:
         record: The record.
-        path: Path of the file; a missing folder is made.
-        force: Whether another record at this path is replaced.
+        path: Path of the file. A missing folder is created.
+        force: Whether to replace another record at this path.
 
     Raises:
         ArtefactError: If the path holds another record, or the file cannot be written.
@@ -136,10 +139,10 @@ def write_record(record: RunRecord, path: Path, *, force: bool = False) -> None:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a record and check that the record agrees with itself.
+    """Read a record and check that its fields agree with each other.
 
     Raises:
-        ArtefactError: If the file is missing, damaged, of an unknown format or edited by hand; the
+        ArtefactError: If the file is missing, damaged, of an unknown format or edited by hand. The
             message names the file and the field.
     """
     try:

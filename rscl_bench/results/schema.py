@@ -1,4 +1,4 @@
-"""The fields of a run record: what a run is, and what it measured."""
+"""Defines the fields of a run record."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,23 +19,35 @@ FORMAT = 2
 RANDOM_ENCODER = "random-encoder"
 PIXEL_STATISTICS = "pixel-statistics"
 
-# Part of folder names, so no separators; without '-' a folder's name can be read back.
+# A version is part of folder names: it has no path separator, and no '-', so that the name of a
+# folder splits into its parts.
 PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")]
 ProtocolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
 
 def task_key(task: str) -> str:
-    """Return the key of a task's digest in a record's ``identity.data``."""
+    """Return the key in ``identity.data`` of the digest of a task's tiles."""
     return f"tasks.{task}"
 
 
 def probe_key(probe: str, role: str) -> str:
-    """Return the key of a probe split's digest; the role is ``train``, ``val`` or ``test``."""
+    """Return the key in ``identity.data`` of the digest of a probe's split.
+
+    Args:
+        probe: Name of the probe.
+        role: ``train``, ``val`` or ``test``.
+    """
     return f"probes.{probe}.{role}"
 
 
 class ScenarioName(Spec):
-    """Which scenario, in which version; ``digest`` is of its tasks and probes, version or not."""
+    """The scenario of a run.
+
+    Attributes:
+        name: Name of the scenario.
+        version: Version of the scenario.
+        digest: Hash of the scenario's tasks and probes, without the version.
+    """
 
     name: Name
     version: PathPart
@@ -43,21 +55,21 @@ class ScenarioName(Spec):
 
 
 class Identity(Spec):
-    """What a run is; the record's id is the hash of this and of nothing else.
+    """All fields that distinguish a run from other runs; their hash is the id of the record.
 
     Attributes:
         scenario: Name, version, and digest of tasks and probes.
-        edition: ``real`` archives, or ``sketch`` ones, which are synthetic.
-        protocol_name: Name within the scenario.
+        edition: ``real`` for real archives, ``sketch`` for synthetic archives.
+        protocol_name: Name of the protocol within the scenario.
         protocol: The resolved protocol.
-        method: The resolved recipe, all parameters filled in.
-        overrides: ``--set`` assignments.
-        seed: The seed.
-        precision: What the run used; ``auto`` is resolved.
-        data: Digest of every packed split: keys of `task_key` and `probe_key`.
+        method: The resolved recipe, with a value for every parameter.
+        overrides: ``--set`` assignments: value by key.
+        seed: Seed of the run.
+        precision: Precision of the training; ``auto`` is resolved.
+        data: Digests of all packed splits, by the keys of `task_key` and `probe_key`.
         code: Version of this package.
-        plugins: Qualified class names of Avalanche plugins that were added to the method. Left out
-            when empty, so that the ids of runs without plugins stay as they are.
+        plugins: Qualified class names of Avalanche plugins that were added to the method. An empty
+            list is not hashed, so the ids of runs without plugins stay the same in all versions.
     """
 
     scenario: ScenarioName
@@ -73,34 +85,35 @@ class Identity(Spec):
     plugins: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
 
     def run_id(self) -> str:
-        """Return the hash.
+        """Return the id of the run: 16 hexadecimal digits.
 
         Raises:
-            ValueError: If a value is not finite.
+            ValueError: If a number is not finite.
         """
         return identity(self.model_dump(mode="json"))
 
-    def setting(self, *place: str) -> int:
-        """Return a whole number of the protocol, such as ``setting("training", "batch_size")``.
+    def setting(self, *path: str) -> int:
+        """Return a positive integer of the protocol, such as ``setting("training", "batch_size")``.
 
         Raises:
-            ValueError: If the protocol has no such number.
+            ValueError: If the protocol has no positive integer under these keys.
         """
         value: Any = self.protocol
-        for part in place:
-            value = value.get(part) if isinstance(value, dict) else None
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"field 'identity.protocol.{'.'.join(place)}' is no positive integer")
+            raise ValueError(f"field 'identity.protocol.{'.'.join(path)}' is no positive integer")
         return value
 
 
 class Resumption(Spec):
-    """Where a run went on after an interruption.
+    """The point at which a run resumed after an interruption.
 
     Attributes:
-        task: Number of the task, from 0.
-        step: Steps of it that were done.
-        changed: What was different from before and may change last bits, one sentence each.
+        task: Index of the task, counted from 0.
+        step: Number of steps of this task that were done before.
+        changed: Differences to the interrupted process that may change last bits; one sentence per
+            difference.
     """
 
     task: NonNegativeInt
@@ -109,20 +122,20 @@ class Resumption(Spec):
 
 
 class Provenance(Spec):
-    """Where and with what a run was made; recorded, not hashed.
+    """Time, machine and software of a run; no part of the run's identity.
 
     Attributes:
         rscl_bench: Version of this package.
-        started: UTC time.
+        started: UTC time of the start.
         device_type: ``cpu``, ``cuda``, ...
-        device: The device's full name; times are compared within one name only.
+        device: Full name of the device. Times of two devices are never compared.
         threads: CPU threads of the tensor library.
-        python: Version.
+        python: Version of Python.
         platform: Operating system and architecture.
-        versions: Of the packages in `package_versions`.
-        resumed: Where the run went on after interruptions.
-        matrix_flops: Operations per second of matrix products in the run's precision, measured on
-            the device when the run began.
+        versions: Versions of the packages in `package_versions`; None if not installed.
+        resumed: Points at which the run resumed after interruptions.
+        matrix_flops: Rate of matrix products in the run's precision, in operations per second,
+            measured on the device when the run began; None if not measured.
     """
 
     rscl_bench: str
@@ -148,20 +161,23 @@ class TaskRecord(Spec):
     """Training on one task.
 
     Attributes:
-        name: The task's.
+        name: Name of the task.
         tiles: Training tiles of the task.
-        epochs: Epochs trained.
-        steps: Updates, in all epochs; 0 where a strategy trains nothing at this task.
-        train_seconds: Synchronised time of the updates and of what strategies did before and after
-            them; no packing, probing or checkpoints.
-        images_per_second: ``steps × batch size / train_seconds``, of the protocol's batch size;
+        epochs: Number of epochs.
+        steps: Number of optimiser steps in all epochs; 0 if the strategy trains nothing in this
+            task.
+        train_seconds: Time of the steps and of the strategies' work before and after the steps,
+            with the device synchronised. Packing, probing and checkpoints are not part of this
+            time.
+        images_per_second: ``steps × batch size / train_seconds``, with the protocol's batch size;
             None without a step.
-        final_loss: Mean over the last epoch; None without a step.
-        peak_memory_bytes: The most memory so far: allocated on a GPU in this task, or resident of
-            the process since it started, on a CPU; None where it is not known.
-        waited_seconds: Part of ``train_seconds`` in which the next tiles were waited for.
-        flop_utilisation: The objective's operations per second of training, over the rate of plain
-            matrix products, ``provenance.matrix_flops``; None without a step.
+        final_loss: Mean loss of the last epoch; None without a step.
+        peak_memory_bytes: On a GPU, most memory allocated in this task. On a CPU, most resident
+            memory of the process since its start. None if not known.
+        waited_seconds: Part of ``train_seconds`` in which training waited for the next tiles; None
+            in records of earlier versions.
+        flop_utilisation: The objective's operations per second of training, divided by
+            ``provenance.matrix_flops``; None without a step or without this rate.
     """
 
     name: Name
@@ -177,28 +193,36 @@ class TaskRecord(Spec):
 
 
 class Parameters(Spec):
-    """How many parameters the encoder has, and how many the run trained."""
+    """Number of parameters of the encoder, and number of trained parameters."""
 
     encoder: Positive
     trainable: Positive
 
 
 class FlopsRecord(Spec):
-    """Operations per image of a step of the objective, counted by running one."""
+    """Operations per image of one step of the objective, counted while running a step."""
 
     with_gradient: Positive
     without_gradient: NonNegativeInt
 
 
 class SpreadRecord(Spec):
-    """How far features of the test split are from collapse; see `collapse_metrics`."""
+    """The two numbers of `collapse_metrics`, computed from the features of the test split."""
 
     std: NonNegativeFloat
     effective_rank: Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class ProbeRecord(Spec):
-    """One probe: the registered ``probe``, its task or None, and the size of its test split."""
+    """One probe.
+
+    Attributes:
+        name: Name of the probe in the scenario.
+        probe: Name of the registered probe.
+        task: Task whose domain the probe belongs to; None for an outside probe.
+        test_tiles: Number of tiles of the test split.
+        labels: Number of labels.
+    """
 
     name: Name
     probe: str
@@ -208,19 +232,21 @@ class ProbeRecord(Spec):
 
 
 class ProbeScore(Spec):
-    """Scores on the test split, and on the validation split or None."""
+    """Scores on the test split and on the validation split; None without a validation split."""
 
     test: MultilabelMAP
     val: MultilabelMAP | None
 
 
 class OutsideMetrics(Spec):
-    """One probe of no task's domain.
+    """Metrics of one outside probe, that is, a probe of no task's domain.
+
+    ``R[t]`` is the score after task t of T, and b the score with the untrained encoder.
 
     Attributes:
         final: ``R[T]``.
         mean_over_tasks: ``mean_t R[t]``.
-        gain_over_random: ``R[T] − b``, b the untrained encoder's score.
+        gain_over_random: ``R[T] − b``.
     """
 
     final: float | None
@@ -229,21 +255,23 @@ class OutsideMetrics(Spec):
 
 
 class ContinualMetrics(Spec):
-    """Metrics of one kind of score; differences are in the scores' own unit.
+    """Continual metrics of one kind of score, in the unit of the scores.
 
-    With several domain probes of one task, each is a column j of its own. None where the formula
-    has no term or needs a score that is missing.
+    ``R[t][j]`` is the score of probe j after task t of T. Two probes of one task's domain are two
+    columns j. A metric is None if its formula has no term, or if a needed score is missing.
 
     Attributes:
         final_average: ``mean_j R[T][j]`` (Lopez-Paz & Ranzato 2017, ACC).
-        average_incremental: ``mean_t mean_{j<=t} R[t][j]``, over the t with a domain probe seen
-            (the running mean of ACC; Díaz-Rodríguez et al. 2018 weigh all pairs j <= t alike).
+        average_incremental: ``mean_t mean_{j<=t} R[t][j]``, over the tasks t with a probe
+            j <= t. This is the running mean of ACC; Díaz-Rodríguez et al. 2018 give all pairs
+            j <= t the same weight.
         backward_transfer: ``mean_{j<T} (R[T][j] − R[j][j])`` (Lopez-Paz & Ranzato 2017, BWT).
-        forgetting: ``mean_{j<T} (max_{j<=l<=T−1} R[l][j] − R[T][j])`` (Chaudhry et al. 2018, whose
-            maximum is over all l < T; before task j the encoder has nothing of it to forget).
-        forward_transfer: ``mean_{j>=2} (R[j−1][j] − b_j)``, b_j the untrained encoder's score
-            (Lopez-Paz & Ranzato 2017, FWT).
-        outside: By name, the probes of no task's domain; the metrics above leave them out.
+        forgetting: ``mean_{j<T} (max_{j<=l<=T−1} R[l][j] − R[T][j])`` (after Chaudhry et al.
+            2018, whose maximum is over all l < T). Before task j the encoder has not seen the
+            domain of probe j and cannot forget it.
+        forward_transfer: ``mean_{j>=2} (R[j−1][j] − b_j)``, where b_j is the score with the
+            untrained encoder (Lopez-Paz & Ranzato 2017, FWT).
+        outside: Metrics of outside probes, by probe. The metrics above leave outside probes out.
     """
 
     final_average: float | None
@@ -262,7 +290,7 @@ class ContinualRecord(Spec):
 
 
 class Seconds(Spec):
-    """Where a run's time went; None for packing when the tiles were packed before."""
+    """Seconds of the parts of a run; ``packing`` is None if the tiles were packed before."""
 
     packing: NonNegativeFloat | None
     training: NonNegativeFloat
@@ -271,25 +299,27 @@ class Seconds(Spec):
 
 
 class RunRecord(Spec):
-    """All that is kept of a run. Build one with `make_record`.
+    """The record of a run. `make_record` makes a record and checks its fields.
 
     Attributes:
         format: Version of this layout.
-        id: Hash of ``identity``.
-        identity: What the run is.
-        provenance: Where and with what it was made.
-        tasks: Training, in the order of the stream.
-        parameters: Counts.
-        probes: In the order of the tables.
-        scores: By probe, first of the untrained encoder, then after each task.
-        pixel_statistics: By probe, of per-band means and deviations instead of an encoder.
-        continual: Derived from ``scores``; kept so that other programs need not derive it.
+        id: Hash of ``identity``: 16 hexadecimal digits.
+        identity: Fields that distinguish the run from other runs.
+        provenance: Time, machine and software.
+        tasks: Training on each task, in the order of the stream.
+        parameters: Number of parameters.
+        probes: Probes in the order of the tables.
+        scores: Rows of scores by probe: row 0 is for the untrained encoder, row t for the encoder
+            after task t.
+        pixel_statistics: Scores by probe, with the mean and deviation of each band as features.
+        continual: Continual metrics of ``scores``; stored so that other programs need not compute
+            them.
         image_scores_digest: SHA-256 of the file with the score of every image; see
             `rscl_bench.results.image_scores`.
-        seconds: Totals.
-        flops: Of the objective; None where they were not counted.
-        spread: By probe, in the rows of ``scores``; None where it was not measured.
-        skipped: Images that could not be used and were left out, by the keys of ``identity.data``.
+        seconds: Seconds of each part of the run.
+        flops: Operations of the objective per image; None if not counted.
+        spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
+        skipped: Names of the unusable images that were left out, by key of ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None in records of earlier versions.
     """
 

@@ -1,4 +1,4 @@
-"""Results of a grid of hyper-parameters on validation splits, and the chosen setting."""
+"""Stores the validation scores of a grid of hyper-parameters, and the chosen setting."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,13 @@ FOLDER = "tuning"
 
 
 class TunedRun(Spec):
-    """One run: seed, id of the record, and validation micro-mAP by probe after each task."""
+    """One run of a setting.
+
+    Attributes:
+        seed: Seed of the run.
+        record: Id of the run's record.
+        scores: Validation micro-mAP by probe, one row after each task.
+    """
 
     seed: NonNegativeInt
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -36,7 +42,13 @@ class TunedRun(Spec):
 
 
 class GridPoint(Spec):
-    """One setting of the grid; ``score`` is the mean over runs and probes after the last task."""
+    """One setting of the grid.
+
+    Attributes:
+        values: Value of each parameter of the grid.
+        runs: One run per seed.
+        score: Mean of the validation scores after the last task, over runs and probes.
+    """
 
     values: Values
     runs: Annotated[tuple[TunedRun, ...], Field(min_length=1)]
@@ -44,7 +56,7 @@ class GridPoint(Spec):
 
 
 class Tuning(Spec):
-    """Results of a grid and the chosen setting; no score is of a test split.
+    """Results of a grid and the chosen setting; all scores are of validation splits.
 
     Attributes:
         format: Version of this layout.
@@ -53,10 +65,11 @@ class Tuning(Spec):
         protocol_name: As in a run record.
         protocol: Hash of the resolved protocol.
         method: Name of the recipe.
-        overrides: ``--set`` assignments that every setting shares.
-        grid: Values by parameter; the settings are the product, the last parameter varying fastest.
-        settings: All points of the grid, in this order.
-        choice: Setting with the highest score; the first, if several have that score.
+        overrides: ``--set`` assignments of all settings.
+        grid: Values by parameter.
+        settings: All points of the grid: the product of the values, with the last parameter varying
+            fastest.
+        choice: Values of the setting with the highest score; of several such settings, the first.
     """
 
     format: Literal[1] = 1
@@ -72,10 +85,10 @@ class Tuning(Spec):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Tuning":
-        tried = [
+        points = [
             dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
         ]
-        if [setting.values for setting in self.settings] != tried:
+        if [setting.values for setting in self.settings] != points:
             raise ValueError("field 'settings' is not the product of field 'grid'")
         first = self.settings[0].runs
         for index, setting in enumerate(self.settings):
@@ -92,11 +105,11 @@ class Tuning(Spec):
     def path(self) -> Path:
         """Return ``<scenario>[-sketch]/<protocol>[-<digest8>]/<method>.json``.
 
-        The path has the digest if an assignment changes the protocol, as in leaderboards.
+        The path has the digest if an override changes the protocol, as in `group_folder`.
         """
         scenario = edition_folder(self.scenario.name, self.edition)
-        changed = not all(is_method_key(key) for key in self.overrides)
-        protocol = self.protocol_name + (f"-{self.protocol[:8]}" if changed else "")
+        protocol_changed = any(not is_method_key(key) for key in self.overrides)
+        protocol = self.protocol_name + (f"-{self.protocol[:8]}" if protocol_changed else "")
         return Path(scenario) / protocol / f"{self.method}.json"
 
 
@@ -104,15 +117,16 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
     """Choose the setting with the highest mean validation score.
 
     Args:
-        keys: Parameters of the grid.
-        settings: Records of each setting, one per seed, in the order of the grid's product.
+        keys: Names of the grid's parameters.
+        settings: Records of each setting, one per seed. The settings are in the order of
+            `Tuning.settings`.
 
     Raises:
         ArtefactError: If a validation score is undefined, or the records contradict each other.
     """
     first = settings[0][0].identity
     try:
-        tried = [_setting(keys, records) for records in settings]
+        points = [_setting(keys, records) for records in settings]
         return Tuning(
             scenario=first.scenario,
             edition=first.edition,
@@ -120,9 +134,9 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
             protocol=identity(first.protocol),
             method=str(first.method["name"]),
             overrides={key: value for key, value in first.overrides.items() if key not in keys},
-            grid={key: tuple(_distinct([s.values[key] for s in tried])) for key in keys},
-            settings=tuple(tried),
-            choice=_best(tried).values,
+            grid={key: tuple(_distinct([point.values[key] for point in points])) for key in keys},
+            settings=tuple(points),
+            choice=_best(points).values,
         )
     except ValidationError as error:
         raise ArtefactError(
@@ -133,7 +147,7 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
 
 
 def write_tuning(tuning: Tuning, path: Path) -> None:
-    """Write a tuning whole or not at all, and replace an earlier one.
+    """Write a tuning, whole or not at all; an earlier file is replaced.
 
     Raises:
         ArtefactError: If the file cannot be written.
@@ -142,7 +156,7 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
 
 
 def read_tuning(path: Path) -> Tuning:
-    """Read a tuning and check that the tuning agrees with itself.
+    """Read a tuning and check that its fields agree with each other.
 
     Raises:
         ArtefactError: If the file is missing, damaged or edited by hand.
@@ -169,7 +183,7 @@ def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> GridPoint:
 
 
 def _validation(record: RunRecord) -> tuple[dict[str, float | None], ...]:
-    """Return validation micro-mAP by probe after each task, of probes with a validation split."""
+    """Return validation micro-mAP after each task, by probe with a validation split."""
     return tuple(
         {name: score.val.micro for name, score in row.items() if score.val is not None}
         for row in record.scores[1:]
@@ -185,7 +199,9 @@ def _score(runs: Sequence[TunedRun]) -> float:
 
 
 def _best(settings: Sequence[GridPoint]) -> GridPoint:
-    return max(settings, key=lambda setting: setting.score)  # the first of equal ones
+    return max(
+        settings, key=lambda setting: setting.score
+    )  # `max` returns the first of equal settings
 
 
 def _distinct(values: Sequence[JsonValue]) -> list[JsonValue]:

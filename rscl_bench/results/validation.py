@@ -1,4 +1,4 @@
-"""Recomputes the scores of run records from the stored scores of images."""
+"""Recomputes the scores of run records from the stored image scores."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +11,9 @@ from rscl_bench.results.schema import RunRecord
 
 
 def refusals(paths: Iterable[Path]) -> dict[Path, str | None]:
-    """Return the reason why each record is refused; None for a record that is valid.
+    """Return the reason for refusing each record; None for a valid record.
 
-    A record is valid if all its scores follow from the stored scores of images.
+    A record is valid if all its scores are those computed from the stored image scores.
 
     Args:
         paths: Record files.
@@ -36,9 +36,9 @@ def _refusal(path: Path) -> str | None:
 
 
 def _first_wrong_score(record: RunRecord, images: ImageScores) -> str | None:
-    named = {f"scores.{t}": (row, images.scores[t]) for t, row in enumerate(record.scores)}
-    named["pixel_statistics"] = record.pixel_statistics, images.pixel_statistics
-    for field, (row, scores) in named.items():
+    score_rows = {f"scores.{t}": (row, images.scores[t]) for t, row in enumerate(record.scores)}
+    score_rows["pixel_statistics"] = record.pixel_statistics, images.pixel_statistics
+    for field, (row, scores) in score_rows.items():
         recorded = {probe: score.model_dump() for probe, score in row.items()}
         computed = probe_scores(images.labels, scores)
         expected = {probe: score.model_dump() for probe, score in computed.items()}

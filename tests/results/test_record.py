@@ -146,7 +146,7 @@ TEST = ("scores", 1, "outer", "test")
         (place("tasks", 1, "waited_seconds", value=1e4), "field 'tasks.1.waited_seconds'"),
         (
             place("tasks", 1, "flop_utilisation", value=0.5),
-            "without the fields that it is computed from",
+            "'tasks.1.flop_utilisation' needs the fields 'flops'",
         ),
         (place("tasks", 0, "tiles", value=1000), "field 'tasks.0.steps'"),
         (place("tasks", 0, "steps", value=3), "field 'tasks.0.steps' is 3"),
@@ -173,10 +173,10 @@ TEST = ("scores", 1, "outer", "test")
         ),
         (place("continual", "macro", "outside", value={}), "field 'continual.macro.outside.outer'"),
         (drop("scores", 2), "field 'scores' has 2 rows, expected 3"),
-        (place("scores", 1, value={}), "field 'scores.1' is of probes"),
+        (place("scores", 1, value={}), "field 'scores.1' has scores of the probes"),
         (
             lambda raw: raw["pixel_statistics"].update(other=raw["pixel_statistics"]["outer"]),
-            "field 'pixel_statistics' is of probes",
+            "field 'pixel_statistics' has scores of the probes",
         ),
         (place("provenance", "started", value="2025-01-02T03:04:05"), "'provenance.started'"),
         (place("provenance", "started", value="2025-01-02T03:04:05+02:00"), "must be a UTC time"),
