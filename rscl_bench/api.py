@@ -12,6 +12,7 @@ The command line parses its options, calls these functions and prints what they 
 libraries are imported when a function needs them.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +104,8 @@ def run(
         protocol: A protocol of the scenario; the scenario's default if None.
         seed: Seed of the run.
         set: Values that replace those of protocol and recipe.
-        data_root: Folder of the real archives; None for the sketch edition.
+        data_root: Folder of the real archives. None takes the folder of RSCL_DATA_ROOT, or the
+            sketch edition where this variable is not set.
         out: Folder for records and encoders.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         checkpoint_minutes: Minutes between checkpoints within a task; 0 for one after every step.
@@ -125,7 +127,7 @@ def run(
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     spec = _resolve(scenario, method, protocol, seed, set)
-    root = None if data_root is None else Path(data_root)
+    root = _data_root(data_root)
     with _reporter(verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
         from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
@@ -211,7 +213,7 @@ def sweep(
         protocol,
         dict(set or {}),
     )
-    options = _Options(data_root, Path(out), device, jobs, on_bad_tile, force, verbose)
+    options = _Options(_data_root(data_root), Path(out), device, jobs, on_bad_tile, force, verbose)
     return _run_all(planned, options, "method", "test")
 
 
@@ -263,7 +265,7 @@ def tune(
     planned = grid_runs(
         _scenario(scenario), _method(method), grid, seeds, protocol, dict(set or {})
     )
-    options = _Options(data_root, Path(out), device, jobs, on_bad_tile, False, verbose)
+    options = _Options(_data_root(data_root), Path(out), device, jobs, on_bad_tile, False, verbose)
     runs = _run_all(planned, options, "setting", "val")
     settings: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -403,7 +405,7 @@ def open_tiles(
     """
     from rscl_bench.tiles.source import find_archives
 
-    loaded, root = _scenario(scenario), None if data_root is None else Path(data_root)
+    loaded, root = _scenario(scenario), _data_root(data_root)
     with _reporter(verbose) as reporter:
         reporter.message(_edition(loaded, root))
         archives = find_archives(loaded, root, on_bad_tile, reporter)
@@ -494,6 +496,12 @@ def _resolve(
     return resolve_run(_scenario(scenario), _method(method), protocol, seed, dict(set or {}))
 
 
+def _data_root(given: str | Path | None) -> Path | None:
+    """Return the folder of real archives, None for the sketch edition."""
+    chosen = given or os.environ.get("RSCL_DATA_ROOT")
+    return Path(chosen) if chosen else None
+
+
 def _edition(scenario: "Scenario", data_root: Path | None) -> str:
     """Return the first line of everything that opens archives."""
     if data_root is not None:
@@ -544,7 +552,7 @@ def _prepare(
 class _Options(NamedTuple):
     """What all runs of a sweep share besides scenario and protocol; see `sweep`."""
 
-    data_root: str | Path | None
+    data_root: Path | None
     out: Path
     device: str
     jobs: int | None
@@ -562,13 +570,13 @@ def _run_all(
 
     spec, root = planned[0].spec, options.data_root
     with _reporter(options.verbose) as reporter:
-        reporter.message(_edition(spec.scenario, None if root is None else Path(root)))
+        reporter.message(_edition(spec.scenario, root))
         from rscl_bench.engine.prepare import check_writable
 
         check_writable(options.out)
         prepared, archives = _prepare(
             spec,
-            None if root is None else Path(root),
+            root,
             options.device,
             options.on_bad_tile,
             reporter,

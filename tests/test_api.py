@@ -11,7 +11,7 @@ import torch
 from helpers.paths import TOY
 
 import rscl_bench as rb
-from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.errors import ArchiveError, ArtefactError, SpecError
 from rscl_bench.probes.encoding import EvalContext, TileSubset, encode_tiles
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import Views
@@ -82,6 +82,12 @@ def test_quiet_and_verbose(out: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == ""
     rb.open_tiles(TOY)
     assert capsys.readouterr().out.startswith("Sketch edition of toy")
+
+
+def test_real_archives_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSCL_DATA_ROOT", str(tmp_path))
+    with pytest.raises(ArchiveError, match=str(tmp_path)):
+        rb.open_tiles("scene4", verbose=False)
 
 
 @pytest.mark.parametrize(
