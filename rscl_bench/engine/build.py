@@ -1,4 +1,4 @@
-"""From a recipe to the objective and the strategies that it names."""
+"""Builds the objective and the strategies of a recipe."""
 
 import torch
 

@@ -154,7 +154,7 @@ class RunExecution:
                 raise
             raise TrainingError(
                 f"Memory ran out in task {self.trainer.task + 1} after step {self.trainer.step}; "
-                "lower training.batch_size or run fewer things beside it. The same command goes on "
+                "lower training.batch_size or run fewer things beside it. The same command resumes "
                 "from the last checkpoint."
             ) from error
         self.peaks.append(peak_memory(device))
