@@ -1,4 +1,4 @@
-"""One leaderboard: its rows, their means over seeds, comparisons and ranks."""
+"""Makes one leaderboard: rows, means over seeds, intervals, comparisons and ranks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,16 @@ from rscl_bench.results.schema import RunRecord
 
 @dataclass(frozen=True)
 class Board:
-    """All that one leaderboard shows.
+    """The content of one leaderboard.
 
     Attributes:
-        key: What its records share.
-        loaded: Its records.
+        key: Key of the group of records.
+        loaded: Records of the group.
         rows: Rows in the order of the table.
-        means: Means over seeds of `over_seeds`, fractions, in the same order.
-        known: Known intervals over test images.
-        compared: Pairs of rows, of `comparisons`.
-        ranks: Ranks by row and probe, of `ranks`.
+        means: Means over seeds from `over_seeds`, as fractions, in the order of ``rows``.
+        known: Known intervals over test images, by contrast.
+        compared: Compared pairs of rows, from `comparisons`.
+        ranks: Ranks by row and probe, from `ranks`.
     """
 
     key: GroupKey
@@ -46,17 +46,17 @@ class Board:
 
     @property
     def layout(self) -> RunRecord:
-        """Any of the records, for tasks and probes."""
+        """One record of the group; all records have its tasks and probes."""
         return self.loaded[0].record
 
     @property
     def shared_setting(self) -> tuple[str, ...] | None:
-        """Precision and device if all trained rows share them, else None."""
+        """Precision and device of all trained rows; None if trained rows differ in one of them."""
         settings = {row.key[1:] for row in self.rows if row.reference != "lower"}
         return settings.pop() if len(settings) == 1 else None
 
     def bootstrap_interval(self, row: Row, probe: str, kind: str) -> Interval | None:
-        """Return the interval over test images of a row's last score, None if not known."""
+        """Return the interval over test images of a row's final score; None if not known."""
         contrast = row.contrast(probe)
         intervals = self.known.get(contrast) if contrast else None
         return intervals[KINDS.index(kind)] if intervals else None
@@ -65,25 +65,27 @@ class Board:
 def make_board(
     key: GroupKey, loaded: Sequence[LoadedRecord], stored: Mapping[Contrast, Intervals]
 ) -> Board:
-    """Return the leaderboard of one group of records.
+    """Make the leaderboard of one group of records.
 
-    Lower and upper references come first, then the methods by falling mean of the probes' micro-mAP
-    after the last task; rows of equal means are sorted by key.
+    Lower references come first, then upper references, then methods. Upper references and methods
+    are sorted by falling micro-mAP after the last task, averaged over probes; rows with equal
+    averages are sorted by key.
 
     Args:
         key: Key of the group.
         loaded: Records of the group, sorted by row and seed.
-        stored: Intervals over test images for records without image scores beside them.
+        stored: Stored intervals, for records without image scores beside them.
 
     Raises:
-        ArtefactError: If records contradict each other, or image scores are not their record's.
+        ArtefactError: If records contradict each other, or a file of image scores does not belong
+            to its record.
     """
     layout = loaded[0].record
     unordered = leaderboard_rows(loaded)
     values = run_values(unordered, loaded)
     means = over_seeds(values)
     last = [f"{score_column(len(layout.tasks), p.name, 'micro')}.mean" for p in layout.probes]
-    finals = means[last].mean(axis="columns").to_dict()  # over the probes that have a score
+    finals = means[last].mean(axis="columns").to_dict()  # `mean` leaves out undefined scores
 
     def order(row: Row) -> tuple[bool, bool, float, RowKey]:
         final = finals[row.key]
@@ -105,7 +107,7 @@ def make_board(
 
 
 def leaderboard_frame(board: Board) -> pd.DataFrame:
-    """Return the columns of ``leaderboard.csv``, numbers not rounded, scores in percent."""
+    """Return the columns of ``leaderboard.csv``; numbers are not rounded, scores are in percent."""
     layout = board.layout
     probes = [probe.name for probe in layout.probes]
     frame = pd.DataFrame(index=board.means.index)
@@ -113,7 +115,7 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
     frame["reference"] = [row.reference or "" for row in board.rows]
     for probe in probes:
         frame[f"{probe}.rank"] = board.ranks.get(probe, pd.NA)
-    images = {
+    image_ends = {
         f"{score_column(len(layout.tasks), probe, kind)}.image_{end}": [
             getattr(board.bootstrap_interval(row, probe, kind), end, None) for row in board.rows
         ]
@@ -121,15 +123,15 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
         for kind in KINDS
         for end in Interval._fields
     }
-    intervals = pd.DataFrame(images, index=frame.index, dtype="float64")
+    intervals = pd.DataFrame(image_ends, index=frame.index, dtype="float64")
     scores = board.means.drop(columns=list(COSTS)).join(intervals)
-    whole = {**{f"{p}.rank": "Int64" for p in probes}, "trainable_parameters": "Int64"}
+    integer_types = {**{f"{p}.rank": "Int64" for p in probes}, "trainable_parameters": "Int64"}
     joined = frame.join(100 * scores).join(board.means[list(COSTS)])
-    return joined.astype(whole).copy().reset_index()  # a copy: pandas warns of fragmented frames
+    return joined.astype(integer_types).copy().reset_index()  # the copy is not fragmented
 
 
 def _contrasts(rows: Sequence[Row], layout: RunRecord) -> list[Contrast]:
-    """Return every contrast that the tables show an interval of."""
+    """Return the contrasts of all intervals that the tables show."""
     comparable = pairs(rows)
     return [
         contrast

@@ -1,4 +1,4 @@
-"""Builds leaderboards from run records; the same records give the same bytes."""
+"""Builds leaderboards from run records; equal records give equal bytes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,22 +18,23 @@ from rscl_bench.leaderboards.markdown import leaderboard_markdown
 def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
     """Write one leaderboard per scenario, version, edition and resolved protocol.
 
-    The folder of a leaderboard, see `group_folder`, holds ``leaderboard.csv``, ``leaderboard.md``,
-    ``comparisons.csv`` and ``image-intervals.jsonl``. The last file is read as well: its intervals
-    stand in for image scores that do not lie beside their records. All tables are made before the
-    first is written, so contradicting records leave the old tables as they are. Each file is
-    written whole.
+    `group_folder` gives the folder of a leaderboard. The folder holds ``leaderboard.csv``,
+    ``leaderboard.md``, ``comparisons.csv`` and ``image-intervals.jsonl``. An existing
+    ``image-intervals.jsonl`` is read first: its intervals replace image scores that do not lie
+    beside their records. All tables are made before the first is written, so contradicting records
+    leave the old tables unchanged. Each file is written whole or not at all.
 
     Args:
-        sources: A folder, searched for ``*.json`` at any depth, a record file, or several of both.
+        sources: One folder or record file, or several of them. Folders are searched for ``*.json``
+            at any depth.
         out: Folder of the leaderboards.
 
     Returns:
-        The files written, sorted.
+        Paths of the written files, sorted.
 
     Raises:
-        ArtefactError: If there is no record, one is damaged, records contradict each other, or a
-            file of image scores is not its record's.
+        ArtefactError: If there is no record, a record is damaged, records contradict each other, or
+            a file of image scores does not belong to its record.
     """
     files: dict[Path, str] = {}
     for folder, board in _boards(sources, out).items():
@@ -50,20 +51,25 @@ def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Return the leaderboards of records, without writing them.
 
     Args:
-        sources: As `build_leaderboard` takes them.
+        sources: As in `build_leaderboard`.
 
     Returns:
-        By folder, such as ``scene4-v2/cpu``: the columns of ``leaderboard.csv``. Numbers are not
-        rounded; scores are in percent.
+        A frame per folder, such as ``scene4-v2/cpu``, with the columns of ``leaderboard.csv``.
+        Numbers are not rounded; scores are in percent.
 
     Raises:
-        ArtefactError: As `build_leaderboard` raises.
+        ArtefactError: As in `build_leaderboard`.
     """
     return {str(folder): leaderboard_frame(b) for folder, b in _boards(sources, None).items()}
 
 
 def _boards(sources: Path | Iterable[Path], stored: Path | None) -> dict[Path, Board]:
-    """Return the leaderboards by folder; stored intervals are read from the folder ``stored``."""
+    """Return the leaderboards by folder.
+
+    Args:
+        sources: As in `build_leaderboard`.
+        stored: Folder of earlier leaderboards with stored intervals; None to read none.
+    """
     groups = collect_groups([sources] if isinstance(sources, Path) else sources)
     boards: dict[Path, Board] = {}
     owners: dict[Path, LoadedRecord] = {}

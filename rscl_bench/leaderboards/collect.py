@@ -1,4 +1,4 @@
-"""Loads run records and groups those that are comparable."""
+"""Loads run records and groups them by leaderboard."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -17,16 +17,16 @@ from rscl_bench.spec import Edition, edition_folder, is_method_key
 
 
 class GroupKey(NamedTuple):
-    """What all records of one leaderboard share.
+    """Key of a leaderboard: values that all its records share.
 
     Attributes:
         scenario: Name of the scenario.
         version: Version of the scenario.
         edition: ``real`` or ``sketch``.
         protocol: Name of the protocol.
-        protocol_digest: 8 hexadecimal digits over the resolved protocol, without the defaults of
-            objectives and strategies.
-        record_format: Layout of the records.
+        protocol_digest: Hash of the resolved protocol, 8 hexadecimal digits. The defaults of
+            objectives and strategies are not hashed.
+        record_format: Version of the records' layout.
     """
 
     scenario: str
@@ -38,7 +38,9 @@ class GroupKey(NamedTuple):
 
 
 class RowKey(NamedTuple):
-    """What all seeds of one row share; times of two devices are never averaged.
+    """Key of a row: values that all its runs share.
+
+    The device is part of the key, since times of two devices are never averaged.
 
     Attributes:
         method: Name of the recipe, with overrides of the method in brackets.
@@ -53,7 +55,7 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRecord:
-    """A record and the file that holds the record."""
+    """A record and its file."""
 
     path: Path
     record: RunRecord
@@ -65,9 +67,9 @@ class LoadedRecord:
 
 
 def group_key(record: RunRecord) -> GroupKey:
-    """Return the key of the leaderboard that a run belongs to."""
+    """Return the key of a run's leaderboard."""
     identity = record.identity
-    # Parameters of objective and strategies belong to the method, wherever they were set.
+    # Parameters of objectives and strategies belong to the method, even if the protocol sets them.
     probes = {probe.probe for probe in record.probes}
     defaults: Any = identity.protocol.get("defaults", {})
     shared = {
@@ -85,7 +87,7 @@ def group_key(record: RunRecord) -> GroupKey:
 
 
 def row_key(record: RunRecord) -> RowKey:
-    """Return the key of the row that a run belongs to."""
+    """Return the key of a run's row."""
     identity = record.identity
     name = str(identity.method.get("name"))
     overrides = ",".join(
@@ -98,7 +100,7 @@ def row_key(record: RunRecord) -> RowKey:
 
 
 def protocol_overrides(record: RunRecord) -> dict[str, Any]:
-    """Return the overrides of the protocol, sorted; a leaderboard has one set of them."""
+    """Return the ``--set`` assignments of the protocol, sorted by key."""
     overrides = record.identity.overrides
     return {key: overrides[key] for key in sorted(overrides) if not is_method_key(key)}
 
@@ -106,7 +108,8 @@ def protocol_overrides(record: RunRecord) -> dict[str, Any]:
 def group_folder(key: GroupKey, loaded: Iterable[LoadedRecord]) -> Path:
     """Return ``<scenario>-v<version>[-sketch]/<protocol>[-<digest8>]``.
 
-    The digest, of the resolved protocol, is there if every record overrides the protocol.
+    The digest is that of the resolved protocol. It is appended if all records override the
+    protocol.
     """
     scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
     overridden = all(protocol_overrides(item.record) for item in loaded)
@@ -116,18 +119,19 @@ def group_folder(key: GroupKey, loaded: Iterable[LoadedRecord]) -> Path:
 
 
 def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]]:
-    """Load the records below folders, group them and check each group for contradictions.
+    """Load the records below folders, group them, and check each group for contradictions.
 
     Args:
-        sources: Folders, searched for ``*.json`` at any depth, and record files.
+        sources: Folders and record files. Folders are searched for ``*.json`` at any depth.
 
     Returns:
-        The records of each group. Groups and records have an order that does not depend on where
-        the files are.
+        The records of each group. The order of groups and records does not depend on the paths of
+        the files.
 
     Raises:
-        ArtefactError: If there is no record, one is damaged, or two of one group contradict each
-            other: other data under the same names, or the same row and seed twice.
+        ArtefactError: If there is no record, a record is damaged, or two records of one group
+            contradict each other. Contradicting records have different data under equal names,
+            or different results for one row and seed.
     """
     groups: dict[GroupKey, list[LoadedRecord]] = {}
     for path in record_files(sources):
@@ -141,7 +145,9 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]
 
 
 def record_files(sources: Iterable[Path]) -> list[Path]:
-    """Return the JSON files below folders, at any depth, and the files among the sources.
+    """Return all files among the sources, and all JSON files below the folders, sorted.
+
+    The folder of tunings is left out.
 
     Raises:
         ArtefactError: If a source does not exist.
@@ -151,14 +157,14 @@ def record_files(sources: Iterable[Path]) -> list[Path]:
         if not source.exists():
             raise ArtefactError(f"There is no file or folder '{source}'; give a path to records.")
         paths = [source]
-        if source.is_dir():  # `tune` stores its choices below the folder of its records
+        if source.is_dir():  # `tune` stores its choices in a subfolder
             paths = [p for p in source.rglob("*.json") if p.relative_to(source).parts[0] != FOLDER]
         files.update(path.resolve() for path in paths)
     return sorted(files)
 
 
 def _check_same_data(loaded: Sequence[LoadedRecord]) -> None:
-    """Refuse records of other tasks, probes or data.
+    """Refuse records with different tasks, probes or data.
 
     Raises:
         ArtefactError: If two records differ.
@@ -177,10 +183,10 @@ def _digest(name: str, record: RunRecord) -> str | None:
 def _check_equal(
     loaded: Sequence[LoadedRecord], field: str, value: Callable[[RunRecord], Any]
 ) -> None:
-    """Refuse records that differ in a field.
+    """Refuse records with different values of a field.
 
     Raises:
-        ArtefactError: If two records differ; the message names both files and the field.
+        ArtefactError: If two records differ. The message names both files and the field.
     """
     first = loaded[0]
     for other in loaded[1:]:
@@ -192,11 +198,11 @@ def _check_equal(
 
 
 def _distinct(loaded: Sequence[LoadedRecord]) -> list[LoadedRecord]:
-    """Sort records by row and seed, drop exact copies and refuse contradictions.
+    """Sort records by row and seed, drop exact copies, and refuse contradictions.
 
     Raises:
-        ArtefactError: If two records of one row and seed differ, or two seeds of a row differ in
-            method or number of parameters.
+        ArtefactError: If two records of one row and seed differ, or two records of one row differ
+            in method or number of parameters.
     """
     kept: dict[tuple[RowKey, int], LoadedRecord] = {}
     for item in loaded:

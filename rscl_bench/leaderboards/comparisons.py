@@ -1,4 +1,4 @@
-"""Paired comparisons of the methods of one leaderboard, and the ranks that follow from them."""
+"""Compares the rows of one leaderboard in pairs, and ranks the methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,10 @@ COLUMNS = (
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row, tuple[int, ...]]]:
-    """Return the pairs of rows that can be compared, by name, with the seeds of both.
+    """Return the comparable pairs of rows with their common seeds, sorted by row key.
 
-    Both rows are trained, have one precision and device, and share at least `LEAST_SEEDS` seeds.
+    The rows of a pair are trained, have the same precision and device, and have at least
+    `LEAST_SEEDS` common seeds.
     """
     trained = sorted((row for row in rows if row.reference != "lower"), key=lambda row: row.key)
     comparable = []
@@ -46,7 +47,7 @@ def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row, tuple[int, ...]]]:
 
 
 def contrast_of(probe: str, row: Row, other: Row, seeds: Sequence[int]) -> Contrast:
-    """Return the contrast of two rows' mean scores over common seeds, after the last task."""
+    """Return the contrast of two rows: the difference of their mean final scores over ``seeds``."""
     of, minus = (
         tuple(side.runs[seed].record.image_scores_digest for seed in seeds) for side in (row, other)
     )
@@ -59,20 +60,24 @@ def comparisons(
     layout: RunRecord,
     known: Mapping[Contrast, Intervals],
 ) -> pd.DataFrame:
-    """Compare all pairs of rows after the last task, by probe and score.
+    """Compare all comparable pairs of rows after the last task, by probe and score.
 
     Args:
         rows: Rows of one leaderboard.
-        values: Values by run, of `run_values`.
-        layout: Any record of the leaderboard.
-        known: Known intervals over test images.
+        values: Values by run, from `run_values`.
+        layout: One record of the leaderboard, for tasks and probes.
+        known: Known intervals over test images, by contrast.
 
     Returns:
-        A line per comparison with `COLUMNS`, differences and interval ends as fractions:
-        ``difference`` is the mean of ``method`` minus ``other`` over common seeds; ``seed_low``,
-        ``seed_high`` and ``p`` are from the paired t test; ``image_low`` and ``image_high`` from
-        the paired bootstrap, NaN where not known; ``separated`` says whether both intervals exclude
-        0 on the same side, NA where one is not known.
+        A frame with a line per comparison and the columns `COLUMNS`; differences and interval ends
+        are fractions:
+
+        - ``difference``: mean of ``method`` minus ``other`` over the common seeds;
+        - ``seed_low``, ``seed_high``, ``p``: paired t test over seeds; ``p`` is NaN if all
+          differences are 0;
+        - ``image_low``, ``image_high``: paired bootstrap over test images; NaN if not known;
+        - ``separated``: whether both intervals exclude 0 on the same side; NA if the interval over
+          test images is not known.
     """
     lines: list[tuple[object, ...]] = []
     comparable = pairs(rows)
@@ -99,31 +104,31 @@ def comparisons(
 
 
 def separations(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return ``above`` and ``below``, methods, of every separated comparison by micro-mAP.
+    """Return the separated comparisons by micro-mAP, with two more columns than `comparisons`.
 
-    The other columns are those of `comparisons`.
+    ``above`` is the better method of the pair, and ``below`` the other.
     """
-    apart = compared[(compared["score"] == "micro") & compared["separated"].fillna(False)]
-    better = apart["difference"] > 0
-    return apart.assign(
-        above=apart["method"].where(better, apart["other"]),
-        below=apart["other"].where(better, apart["method"]),
+    separated = compared[(compared["score"] == "micro") & compared["separated"].fillna(False)]
+    better = separated["difference"] > 0
+    return separated.assign(
+        above=separated["method"].where(better, separated["other"]),
+        below=separated["other"].where(better, separated["method"]),
     )
 
 
 def ranks(rows: Sequence[Row], compared: pd.DataFrame) -> pd.DataFrame:
-    """Return ranks: 1 + the number of methods that are separated above, by micro-mAP.
+    """Rank the methods: 1 + the number of methods that are separated above, by micro-mAP.
 
-    Ranks are among the methods of one precision and device that have at least `LEAST_SEEDS` seeds.
-    Methods that nothing separates share a rank. If one pair of methods cannot be judged, none of
-    them has a rank, since that pair might change the others' ranks.
+    Methods of one precision and device are ranked together, if they have at least `LEAST_SEEDS`
+    seeds. Methods without a separation between them share a rank. If one pair of these methods
+    cannot be judged, none of the methods has a rank, since that pair might change every rank.
 
     Args:
         rows: Rows of one leaderboard.
-        compared: Their `comparisons`.
+        compared: Comparisons of these rows, from `comparisons`.
 
     Returns:
-        A row per ranked row, by method, precision and device; a column per probe, NaN without rank.
+        A frame with a line per row of the leaderboard and a column per probe; NaN without a rank.
     """
     keys = [row.key for row in rows if row.reference is None and len(row.runs) >= LEAST_SEEDS]
     by_probe: dict[str, dict[tuple[str, ...], int]] = {}

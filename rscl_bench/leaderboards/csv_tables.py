@@ -1,4 +1,4 @@
-"""Tables for programs: CSV with line feeds as newlines, empty where a value is undefined."""
+"""Writes tables as CSV, with line feeds as newlines. An undefined value is empty."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from rscl_bench.leaderboards.values import COSTS
 
 
 def leaderboard_csv(board: Board) -> str:
-    """Return the columns of `leaderboard_frame`: percent with two decimals."""
+    """Return `leaderboard_frame` as CSV: two decimals for scores, four digits for costs."""
     frame = leaderboard_frame(board)
     for column in frame.select_dtypes("float64"):
         frame[column] = frame[column].map(significant if column in COSTS else two_decimals)
@@ -16,7 +16,7 @@ def leaderboard_csv(board: Board) -> str:
 
 
 def comparisons_csv(compared: pd.DataFrame) -> str:
-    """Return a line per comparison: points with four decimals."""
+    """Return `comparisons` as CSV: differences in points with four decimals."""
     numbers = ["difference", "seed_low", "seed_high", "image_low", "image_high"]
     text = {column: compared[column].map(points) for column in numbers}
     text["p"] = compared["p"].map("{:.4g}".format, na_action="ignore")

@@ -1,4 +1,4 @@
-"""Scores of run records as one tidy table."""
+"""Puts the scores of run records into one table in long form."""
 
 from collections.abc import Iterable, Iterator
 
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def records_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Return the scores of run records, a row per run, task, probe, split and score.
+    """Return the scores of run records: a row per run, task, probe, split and score.
 
     Returns:
         A frame with the columns:
@@ -39,7 +39,7 @@ def records_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
         - ``task_name``: name of the last of these tasks; ``random-encoder`` for task 0;
         - ``probe``, ``split``: name of the probe; ``test`` or ``val``;
         - ``score``: ``micro_map`` or ``macro_map``;
-        - ``value``: the score, a fraction; NaN where undefined.
+        - ``value``: score as a fraction; NaN if undefined.
     """
     frame = pd.DataFrame([row for record in records for row in _rows(record)], columns=COLUMNS)
     return frame.astype({"seed": "int64", "task": "int64", "value": "float64"})

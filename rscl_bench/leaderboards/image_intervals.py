@@ -1,9 +1,11 @@
-"""Intervals over test images: from the scores of images, or as stored when those were at hand.
+"""Computes, stores and reads intervals over test images.
 
-Scores of images are too large to publish with a leaderboard. The intervals that need them are
-stored beside the tables, each with the digests of the image scores that it is from, so that whoever
-has the records alone builds the same tables. An interval of other image scores than the records'
-is never used. One JSON object per line: the settings with the runs, then the intervals.
+Image scores are too large to publish with a leaderboard. The intervals are therefore stored beside
+the tables, and the records alone give the same tables. Each stored interval has the digests of the
+image scores that the interval was computed from. A stored interval is used only if these digests
+are those of the records.
+
+The file has one JSON object per line: first the settings and the runs, then the intervals.
 """
 
 import json
@@ -24,13 +26,13 @@ _SETTINGS = {"level": LEVEL, "method": "percentile", "resamples": RESAMPLES}
 
 
 class Contrast(NamedTuple):
-    """A mean over runs of a probe's test score, or the difference of two such means.
+    """A quantity with an interval: a mean test score over runs, or the difference of two means.
 
     Attributes:
-        probe: Name.
+        probe: Name of the probe.
         after: Number of tasks trained before the probing; None for pixel statistics.
-        of: Digest of the image scores of each run.
-        minus: The same of the runs that are subtracted.
+        of: Digests of the image scores of the runs in the mean.
+        minus: Digests of the image scores of the runs in the subtracted mean; empty for a mean.
     """
 
     probe: str
@@ -39,7 +41,7 @@ class Contrast(NamedTuple):
     minus: tuple[str, ...] = ()
 
 
-#: Of micro-mAP and of macro-mAP; None where undefined.
+#: Interval of micro-mAP and interval of macro-mAP; an undefined interval is None.
 Intervals = tuple[Interval | None, Interval | None]
 
 
@@ -48,61 +50,69 @@ def image_intervals(
     loaded: Sequence[LoadedRecord],
     stored: Mapping[Contrast, Intervals],
 ) -> dict[Contrast, Intervals]:
-    """Return the intervals that are known.
+    """Return the known intervals, by contrast.
+
+    An interval is known if all its runs have image scores beside their records, or if the interval
+    is stored.
 
     Args:
-        contrasts: What is asked for.
-        loaded: The records of one leaderboard.
-        stored: What was known before; used where image scores are not beside their records.
+        contrasts: Contrasts of all wanted intervals.
+        loaded: Records of one leaderboard.
+        stored: Stored intervals, used for contrasts without image scores.
 
     Raises:
-        ArtefactError: If a file of image scores is not its record's, or two are of other labels.
+        ArtefactError: If a file of image scores does not belong to its record, or two files have
+            different labels.
     """
-    files = _files(loaded)
+    images = _image_scores(loaded)
     known = {contrast: stored[contrast] for contrast in contrasts if contrast in stored}
     for probe in sorted({contrast.probe for contrast in contrasts}):
-        asked = [c for c in contrasts if c.probe == probe and files.keys() >= {*c.of, *c.minus}]
-        if asked:
-            known.update(zip(asked, _computed(probe, asked, files), strict=True))
-    # In the order of asking, whichever were stored: the same records give the same bytes.
+        computable = [
+            c for c in contrasts if c.probe == probe and images.keys() >= {*c.of, *c.minus}
+        ]
+        if computable:
+            known.update(zip(computable, _computed(probe, computable, images), strict=True))
+    # The order does not depend on which intervals were stored: equal records give equal bytes.
     return {contrast: known[contrast] for contrast in contrasts if contrast in known}
 
 
-def _files(loaded: Sequence[LoadedRecord]) -> dict[str, ImageScores]:
-    """Return the image scores that are at hand, by digest.
+def _image_scores(loaded: Sequence[LoadedRecord]) -> dict[str, ImageScores]:
+    """Return the image scores beside the records, by digest.
 
     Raises:
-        ArtefactError: If two were scored against other labels.
+        ArtefactError: If two files of image scores have different labels.
     """
-    files: dict[str, ImageScores] = {}
+    by_digest: dict[str, ImageScores] = {}
     first: tuple[LoadedRecord, ImageScores] | None = None
     for item in loaded:
         images = read_image_scores(item.path, item.record)
         if images is None:
             continue
-        files[item.record.image_scores_digest] = images
+        by_digest[item.record.image_scores_digest] = images
         first = first or (item, images)
         for probe, roles in images.labels.items():
             if not np.array_equal(roles["test"], first[1].labels[probe]["test"]):
                 raise ArtefactError(
-                    f"The image scores beside {first[0].path} and {item.path} have other labels of "
-                    f"probe '{probe}', so their images cannot be paired; run one of them again."
+                    f"The image scores beside {first[0].path} and {item.path} have different "
+                    f"labels of probe '{probe}', so their images cannot be paired; run one of "
+                    "them again."
                 )
-    return files
+    return by_digest
 
 
 def _computed(
-    probe: str, contrasts: Sequence[Contrast], files: Mapping[str, ImageScores]
+    probe: str, contrasts: Sequence[Contrast], images: Mapping[str, ImageScores]
 ) -> list[Intervals]:
-    used = {(digest, c.after): None for c in contrasts for digest in (*c.of, *c.minus)}
-    columns = {place: column for column, place in enumerate(used)}
+    """Return the intervals of contrasts of one probe; all runs have image scores."""
+    probings = dict.fromkeys((digest, c.after) for c in contrasts for digest in (*c.of, *c.minus))
+    columns = {probing: column for column, probing in enumerate(probings)}
     weights = np.zeros((len(contrasts), len(columns)))
     for row, contrast in enumerate(contrasts):
         for side, sign in ((contrast.of, 1.0), (contrast.minus, -1.0)):
             for digest in side:
                 weights[row, columns[digest, contrast.after]] += sign / len(side)
-    scores = [_test_scores(files[digest], after, probe) for digest, after in columns]
-    labels = next(iter(files.values())).labels[probe]["test"]
+    scores = [_test_scores(images[digest], after, probe) for digest, after in columns]
+    labels = next(iter(images.values())).labels[probe]["test"]
     return bootstrap_interval(labels, scores, weights)
 
 
@@ -112,11 +122,11 @@ def _test_scores(images: ImageScores, after: int | None, probe: str) -> NDArray[
 
 
 def intervals_text(known: Mapping[Contrast, Intervals], loaded: Sequence[LoadedRecord]) -> str:
-    """Return what `read_intervals` reads: the same bytes for the same intervals."""
-    used = {digest for contrast in known for digest in (*contrast.of, *contrast.minus)}
+    """Return the content of the file that `read_intervals` reads."""
+    used_digests = {digest for contrast in known for digest in (*contrast.of, *contrast.minus)}
     all_runs = {(item.record.image_scores_digest, item.record.id) for item in loaded}
-    runs = sorted(run for run in all_runs if run[0] in used)
-    place = {digest: number for number, (digest, _) in enumerate(runs)}
+    runs = sorted(run for run in all_runs if run[0] in used_digests)
+    position = {digest: index for index, (digest, _) in enumerate(runs)}
     lines: list[dict[str, Any]] = [
         {**_SETTINGS, "runs": [{"id": run, "image_scores_digest": d} for d, run in runs]}
     ]
@@ -124,8 +134,8 @@ def intervals_text(known: Mapping[Contrast, Intervals], loaded: Sequence[LoadedR
         line = {
             "probe": contrast.probe,
             "after": contrast.after,
-            "of": [place[digest] for digest in contrast.of],
-            "minus": [place[digest] for digest in contrast.minus],
+            "of": [position[digest] for digest in contrast.of],
+            "minus": [position[digest] for digest in contrast.minus],
             "micro": micro,
             "macro": macro,
         }
@@ -134,7 +144,9 @@ def intervals_text(known: Mapping[Contrast, Intervals], loaded: Sequence[LoadedR
 
 
 def read_intervals(path: Path) -> dict[Contrast, Intervals]:
-    """Return the stored intervals; none if there is no file, or it was made with other settings.
+    """Return the stored intervals by contrast.
+
+    The result is empty if there is no file, or if the file was made with other settings.
 
     Raises:
         ArtefactError: If the file cannot be read or is damaged.
@@ -161,7 +173,7 @@ def read_intervals(path: Path) -> dict[Contrast, Intervals]:
 
 
 def _contrast(line: dict[str, Any], runs: Sequence[str]) -> Contrast:
-    of, minus = (tuple(runs[place] for place in line[side]) for side in ("of", "minus"))
+    of, minus = (tuple(runs[position] for position in line[side]) for side in ("of", "minus"))
     return Contrast(line["probe"], line["after"], of, minus)
 
 

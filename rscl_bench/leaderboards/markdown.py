@@ -1,4 +1,4 @@
-"""The table for readers, in Markdown."""
+"""Writes a leaderboard as Markdown, for readers."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,7 +25,7 @@ _LEFT = ("method", "precision", "device", "separated above")
 
 
 def leaderboard_markdown(board: Board) -> str:
-    """Return a header that says what the numbers are, then a section per probe and the costs."""
+    """Return the header, a section per probe, the continual metrics and the costs."""
     sections = [header(board)]
     sections += [_probe_section(board, probe) for probe in board.layout.probes]
     if any(probe.task is not None for probe in board.layout.probes):
@@ -51,7 +51,7 @@ def _probe_section(board: Board, probe: ProbeRecord) -> str:
 
 
 def _score_table(board: Board, probe: ProbeRecord, kind: str) -> dict[str, Sequence[str]]:
-    """Return the scores of one probe after each task; ranks are by micro-mAP."""
+    """Return the columns of one probe's scores; the table of micro-mAP also has the ranks."""
     rows, tasks = board.rows, board.layout.tasks
     table: dict[str, Sequence[str]] = {}
     if kind == "micro":
@@ -64,7 +64,9 @@ def _score_table(board: Board, probe: ProbeRecord, kind: str) -> dict[str, Seque
     intervals = [board.bootstrap_interval(row, probe.name, kind) for row in rows]
     table[f"T{len(tasks)}, test images"] = [_bracketed(interval) for interval in intervals]
     if probe.task is None:
-        for metric in OUTSIDE_METRICS[1:]:  # the first, the final score, is the last task's
+        for metric in OUTSIDE_METRICS[
+            1:
+        ]:  # the first metric, the final score, is the column of the last task
             column = outside_column(probe.name, metric, kind)
             table[_words(metric)] = _means(board, rows, column)
     return table
@@ -126,7 +128,7 @@ def _trained(board: Board) -> list[Row]:
 
 
 def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:
-    """Return the columns that name rows, and their number of seeds."""
+    """Return the columns with the keys of rows and with their number of seeds."""
     shown = ("method",) if board.shared_setting else ("method", "precision", "device")
     names: dict[str, Sequence[str]] = {
         name: [getattr(row.key, name) or ABSENT for row in rows] for name in shown
@@ -135,7 +137,7 @@ def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:
 
 
 def _means(board: Board, rows: Sequence[Row], column: str) -> list[str]:
-    """Return ``mean ± half the width of the t interval`` of rows; one seed has no interval."""
+    """Return ``mean ± half the width of the t interval`` of rows; only the mean for one seed."""
     means, halves = (board.means[f"{column}.{part}"].to_dict() for part in ("mean", "ci95"))
     return [
         percent(means[row.key])
@@ -145,7 +147,7 @@ def _means(board: Board, rows: Sequence[Row], column: str) -> list[str]:
 
 
 def _pipes(table: dict[str, Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table from its columns."""
+    """Return the lines of a Markdown table with the columns of ``table``."""
     rules = ["---" if head in _LEFT else "---:" for head in table]
     lines = [list(table), rules, *zip(*table.values(), strict=True)]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]

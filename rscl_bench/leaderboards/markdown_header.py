@@ -1,4 +1,4 @@
-"""The header of a leaderboard in Markdown, which says what the numbers are."""
+"""Writes the header of a leaderboard in Markdown; the header explains the numbers."""
 
 import json
 
@@ -11,7 +11,7 @@ from rscl_bench.leaderboards.statistics import RESAMPLES
 
 
 def header(board: Board) -> str:
-    """Return the title, what all records share, and how to read the numbers."""
+    """Return the title, the facts that hold for all records, and how to read the numbers."""
     key, layout, setting = board.key, board.layout, board.shared_setting
     stream = " → ".join(f"T{t} {task.name}" for t, task in enumerate(layout.tasks, 1))
     edition = (

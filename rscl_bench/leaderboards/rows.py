@@ -1,4 +1,4 @@
-"""The rows of a leaderboard: which runs each row is from."""
+"""Assigns runs to the rows of a leaderboard."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,14 @@ from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, RunRecor
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """One row of a leaderboard.
 
     Attributes:
-        key: Method, precision, device.
-        runs: Runs of the row by seed. A lower reference has one run of each seed, whichever
-            method ran.
-        after: Number of tasks trained before the last scores; None for pixel statistics.
-        reference: ``lower`` where nothing was trained, ``upper`` where all was trained in the first
-            task, None for a continual method.
+        key: Method, precision and device.
+        runs: Runs of the row by seed. A lower reference takes one run per seed, of any method.
+        after: Number of tasks trained before the final probing; None for pixel statistics.
+        reference: ``lower`` for a row without training, ``upper`` for a method that trains in the
+            first task only, None for a continual method.
     """
 
     key: RowKey
@@ -33,9 +32,9 @@ class Row:
         return None if self.after is None else len(self.runs)
 
     def contrast(self, probe: str) -> Contrast | None:
-        """Return the contrast of the row's mean score after the last task.
+        """Return the contrast of the row's mean score after the last task; None without a score.
 
-        None if there is no score: a probe that trains the encoder has none of pixel statistics.
+        A probe that trains the encoder has no score of pixel statistics.
         """
         records = [run.record for run in self.runs.values()]
         if self.after is None and any(probe not in r.pixel_statistics for r in records):
@@ -44,12 +43,12 @@ class Row:
 
 
 def encoder_key(record: RunRecord) -> RowKey:
-    """Return the row of a run's untrained encoder; all devices of one type share the row."""
+    """Return the key of the row of a run's untrained encoder; the device is the device's type."""
     return RowKey(RANDOM_ENCODER, record.identity.precision, record.provenance.device_type)
 
 
 def leaderboard_rows(loaded: Sequence[LoadedRecord]) -> list[Row]:
-    """Return the untrained encoders, the pixel statistics, then the methods, each by key.
+    """Return the rows: untrained encoders, pixel statistics, then methods; each sorted by key.
 
     Args:
         loaded: Records of one group, sorted by row and seed.

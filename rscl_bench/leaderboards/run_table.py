@@ -1,4 +1,4 @@
-"""The table of one run: the lower references, then one row per task."""
+"""Makes the table of one run: two rows of lower references, then one row per task."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,14 @@ from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, ProbeSco
 
 @dataclass(frozen=True)
 class RunRow:
-    """One row.
+    """One row of the table of a run.
 
     Attributes:
-        name: The task, ``random-encoder`` or ``pixel-statistics``.
+        name: Name of the task, or ``random-encoder`` or ``pixel-statistics``.
         scores: Test scores by probe, as fractions.
-        train_seconds: Of this task; None for a reference.
-        images_per_second: Of this task; None for a reference, and for a task without a step.
+        train_seconds: Training time of this task in seconds; None for a reference.
+        images_per_second: Training speed in this task; None for a reference, and for a task without
+            a step.
     """
 
     name: str
@@ -24,14 +25,15 @@ class RunRow:
 
 
 def run_table(record: RunRecord) -> list[RunRow]:
-    """Return the rows of one run, references first, tasks in the order of the stream."""
+    """Return the rows of one run: references first, then tasks in the order of the stream."""
     untrained, *trained = record.scores
     references = ((RANDOM_ENCODER, untrained), (PIXEL_STATISTICS, record.pixel_statistics))
-    rows = [RunRow(name, _tests(scores), None, None) for name, scores in references]
+    rows = [RunRow(name, _test_scores(scores), None, None) for name, scores in references]
     for task, scores in zip(record.tasks, trained, strict=True):
-        rows.append(RunRow(task.name, _tests(scores), task.train_seconds, task.images_per_second))
+        tested = _test_scores(scores)
+        rows.append(RunRow(task.name, tested, task.train_seconds, task.images_per_second))
     return rows
 
 
-def _tests(scores: dict[str, ProbeScore]) -> dict[str, MultilabelMAP]:
+def _test_scores(scores: dict[str, ProbeScore]) -> dict[str, MultilabelMAP]:
     return {probe: score.test for probe, score in scores.items()}

@@ -1,4 +1,7 @@
-"""Intervals over seeds and over test images, which are two spreads and are never pooled."""
+"""Computes intervals over seeds and intervals over test images.
+
+The two kinds of interval show different spreads and are never pooled.
+"""
 
 import math
 import warnings
@@ -13,12 +16,12 @@ from rscl_bench.probes.metrics import resampled_maps
 
 LEVEL = 0.95
 RESAMPLES = 1000
-_AT_ONCE = 100  # resamples in memory
-_SEED = 0  # of the resamples: the same images for all rows of a table
+_BATCH = 100  # resamples in memory at the same time
+_SEED = 0  # seed of the resamples: all rows of a table get the same resamples
 
 
 class Interval(NamedTuple):
-    """Both ends, in the unit of the values."""
+    """The two ends of an interval, in the unit of the values."""
 
     low: float
     high: float
@@ -28,9 +31,9 @@ class SeedTest(NamedTuple):
     """Student's t test of a mean over seeds against 0.
 
     Attributes:
-        mean: The mean.
-        interval: At `LEVEL`.
-        p: Two-sided; None where all values are 0.
+        mean: Mean over seeds.
+        interval: Confidence interval of the mean at `LEVEL`.
+        p: Two-sided p value; None if all values are 0.
     """
 
     mean: float
@@ -39,13 +42,15 @@ class SeedTest(NamedTuple):
 
 
 def t_interval(values: Sequence[float]) -> SeedTest:
-    """Return mean, t interval and t test of values by seed; of differences, the paired t test.
+    """Return mean, t interval and t test of values by seed.
+
+    If the values are differences of two methods by seed, the test is the paired t test.
 
     Args:
-        values: One per seed, at least two.
+        values: One value per seed, at least two.
     """
     with warnings.catch_warnings():
-        # Values that are all equal have no spread: the interval has no width, and scipy warns.
+        # For equal values the interval has no width, and scipy warns.
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
         test = stats.ttest_1samp(values, 0.0)
         low, high = test.confidence_interval(LEVEL)
@@ -60,18 +65,18 @@ def bootstrap_interval(
 ) -> list[tuple[Interval | None, Interval | None]]:
     """Return percentile bootstrap intervals of weighted sums of micro-mAP and of macro-mAP.
 
-    Images are resampled, the same ones for every entry of ``scores`` and in every call with as many
-    images; seeds stay as they are. A row of equal weights gives a mean over runs, a row of positive
-    and negative ones a paired difference.
+    Images are resampled; runs are not. All runs get the same resamples, and so do all calls with an
+    equal number of images. A row of equal weights gives a mean over runs. A row of positive and
+    negative weights gives a paired difference.
 
     Args:
-        labels: ``[M, L]``, of all runs.
+        labels: Labels of the images, ``[M, L]``, 0 or 1; all runs have these labels.
         scores: V arrays ``[M, L]``, one per run.
-        weights: ``[C, V]``.
+        weights: ``[C, V]``: the weights of C sums over the V runs.
 
     Returns:
-        For each of the C sums the intervals of micro-mAP and of macro-mAP at `LEVEL`, None where
-        there is no second image to draw, or a resample holds no positive.
+        For each of the C sums, the intervals of micro-mAP and of macro-mAP at `LEVEL`. An interval
+        is None if there is only one image, or if a resample has no positive.
     """
     images = len(labels)
     if images < 2:
@@ -79,17 +84,19 @@ def bootstrap_interval(
 
     def statistic(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
         counts = np.apply_along_axis(np.bincount, axis, drawn, minlength=images)
-        maps = np.stack([resampled_maps(labels, one, counts) for one in scores])
+        maps = np.stack([resampled_maps(labels, run, counts) for run in scores])
         sums: NDArray[np.float64] = np.einsum("cv,vkr->ckr", weights, maps)
         return sums
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of NaN, see below
+        warnings.simplefilter(
+            "ignore", stats.DegenerateDataWarning
+        )  # a resample without a positive is NaN
         low, high = stats.bootstrap(
             (np.arange(images),),
             statistic,
             n_resamples=RESAMPLES,
-            batch=_AT_ONCE,
+            batch=_BATCH,
             vectorized=True,
             confidence_level=LEVEL,
             method="percentile",
@@ -102,5 +109,6 @@ def bootstrap_interval(
 def _interval(ends: NDArray[np.float64]) -> Interval | None:
     if not np.isfinite(ends).all():
         return None
-    # What a table can show, so that sums taken in another order give the same bytes.
+    # Six decimals are more than a table shows. Rounding hides the order of floating-point sums, so
+    # that equal records give equal bytes.
     return Interval(*(round(float(end), 6) for end in ends))

@@ -1,7 +1,7 @@
-"""From the scores of runs to means over seeds.
+"""Computes the values of a leaderboard: values by run, then means over seeds.
 
-The path is `records_frame` (a row per score) → `run_values` (a row per run, a column per column of
-the leaderboard) → `over_seeds` (a row per row of the leaderboard).
+`records_frame` gives a row per score. `run_values` turns it into a row per run and a column per
+column of the leaderboard. `over_seeds` turns that into a row per row of the leaderboard.
 """
 
 import math
@@ -36,16 +36,17 @@ COSTS = (
     "gflops_without_gradient",
 )
 PARTS = ("mean", "std", "ci95")
-#: Index of a leaderboard.
+#: Names of the index levels of a leaderboard.
 KEYS = list(RowKey._fields)
 
-# Runs of one untrained encoder with other thread counts or device models differ by rounding, which
-# now and then swaps two neighbours: 0.1 points. Another initialisation differs by far more.
+# Largest difference between scores of one untrained encoder on different devices or with different
+# numbers of threads: rounding sometimes swaps two neighbours, which changes a score by 0.1
+# points. Scores of two initialisations differ far more.
 _SAME_ENCODER = 1e-3
 
 
 def score_column(task: int, probe: str, kind: str) -> str:
-    """Return the column of a score after a task, counted from 1."""
+    """Return the column of a score after a task; tasks are counted from 1."""
     return f"T{task}.{probe}.{kind}"
 
 
@@ -60,7 +61,7 @@ def outside_column(probe: str, metric: str, kind: str) -> str:
 
 
 def score_columns(layout: RunRecord) -> list[str]:
-    """Return the columns of scores, then those of continual metrics, in the order of the table."""
+    """Return the columns of scores, then of continual metrics, in the order of the table."""
     scores = [
         score_column(task, probe.name, kind)
         for task in range(1, len(layout.tasks) + 1)
@@ -71,17 +72,19 @@ def score_columns(layout: RunRecord) -> list[str]:
 
 
 def run_values(rows: Sequence[Row], loaded: Sequence[LoadedRecord]) -> pd.DataFrame:
-    """Return the values of every run: a row per method, precision, device and seed.
+    """Return the values of all runs: a row per method, precision, device and seed.
 
     Args:
         rows: Rows of the leaderboard.
         loaded: Records of one group.
 
     Returns:
-        A column per `score_columns`, fractions, and per cost; NaN where undefined.
+        A frame with the columns `score_columns`, as fractions, and `COSTS`. An undefined value is
+        NaN.
 
     Raises:
-        ArtefactError: If untrained encoders of one seed, or pixel statistics, disagree.
+        ArtefactError: If the scores of untrained encoders of one seed disagree, or the scores of
+            pixel statistics.
     """
     layout = loaded[0].record
     index = [*KEYS, "seed"]
@@ -104,13 +107,15 @@ def run_values(rows: Sequence[Row], loaded: Sequence[LoadedRecord]) -> pd.DataFr
 
 
 def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
-    """Return means over seeds: ``<column>.mean``, ``.std`` (n − 1) and ``.ci95``; costs by name.
+    """Return mean, standard deviation and t interval over seeds.
 
-    ``.ci95`` is half the width of the 95 % t interval of the mean. A value that one seed lacks is
-    NaN for the row, since a mean over fewer seeds than the row states would mislead.
+    A column of scores becomes ``<column>.mean``, ``<column>.std`` (with n − 1) and
+    ``<column>.ci95`` (half the width of the 95 % t interval of the mean). A column of costs becomes
+    the mean. If one seed lacks a value, the row's value is NaN: a mean over fewer seeds than the
+    row states would mislead.
 
     Args:
-        values: What `run_values` returned.
+        values: Values by run, from `run_values`.
     """
     grouped = values.groupby(level=KEYS, sort=False)
     seeds = grouped.size()
@@ -133,7 +138,7 @@ def _by_run(values: Mapping[tuple[str, str, str, int], Mapping[str, float | None
 
 
 def _continual_values(record: RunRecord) -> Iterator[tuple[str, float | None]]:
-    """Yield the continual metrics by column; those over domains only if a probe has a domain."""
+    """Yield column and value of each continual metric; domain metrics need a domain probe."""
     by_kind = {"micro": record.continual.micro, "macro": record.continual.macro}
     if any(probe.task is not None for probe in record.probes):
         for metric in DOMAIN_METRICS:
@@ -162,9 +167,9 @@ def _costs(record: RunRecord) -> dict[str, float | None]:
 def _reference_values(
     rows: Sequence[Row], loaded: Sequence[LoadedRecord]
 ) -> Iterator[tuple[tuple[str, str, str, int], dict[str, float]]]:
-    """Yield the scores of lower references by row and seed, the same after every task.
+    """Yield the scores of lower references by row and seed.
 
-    A seed counts once, however many methods ran the seed.
+    The score is equal after all tasks. A seed counts once, even if several methods ran it.
     """
     layout = loaded[0].record
     for row in rows:
@@ -174,12 +179,12 @@ def _reference_values(
             if row.after is None:
                 scores = _agreed(loaded, "pixel_statistics", lambda r: r.pixel_statistics)
             else:
-                same = [
+                same_encoder = [
                     item
                     for item in loaded
                     if (encoder_key(item.record), item.seed) == (row.key, seed)
                 ]
-                scores = _agreed(same, "scores.0", lambda r: r.scores[0])
+                scores = _agreed(same_encoder, "scores.0", lambda r: r.scores[0])
             yield (
                 (*row.key, seed),
                 {
@@ -198,7 +203,7 @@ def _agreed(
     """Check that scores agree up to rounding, and return their means by probe and kind.
 
     Raises:
-        ArtefactError: If they differ; the message names two files and the field.
+        ArtefactError: If two records differ. The message names both files and the field.
     """
     means = {}
     for probe, kind in product([probe.name for probe in loaded[0].record.probes], KINDS):

@@ -199,9 +199,8 @@ def _score(runs: Sequence[TunedRun]) -> float:
 
 
 def _best(settings: Sequence[GridPoint]) -> GridPoint:
-    return max(
-        settings, key=lambda setting: setting.score
-    )  # `max` returns the first of equal settings
+    # Of several settings with the highest score, `max` returns the first.
+    return max(settings, key=lambda setting: setting.score)
 
 
 def _distinct(values: Sequence[JsonValue]) -> list[JsonValue]:
