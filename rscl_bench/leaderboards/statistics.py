@@ -89,9 +89,8 @@ def bootstrap_interval(
         return sums
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", stats.DegenerateDataWarning
-        )  # a resample without a positive is NaN
+        # The statistic of a resample without a positive is NaN, and scipy warns.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         low, high = stats.bootstrap(
             (np.arange(images),),
             statistic,

@@ -1,8 +1,9 @@
-"""Paired comparisons, ranks and stored intervals, from records with scores of every image."""
+"""Tests paired comparisons, ranks and stored intervals with records that have image scores."""
 
 import csv
 import json
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +36,19 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / FOLDER).iterdir()}
 
 
-def without_scores(folder: Path, kept: Path) -> None:
-    kept.mkdir(exist_ok=True)
+def move_image_scores(folder: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
     for path in folder.glob("*.safetensors"):
-        path.rename(kept / path.name)
+        path.rename(target / path.name)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods that are alike, a better one, a worse one, one of two seeds, and joint."""
+    """Records and leaderboard of seven methods.
+
+    Two methods are alike, one is better, one is worse, one differs much between seeds, one has two
+    seeds, and one trains jointly.
+    """
     folder = tmp_path_factory.mktemp("study")
     records = folder / "records"
     save(records, "better", 3.0)
@@ -57,12 +62,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_methods_that_nothing_separates_share_a_rank(study: Path) -> None:
+def test_methods_without_a_separation_share_a_rank(study: Path) -> None:
     found = ranks(study / "out")
     assert found["better"] == "1"
     assert found["alike-a"] == found["alike-b"] == "2"
     assert found["worse"] == "4"
-    assert found["unsteady"] == "1", "its seeds differ too much to be below any"
+    assert found["unsteady"] == "1", "its seeds differ too much for a separation"
     for name in ("two-seeds", "joint", "random-encoder", "pixel-statistics"):
         assert found[name] == "", name
     text = (study / "out" / FOLDER / "leaderboard.md").read_text()
@@ -73,10 +78,10 @@ def test_methods_that_nothing_separates_share_a_rank(study: Path) -> None:
     assert "| better | 3 | alike-" in text.split("Which methods are separated")[1]
 
 
-def test_a_line_for_every_pair_and_score(study: Path) -> None:
+def test_comparisons_have_a_line_per_pair_and_score(study: Path) -> None:
     lines = table(study / "out" / FOLDER / "comparisons.csv")
     names = ["alike-a", "alike-b", "better", "joint", "unsteady", "worse"]
-    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
+    pairs = list(combinations(names, 2))
     for score in ("micro", "macro"):
         found = [(line["method"], line["other"]) for line in lines if line["score"] == score]
         assert found == pairs
@@ -85,11 +90,11 @@ def test_a_line_for_every_pair_and_score(study: Path) -> None:
         for name in ("better", "worse")
         for seed in range(3)
     }
-    finals = {place: r.scores[-1]["outer"].test.micro or 0.0 for place, r in records.items()}
+    finals = {run: r.scores[-1]["outer"].test.micro or 0.0 for run, r in records.items()}
     (line,) = (
-        one
-        for one in lines
-        if (one["method"], one["other"], one["score"]) == ("better", "worse", "micro")
+        line
+        for line in lines
+        if (line["method"], line["other"], line["score"]) == ("better", "worse", "micro")
     )
     differences = [finals["better", seed] - finals["worse", seed] for seed in range(3)]
     middle = float(np.mean(differences))
@@ -101,13 +106,13 @@ def test_a_line_for_every_pair_and_score(study: Path) -> None:
     assert 0 < float(line["image_low"]) < 100 * middle < float(line["image_high"])
     assert 0 < float(line["p"]) < 0.05
     assert line["separated"] == "yes"
-    for one in lines:
-        ends = [(float(one[f"{of}_low"]), float(one[f"{of}_high"])) for of in ("seed", "image")]
-        apart = all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)
-        assert one["separated"] == ("yes" if apart else "no")
+    for line in lines:
+        ends = [(float(line[f"{of}_low"]), float(line[f"{of}_high"])) for of in ("seed", "image")]
+        separated = all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)
+        assert line["separated"] == ("yes" if separated else "no")
 
 
-def test_rows_have_an_interval_over_images(study: Path) -> None:
+def test_rows_have_an_interval_over_test_images(study: Path) -> None:
     rows = {row["method"]: row for row in table(study / "out" / FOLDER / "leaderboard.csv")}
     for row in rows.values():
         low, high = (float(row[f"T2.outer.micro.image_{end}"]) for end in ("low", "high"))
@@ -116,12 +121,12 @@ def test_rows_have_an_interval_over_images(study: Path) -> None:
     assert rows["worse"]["T2.outer.micro.image_low"] < rows["better"]["T2.outer.micro.image_low"]
 
 
-def test_without_image_scores_the_stored_intervals_give_the_same_bytes(
+def test_stored_intervals_replace_image_scores_with_equal_bytes(
     study: Path, tmp_path: Path
 ) -> None:
     copied = shutil.copytree(study, tmp_path / "clone")
     before = contents(copied / "out")
-    without_scores(copied / "records", tmp_path / "away")
+    move_image_scores(copied / "records", tmp_path / "away")
     build_leaderboard(copied / "records", copied / "out")
     assert contents(copied / "out") == before
     build_leaderboard(copied / "records", tmp_path / "bare")
@@ -133,7 +138,7 @@ def test_without_image_scores_the_stored_intervals_give_the_same_bytes(
     lines = table(tmp_path / "bare" / FOLDER / "comparisons.csv")
     assert {(line["image_low"], line["separated"]) for line in lines} == {("", "")}
     assert all(line["seed_low"] for line in lines)
-    for path in (tmp_path / "away").iterdir():  # with the scores again, the other order of building
+    for path in (tmp_path / "away").iterdir():  # build again with image scores
         path.rename(copied / "records" / path.name)
     build_leaderboard(copied / "records", tmp_path / "bare")
     assert contents(tmp_path / "bare") == before
@@ -141,7 +146,7 @@ def test_without_image_scores_the_stored_intervals_give_the_same_bytes(
 
 def test_stored_intervals_of_changed_runs_are_not_used(study: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(study, tmp_path / "clone")
-    without_scores(copied / "records", tmp_path / "away")
+    move_image_scores(copied / "records", tmp_path / "away")
     changed = copied / "records" / "better-1.json"
     raw = json.loads(changed.read_text())
     raw["image_scores_digest"] = "f" * 64
@@ -159,9 +164,9 @@ def test_stored_intervals_of_changed_runs_are_not_used(study: Path, tmp_path: Pa
     )
 
 
-def test_a_new_method_with_scores_joins_stored_ones_without(study: Path, tmp_path: Path) -> None:
+def test_method_with_image_scores_is_added_to_stored_intervals(study: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(study, tmp_path / "clone")
-    without_scores(copied / "records", tmp_path / "away")
+    move_image_scores(copied / "records", tmp_path / "away")
     save(copied / "records", "new", 2.0)
     build_leaderboard(copied / "records", copied / "out")
     lines = table(copied / "out" / FOLDER / "comparisons.csv")
@@ -172,11 +177,11 @@ def test_a_new_method_with_scores_joins_stored_ones_without(study: Path, tmp_pat
     assert set(ranks(copied / "out").values()) == {""}
 
 
-def test_stored_intervals_of_other_settings_or_damaged_ones_are_not_used(
+def test_stored_intervals_of_other_settings_are_not_used_and_damaged_ones_are_refused(
     study: Path, tmp_path: Path
 ) -> None:
     copied = shutil.copytree(study, tmp_path / "clone")
-    without_scores(copied / "records", tmp_path / "away")
+    move_image_scores(copied / "records", tmp_path / "away")
     stored = copied / "out" / FOLDER / "image-intervals.jsonl"
     text = stored.read_text()
     stored.write_text(text.replace('"resamples": 1000', '"resamples": 999'))
@@ -188,7 +193,9 @@ def test_stored_intervals_of_other_settings_or_damaged_ones_are_not_used(
             build_leaderboard(copied / "records", copied / "out")
 
 
-def test_image_scores_of_another_run_are_refused_by_name(study: Path, tmp_path: Path) -> None:
+def test_image_scores_of_another_run_are_refused_with_the_name_of_the_file(
+    study: Path, tmp_path: Path
+) -> None:
     copied = shutil.copytree(study / "records", tmp_path / "records")
     shutil.copy(copied / "worse-0.safetensors", copied / "worse-1.safetensors")
     with pytest.raises(ArtefactError, match=r"worse-1\.safetensors does not belong to .*worse-1\."):
@@ -196,7 +203,7 @@ def test_image_scores_of_another_run_are_refused_by_name(study: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_shuffled_images_of_one_method_are_refused(tmp_path: Path) -> None:
+def test_methods_with_images_in_another_order_are_refused(tmp_path: Path) -> None:
     save(tmp_path, "one", 1.0, seeds=1)
     images = images_of(1.0, 1)
     order = np.random.default_rng(0).permutation(150)
@@ -207,7 +214,7 @@ def test_shuffled_images_of_one_method_are_refused(tmp_path: Path) -> None:
     )
     assert probe_scores(shuffled.labels, shuffled.scores[0])["outer"].test.micro == pytest.approx(
         probe_scores(images.labels, images.scores[0])["outer"].test.micro
-    ), "the record does not tell"
+    ), "the scores of the record do not depend on the order of images"
     write_image_scores(shuffled, tmp_path / "two.json")
     write_record(record_of(method="two", images=shuffled, seed=1), tmp_path / "two.json")
     with pytest.raises(
@@ -222,7 +229,7 @@ def test_only_common_seeds_are_paired(tmp_path: Path) -> None:
     save(tmp_path, "later", 2.0, seeds=3, first=4)
     build_leaderboard(tmp_path, tmp_path / "out")
     lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
-    assert [(one["method"], one["other"], one["seeds"]) for one in lines[:1]] == [
+    assert [(line["method"], line["other"], line["seeds"]) for line in lines[:1]] == [
         ("early", "late", "3")
     ]
     assert len(lines) == 2, "micro and macro of the one pair with three common seeds"
@@ -246,7 +253,7 @@ def test_rows_of_two_devices_are_not_compared(tmp_path: Path) -> None:
     assert "Trained in" not in text
 
 
-def test_image_scores_go_before_stored_intervals(study: Path, tmp_path: Path) -> None:
+def test_image_scores_take_precedence_over_stored_intervals(study: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(study, tmp_path / "clone")
     stored = copied / "out" / FOLDER / "image-intervals.jsonl"
     head, *lines = stored.read_text().splitlines()
@@ -256,7 +263,7 @@ def test_image_scores_go_before_stored_intervals(study: Path, tmp_path: Path) ->
     assert contents(copied / "out") == contents(study / "out")
 
 
-def test_equal_results_are_not_separated(tmp_path: Path) -> None:
+def test_methods_with_equal_results_are_not_separated(tmp_path: Path) -> None:
     for method in ("one", "two"):
         for seed in range(3):
             images, path = images_of(1.0, seed), tmp_path / f"{method}-{seed}.json"
@@ -270,7 +277,7 @@ def test_equal_results_are_not_separated(tmp_path: Path) -> None:
     assert ranks(tmp_path / "out")["one"] == ranks(tmp_path / "out")["two"] == "1"
 
 
-def test_image_scores_come_back_to_the_last_bit(tmp_path: Path) -> None:
+def test_image_scores_are_read_bit_for_bit_as_written(tmp_path: Path) -> None:
     save(tmp_path, "one", 1.0, seeds=1)
     path = tmp_path / "one-0.json"
     record, images = read_record(path), images_of(1.0, 0)

@@ -1,4 +1,4 @@
-"""The tidy table of scores, and leaderboards as frames."""
+"""Tests the table of scores in long form, and leaderboards as data frames."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from rscl_bench.leaderboards.build import build_leaderboard, leaderboards
 from rscl_bench.leaderboards.frame import COLUMNS, records_frame
 
 
-def test_the_frame_has_a_row_per_run_task_probe_split_and_score() -> None:
+def test_frame_has_a_row_per_run_task_probe_split_and_score() -> None:
     record = record_of(finals=(0.4, None), overrides={"objective.mask_ratio": 0.5})
     frame = records_frame([record, record_of(seed=1)])
     assert tuple(frame.columns) == COLUMNS
@@ -22,11 +22,11 @@ def test_the_frame_has_a_row_per_run_task_probe_split_and_score() -> None:
     assert set(micro["method"]) == {"finetune[objective.mask_ratio=0.5]"}
 
 
-def test_a_frame_of_no_record_is_empty() -> None:
+def test_frame_without_records_is_empty() -> None:
     assert records_frame([]).empty
 
 
-def test_leaderboards_are_the_columns_and_rows_of_the_csv(tmp_path: Path) -> None:
+def test_leaderboard_frames_equal_the_csv(tmp_path: Path) -> None:
     save(tmp_path / "records", "better", 3.0)
     save(tmp_path / "records", "worse", 0.8)
     build_leaderboard(tmp_path / "records", tmp_path / "out")
@@ -35,6 +35,6 @@ def test_leaderboards_are_the_columns_and_rows_of_the_csv(tmp_path: Path) -> Non
     assert list(frame.columns) == header.split(",")
     assert frame["method"].tolist() == [line.split(",")[0] for line in lines]
     column = "T2.outer.micro.mean"
-    place = header.split(",").index(column)
-    printed = [float(line.split(",")[place]) for line in lines]
+    index = header.split(",").index(column)
+    printed = [float(line.split(",")[index]) for line in lines]
     assert frame[column].tolist() == pytest.approx(printed, abs=0.005001)

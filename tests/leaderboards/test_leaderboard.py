@@ -1,3 +1,5 @@
+"""Tests leaderboards: their rows, columns, files and refusals."""
+
 import csv
 import os
 import random
@@ -48,7 +50,7 @@ def three_seeds(**changes: Any) -> list[RunRecord]:
     ]
 
 
-def test_a_row_is_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
+def test_row_has_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     out = built(tmp_path, three_seeds())
     rows = rows_of(out / FOLDER)
     assert [row["method"] for row in rows] == ["random-encoder", "pixel-statistics", "finetune"]
@@ -76,7 +78,7 @@ def test_a_row_is_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     assert not any(name.startswith("continual.") for name in row)
 
 
-def test_markdown_says_what_the_numbers_are(tmp_path: Path) -> None:
+def test_markdown_explains_the_numbers(tmp_path: Path) -> None:
     probes = {"outer": None, "inner": "sea"}
     records = [*three_seeds(probes=probes), record_of(method="cosmae", random=0.2, probes=probes)]
     text = (built(tmp_path, records) / FOLDER / "leaderboard.md").read_text()
@@ -85,7 +87,7 @@ def test_markdown_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert "- Protocol: quick (digest " in text
     assert "asks for 3 per row; fewer have cosmae (1)" in text
     assert "- Trained in fp32 on Some CPU\n" in text
-    # 40, 41, 42: deviation 1, and t(0.975, 2) = 4.3027 over the root of 3
+    # The scores 40, 41, 42 have deviation 1; half the width is t(0.975, 2) / √3 = 4.3027 / 1.7321.
     assert (
         "| – | finetune | 3 | 41.00 ± 2.48 | 50.00 ± 0.00 | – | 45.50 ± 1.24 | 28.00 ± 4.97 |"
         in text
@@ -104,7 +106,7 @@ def test_markdown_says_what_the_numbers_are(tmp_path: Path) -> None:
     )
 
 
-def test_references_come_first_then_the_best(tmp_path: Path) -> None:
+def test_rows_are_references_then_methods_by_falling_score(tmp_path: Path) -> None:
     records = [
         record_of(method="middle", finals=(0.9, 0.5)),
         record_of(method="best", finals=(0.1, 0.6)),
@@ -115,7 +117,7 @@ def test_references_come_first_then_the_best(tmp_path: Path) -> None:
     assert [row["method"] for row in rows][2:] == ["best", "also-middle", "middle", "undefined"]
 
 
-def test_absent_stays_empty_and_is_never_zero(tmp_path: Path) -> None:
+def test_undefined_value_is_empty_and_not_zero(tmp_path: Path) -> None:
     records = [
         record_of(method="single", finals=(0.4, None)),
         record_of(method="partly", finals=(0.4, 0.5), seed=0),
@@ -128,7 +130,7 @@ def test_absent_stays_empty_and_is_never_zero(tmp_path: Path) -> None:
     assert "| 40.00 | – | – | – | – |" in (out / FOLDER / "leaderboard.md").read_text()
 
 
-def test_a_zero_stays_a_zero(tmp_path: Path) -> None:
+def test_score_of_zero_is_written_as_zero(tmp_path: Path) -> None:
     row = rows_of(built(tmp_path, [record_of(finals=(0.0,), random=0.0)]) / FOLDER)[-1]
     assert row["T1.outer.micro.mean"] == "0.00"
     assert row["outer.gain_over_random.micro.mean"] == "0.00"
@@ -139,12 +141,12 @@ def test_a_zero_stays_a_zero(tmp_path: Path) -> None:
     order=st.randoms(use_true_random=False),
     scores=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
-def test_rebuilding_gives_the_same_bytes_in_any_order(
+def test_bytes_do_not_depend_on_the_order_of_records(
     tmp_path_factory: pytest.TempPathFactory, order: random.Random, scores: list[float]
 ) -> None:
     records = [
-        record_of(method=method, seed=seed, finals=(0.3, scores[2 * place + seed]))
-        for place, method in enumerate(("a", "b"))
+        record_of(method=method, seed=seed, finals=(0.3, scores[2 * index + seed]))
+        for index, method in enumerate(("a", "b"))
         for seed in (0, 1)
     ]
     tmp_path = tmp_path_factory.mktemp("order")
@@ -155,15 +157,17 @@ def test_rebuilding_gives_the_same_bytes_in_any_order(
     files = [tmp_path / f"{number}.json" for number in range(len(records))]
     for path, record in zip(files, records, strict=True):
         write_record(record, path)
-    again = build_leaderboard(files, tmp_path / "two")
-    assert {p.relative_to(tmp_path / "two"): p.read_bytes() for p in again} == before
+    written = build_leaderboard(files, tmp_path / "two")
+    assert {p.relative_to(tmp_path / "two"): p.read_bytes() for p in written} == before
     assert b"\r" not in b"".join(before.values())
-    next(iter(again)).write_text("stale")
-    assert build_leaderboard(files, tmp_path / "two") == again
-    assert again[0].read_bytes() == before[again[0].relative_to(tmp_path / "two")]
+    written[0].write_text("stale")
+    assert build_leaderboard(files, tmp_path / "two") == written
+    assert written[0].read_bytes() == before[written[0].relative_to(tmp_path / "two")]
 
 
-def test_editions_versions_scenarios_and_protocols_are_never_mixed(tmp_path: Path) -> None:
+def test_editions_versions_scenarios_and_protocols_have_separate_leaderboards(
+    tmp_path: Path,
+) -> None:
     records = [
         record_of(),
         record_of(edition="real"),
@@ -173,28 +177,28 @@ def test_editions_versions_scenarios_and_protocols_are_never_mixed(tmp_path: Pat
         record_of(overrides={"image_size": 64}, protocol={"image_size": 64}),
     ]
     out = built(tmp_path, records)
-    found = folders(out)
-    overridden = {name for name in found if name.startswith(f"{FOLDER}-")}
+    names = folders(out)
+    overridden = {name for name in names if name.startswith(f"{FOLDER}-")}
     assert len(overridden) == 1
-    assert found - overridden == {
+    assert names - overridden == {
         FOLDER,
         "toy-v1/quick",
         "toy-v2-sketch/quick",
         "other-v1-sketch/quick",
         "toy-v1-sketch/long",
     }
-    assert all(len(rows_of(out / name)) == 3 for name in found)
+    assert all(len(rows_of(out / name)) == 3 for name in names)
     text = (out / overridden.pop() / "leaderboard.md").read_text()
     assert "with image_size=64" in text
     assert "- Edition: real archives" in (out / "toy-v1/quick/leaderboard.md").read_text()
 
 
-def test_parameters_of_methods_do_not_part_a_protocol(tmp_path: Path) -> None:
-    """Where they were set, in recipe or protocol, is of no account; a probe's parameters are."""
+def test_protocols_that_differ_in_method_defaults_share_a_leaderboard(tmp_path: Path) -> None:
+    """Defaults of objectives and strategies belong to the method; defaults of probes do not."""
     defaults: list[dict[str, Any]] = [{"mae": {"norm_pix": True}}, {"ewc": {"weight": 2.0}}, {}]
     records = [
-        record_of(method=f"m{number}", protocol={"defaults": one})
-        for number, one in enumerate(defaults)
+        record_of(method=f"m{number}", protocol={"defaults": values})
+        for number, values in enumerate(defaults)
     ]
     out = built(tmp_path, records)
     assert folders(out) == {FOLDER}
@@ -204,21 +208,21 @@ def test_parameters_of_methods_do_not_part_a_protocol(tmp_path: Path) -> None:
         built(tmp_path / "probe", [*records, other])
 
 
-def test_two_readings_of_one_protocol_are_refused(tmp_path: Path) -> None:
+def test_different_protocols_of_one_name_are_refused(tmp_path: Path) -> None:
     records = [record_of(), record_of(protocol={"image_size": 64})]
     with pytest.raises(ArtefactError, match="resolve protocol 'quick' of toy version 1 differ"):
         built(tmp_path, records)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_override_that_changes_nothing_stays_on_the_board(tmp_path: Path) -> None:
+def test_override_with_the_protocols_own_value_keeps_the_leaderboard(tmp_path: Path) -> None:
     records = [record_of(), record_of(seed=1, overrides={"image_size": 32})]
     out = built(tmp_path, records)
     assert folders(out) == {FOLDER}
     assert [row["seeds"] for row in rows_of(out / FOLDER)] == ["2", "", "2"]
 
 
-def test_method_overrides_are_part_of_the_row(tmp_path: Path) -> None:
+def test_method_overrides_are_part_of_the_row_key(tmp_path: Path) -> None:
     overrides = {"strategies.model-mixup.beta": 0, "objective.feature": "cls"}
     records = [
         record_of(method="cosmae"),
@@ -231,7 +235,7 @@ def test_method_overrides_are_part_of_the_row(tmp_path: Path) -> None:
     }
 
 
-def test_devices_and_precisions_are_not_averaged(tmp_path: Path) -> None:
+def test_devices_and_precisions_have_separate_rows(tmp_path: Path) -> None:
     records = [
         record_of(seconds=10.0),
         record_of(seconds=1000.0, device="Old CPU", seed=1),
@@ -246,7 +250,7 @@ def test_devices_and_precisions_are_not_averaged(tmp_path: Path) -> None:
     assert r"GPU \| 1" in (out / FOLDER / "leaderboard.md").read_text()
 
 
-def test_a_copy_counts_once_and_a_contradiction_is_refused(tmp_path: Path) -> None:
+def test_copied_record_counts_once_and_contradicting_record_is_refused(tmp_path: Path) -> None:
     out = built(tmp_path, [record_of(), record_of()])
     assert rows_of(out / FOLDER)[-1]["seeds"] == "1"
     for name, other in (
@@ -271,7 +275,7 @@ def test_a_copy_counts_once_and_a_contradiction_is_refused(tmp_path: Path) -> No
         ({"pixels": 0.15}, "pixel_statistics.outer.test.micro"),
     ],
 )
-def test_contradicting_records_are_refused_by_field(
+def test_contradicting_records_are_refused_with_the_name_of_the_field(
     tmp_path: Path, changes: dict[str, Any], field: str
 ) -> None:
     out = built(tmp_path / "old", [record_of()])
@@ -288,7 +292,7 @@ def test_random_encoders_may_differ_by_rounding(tmp_path: Path) -> None:
     assert rows_of(built(tmp_path, records) / FOLDER)[0]["T1.outer.micro.mean"] == "20.02"
 
 
-def test_a_run_that_trains_all_at_once_is_the_upper_reference(tmp_path: Path) -> None:
+def test_run_that_trains_in_the_first_task_only_is_an_upper_reference(tmp_path: Path) -> None:
     records = [
         record_of(method="best", finals=(0.8, 0.9)),
         record_of(method="joint", finals=(0.7, 0.7), steps=(8, 0)),
@@ -301,7 +305,7 @@ def test_a_run_that_trains_all_at_once_is_the_upper_reference(tmp_path: Path) ->
         ("joint", "upper"),
         ("best", ""),
     ]
-    joint = rows[2]  # 8 steps of 4 images in 18 s, and nothing in the second task
+    joint = rows[2]  # 8 steps of 4 images in 18 s; no step in the second task
     assert (joint["training_hours"], joint["images_per_second"]) == ("0.005", "1.778")
     text = (out / FOLDER / "leaderboard.md").read_text()
     assert "`joint`: trained on all tasks at once, an upper reference" in text
@@ -309,7 +313,7 @@ def test_a_run_that_trains_all_at_once_is_the_upper_reference(tmp_path: Path) ->
     assert rows_of(alone / FOLDER)[-1]["reference"] == "", "one task is no stream"
 
 
-def test_domain_metrics_have_columns_where_defined(tmp_path: Path) -> None:
+def test_scenario_with_domain_probes_has_columns_of_continual_metrics(tmp_path: Path) -> None:
     probes: dict[str, str | None] = {"inner": "sea", "late": "land"}
     row = rows_of(built(tmp_path, [record_of(probes=probes)]) / FOLDER)[-1]
     assert row["continual.backward_transfer.micro.mean"] == "10.00"
@@ -320,7 +324,7 @@ def test_domain_metrics_have_columns_where_defined(tmp_path: Path) -> None:
     assert rows_of(single / FOLDER)[-1]["continual.backward_transfer.micro.mean"] == ""
 
 
-def test_damaged_missing_and_no_records_are_refused(tmp_path: Path) -> None:
+def test_damaged_record_missing_source_and_empty_folder_are_refused(tmp_path: Path) -> None:
     records = saved(tmp_path / "records", [record_of()])
     (records / "broken.json").write_text("{")
     with pytest.raises(ArtefactError, match=r"broken\.json is damaged"):
@@ -333,9 +337,7 @@ def test_damaged_missing_and_no_records_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_write_keeps_the_old_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = built(tmp_path, [record_of()])
     before = (out / FOLDER / "leaderboard.csv").read_bytes()
     more = saved(tmp_path / "more", [record_of(finals=(0.1, 0.2))])

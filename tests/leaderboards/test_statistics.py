@@ -1,4 +1,4 @@
-"""Intervals over seeds and over images, against textbook formulas and scikit-learn."""
+"""Tests intervals over seeds and over images against textbook formulas, scipy and scikit-learn."""
 
 import math
 from statistics import NormalDist, mean, stdev
@@ -18,10 +18,10 @@ from rscl_bench.leaderboards.statistics import Interval, bootstrap_interval, t_i
 from rscl_bench.probes.metrics import multilabel_map, resampled_maps
 
 
-def test_the_interval_over_seeds_is_the_textbook_one() -> None:
+def test_interval_over_seeds_equals_the_textbook_formula() -> None:
     values = [0.71, 0.74, 0.69]
     found = t_interval(values)
-    half = 4.302653 * stdev(values) / math.sqrt(3)  # t of 97.5 % with two degrees of freedom
+    half = 4.302653 * stdev(values) / math.sqrt(3)  # 97.5 % quantile of t, 2 degrees of freedom
     assert found.mean == pytest.approx(mean(values))
     assert found.interval == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-7)
     half = 12.706205 * stdev(values[:2]) / math.sqrt(2)
@@ -29,7 +29,7 @@ def test_the_interval_over_seeds_is_the_textbook_one() -> None:
     assert (high - low) / 2 == pytest.approx(half, abs=1e-6)
 
 
-def test_of_differences_it_is_the_paired_t_test() -> None:
+def test_t_interval_of_differences_equals_the_paired_t_test() -> None:
     left, right = np.array([0.71, 0.74, 0.69, 0.70]), np.array([0.70, 0.71, 0.69, 0.66])
     found = t_interval((left - right).tolist())
     theirs = stats.ttest_rel(left, right)
@@ -38,7 +38,7 @@ def test_of_differences_it_is_the_paired_t_test() -> None:
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.25, -0.1])
-def test_seeds_without_spread_give_an_interval_without_width(difference: float) -> None:
+def test_equal_values_give_an_interval_without_width(difference: float) -> None:
     found = t_interval([difference] * 3)
     assert found.interval == pytest.approx((difference, difference))
     assert found.p == (None if difference == 0 else pytest.approx(0, abs=1e-12))
@@ -50,7 +50,7 @@ def test_seeds_without_spread_give_an_interval_without_width(difference: float) 
     shape=st.tuples(st.integers(1, 10), st.integers(1, 4)),
     grid=st.sampled_from([2, 5, 1000]),
 )
-def test_resampled_maps_are_those_of_repeated_samples(
+def test_resampled_maps_equal_maps_of_repeated_samples(
     data: st.DataObject, shape: tuple[int, int], grid: int
 ) -> None:
     labels = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 1)))
@@ -67,7 +67,7 @@ def test_resampled_maps_are_those_of_repeated_samples(
             )
 
 
-def test_the_interval_over_images_is_scipys_of_scikit_learns_scores(
+def test_interval_over_images_equals_scipy_with_scikit_learn_scores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", 150)
@@ -76,7 +76,7 @@ def test_the_interval_over_images_is_scipys_of_scikit_learns_scores(
     for found, average in ((micro, "micro"), (macro, "macro")):
 
         def mean_over_runs(images: NDArray[np.int64], average: str = average) -> float:
-            drawn = [(labels[images], one[images]) for one in runs]
+            drawn = [(labels[images], run[images]) for run in runs]
             return mean(float(average_precision_score(*d, average=average)) for d in drawn)
 
         theirs = stats.bootstrap(
@@ -90,7 +90,7 @@ def test_the_interval_over_images_is_scipys_of_scikit_learns_scores(
         assert found == pytest.approx(tuple(theirs), abs=1e-6)
 
 
-def test_the_interval_over_images_covers_a_known_spread() -> None:
+def test_interval_over_images_equals_the_binomial_interval() -> None:
     """With one score for all images, average precision is the share of positives: binomial."""
     labels = np.zeros((400, 1), dtype=np.uint8)
     labels[:160] = 1
@@ -99,7 +99,7 @@ def test_the_interval_over_images_covers_a_known_spread() -> None:
     assert micro == pytest.approx((0.4 - half, 0.4 + half), abs=0.006)
 
 
-def test_pairs_use_the_same_images() -> None:
+def test_paired_interval_resamples_equal_images_of_both_runs() -> None:
     """Two runs with nearly the same scores differ by far less than each of them spreads."""
     labels, one = labels_of(), scored(0, 1.0)
     two = one + 0.01 * scored(5, 0.0)
@@ -113,7 +113,7 @@ def test_pairs_use_the_same_images() -> None:
     assert elsewhere[2] != bootstrap_interval(labels, [one, two], weights)[2]
 
 
-def test_the_same_resamples_whatever_rows_are_beside() -> None:
+def test_resamples_do_not_depend_on_the_other_rows() -> None:
     labels, one, two = labels_of(), scored(0, 1.0), scored(1, 1.0)
     alone = bootstrap_interval(labels, [one], np.ones((1, 1)))
     together = bootstrap_interval(labels, [two, one], np.array([[0.0, 1.0], [1.0, 0.0]]))
@@ -122,7 +122,7 @@ def test_the_same_resamples_whatever_rows_are_beside() -> None:
     assert zero == Interval(0.0, 0.0)
 
 
-def test_an_undefined_resample_makes_an_undefined_interval() -> None:
+def test_resample_without_a_positive_makes_the_interval_undefined() -> None:
     labels = np.zeros((20, 2), dtype=np.uint8)
     scores = np.random.default_rng(0).random((20, 2))
     assert bootstrap_interval(labels, [scores], np.ones((1, 1))) == [(None, None)]
@@ -131,7 +131,7 @@ def test_an_undefined_resample_makes_an_undefined_interval() -> None:
     assert bootstrap_interval(labels[:1], [scores[:1]], np.ones((1, 1))) == [(None, None)]
 
 
-def test_macro_is_over_the_labels_that_a_resample_holds() -> None:
+def test_macro_map_of_a_resample_is_over_the_labels_with_a_positive_in_it() -> None:
     labels = np.ones((30, 2), dtype=np.uint8)
     labels[1:, 1] = 0
     scores = np.zeros((30, 2))

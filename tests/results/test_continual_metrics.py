@@ -1,3 +1,5 @@
+"""Tests continual metrics against values by hand and a naive loop."""
+
 from typing import Any
 
 import pytest
@@ -9,28 +11,28 @@ from rscl_bench.results.continual import continual_metrics
 DOMAIN = ("final_average", "average_incremental", "backward_transfer", "forgetting")
 
 
-def test_by_hand() -> None:
+def test_metrics_equal_values_computed_by_hand() -> None:
     scores = [
         {"a": 0.8, "b": 0.3, "c": 0.2, "u": 0.5},
         {"a": 0.9, "b": 0.7, "c": 0.4, "u": 0.6},
         {"a": 0.6, "b": 0.5, "c": 0.9, "u": 0.4},
     ]
     baseline = {"a": 0.1, "b": 0.2, "c": 0.3, "u": 0.45}
-    found = continual_metrics(scores, {"a": 0, "b": 1, "c": 2, "u": None}, baseline)
-    assert found.final_average == pytest.approx((0.6 + 0.5 + 0.9) / 3)
-    assert found.average_incremental == pytest.approx((0.8 + 1.6 / 2 + 2.0 / 3) / 3)
-    assert found.backward_transfer == pytest.approx((-0.2 - 0.2) / 2)
-    assert found.forgetting == pytest.approx((0.3 + 0.2) / 2)
-    assert found.forward_transfer == pytest.approx((0.1 + 0.1) / 2)
-    outside = found.outside["u"]
+    metrics = continual_metrics(scores, {"a": 0, "b": 1, "c": 2, "u": None}, baseline)
+    assert metrics.final_average == pytest.approx((0.6 + 0.5 + 0.9) / 3)
+    assert metrics.average_incremental == pytest.approx((0.8 + 1.6 / 2 + 2.0 / 3) / 3)
+    assert metrics.backward_transfer == pytest.approx((-0.2 - 0.2) / 2)
+    assert metrics.forgetting == pytest.approx((0.3 + 0.2) / 2)
+    assert metrics.forward_transfer == pytest.approx((0.1 + 0.1) / 2)
+    outside = metrics.outside["u"]
     assert outside.final == 0.4
     assert outside.mean_over_tasks == pytest.approx(0.5)
     assert outside.gain_over_random == pytest.approx(-0.05)
-    assert list(found.outside) == ["u"]
+    assert list(metrics.outside) == ["u"]
 
 
 def naive(scores: list[list[float]], baseline: list[float]) -> dict[str, float | None]:
-    """The formulas for one probe per task, with the papers' indices from 1."""
+    """Return the metrics for one probe per task, with indices from 1 as in the papers."""
     last = len(scores)
 
     def r(t: int, j: int) -> float:
@@ -64,62 +66,62 @@ def naive(scores: list[list[float]], baseline: list[float]) -> dict[str, float |
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), tasks=st.integers(1, 5))
-def test_equals_a_naive_loop(data: Any, tasks: int) -> None:
+def test_metrics_equal_a_naive_loop(data: Any, tasks: int) -> None:
     row = st.lists(st.floats(0, 1), min_size=tasks, max_size=tasks)
     scores = data.draw(st.lists(row, min_size=tasks, max_size=tasks))
     baseline = data.draw(row)
     names = [f"p{j}" for j in range(tasks)]
-    found = continual_metrics(
+    metrics = continual_metrics(
         [dict(zip(names, values, strict=True)) for values in scores],
         {name: j for j, name in enumerate(names)},
         dict(zip(names, baseline, strict=True)),
     )
-    for metric, value in naive(scores, baseline).items():
+    for name, value in naive(scores, baseline).items():
         if value is None:
-            assert getattr(found, metric) is None
+            assert getattr(metrics, name) is None
         else:
-            assert getattr(found, metric) == pytest.approx(value, abs=1e-12)
+            assert getattr(metrics, name) == pytest.approx(value, abs=1e-12)
 
 
-def test_one_task_leaves_transfer_undefined() -> None:
-    found = continual_metrics([{"a": 0.0}], {"a": 0}, {"a": 0.0})
-    assert found.final_average == 0.0
-    assert found.average_incremental == 0.0
-    assert found.backward_transfer is None
-    assert found.forgetting is None
-    assert found.forward_transfer is None
+def test_single_task_leaves_transfer_and_forgetting_undefined() -> None:
+    metrics = continual_metrics([{"a": 0.0}], {"a": 0}, {"a": 0.0})
+    assert metrics.final_average == 0.0
+    assert metrics.average_incremental == 0.0
+    assert metrics.backward_transfer is None
+    assert metrics.forgetting is None
+    assert metrics.forward_transfer is None
 
 
-def test_an_outside_probe_alone_leaves_the_square_metrics_undefined() -> None:
-    found = continual_metrics([{"u": 0.2}, {"u": 0.3}], {"u": None}, {"u": 0.1})
-    assert all(getattr(found, metric) is None for metric in (*DOMAIN, "forward_transfer"))
-    assert found.outside["u"].gain_over_random == pytest.approx(0.2)
+def test_scenario_with_only_an_outside_probe_has_no_domain_metrics() -> None:
+    metrics = continual_metrics([{"u": 0.2}, {"u": 0.3}], {"u": None}, {"u": 0.1})
+    assert all(getattr(metrics, name) is None for name in (*DOMAIN, "forward_transfer"))
+    assert metrics.outside["u"].gain_over_random == pytest.approx(0.2)
 
 
-def test_a_missing_score_makes_undefined_only_what_needs_it() -> None:
+def test_undefined_score_leaves_the_metrics_that_need_it_undefined() -> None:
     task_of = {"a": 0, "b": 1, "u": None}
     scores: list[dict[str, float | None]] = [
         {"a": 0.5, "b": None, "u": None},
         {"a": 0.4, "b": 0.6, "u": 0.7},
     ]
-    found = continual_metrics(scores, task_of, {"a": 0.1, "b": 0.1, "u": None})
-    assert found.final_average == pytest.approx(0.5)
-    assert found.backward_transfer == pytest.approx(-0.1)
-    assert found.forward_transfer is None
-    assert found.outside["u"].final == 0.7
-    assert found.outside["u"].mean_over_tasks is None
-    assert found.outside["u"].gain_over_random is None
+    metrics = continual_metrics(scores, task_of, {"a": 0.1, "b": 0.1, "u": None})
+    assert metrics.final_average == pytest.approx(0.5)
+    assert metrics.backward_transfer == pytest.approx(-0.1)
+    assert metrics.forward_transfer is None
+    assert metrics.outside["u"].final == 0.7
+    assert metrics.outside["u"].mean_over_tasks is None
+    assert metrics.outside["u"].gain_over_random is None
 
 
 def test_tasks_without_a_probe_are_left_out() -> None:
     scores = [{"b": 0.1}, {"b": 0.6}, {"b": 0.5}]
-    found = continual_metrics(scores, {"b": 1}, {"b": 0.05})
-    assert found.average_incremental == pytest.approx((0.6 + 0.5) / 2)
-    assert found.backward_transfer == pytest.approx(-0.1)
-    assert found.forward_transfer == pytest.approx(0.05)
+    metrics = continual_metrics(scores, {"b": 1}, {"b": 0.05})
+    assert metrics.average_incremental == pytest.approx((0.6 + 0.5) / 2)
+    assert metrics.backward_transfer == pytest.approx(-0.1)
+    assert metrics.forward_transfer == pytest.approx(0.05)
 
 
-def test_no_rows_or_a_wrong_task_are_refused() -> None:
+def test_no_scores_and_unknown_task_index_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one task"):
         continual_metrics([], {}, {})
     with pytest.raises(ValueError, match="do not fit 1 rows"):

@@ -1,3 +1,5 @@
+"""Tests that records are written, read and checked."""
+
 import json
 import os
 from collections.abc import Callable
@@ -30,7 +32,7 @@ fractions = st.one_of(st.none(), st.floats(0, 1))
         st.one_of(st.integers(), st.text(), st.floats(allow_nan=False, allow_infinity=False)),
     ),
 )
-def test_round_trip(
+def test_written_record_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
     finals: list[float | None],
     random: float | None,
@@ -46,7 +48,7 @@ def test_round_trip(
     assert path.read_bytes() == before
 
 
-def test_absent_is_null_in_the_file(tmp_path: Path) -> None:
+def test_undefined_value_is_null_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_record(record_of(finals=(None,)), path)
     raw = json.loads(path.read_text())
@@ -57,9 +59,9 @@ def test_absent_is_null_in_the_file(tmp_path: Path) -> None:
     assert raw["provenance"]["started"] == "2025-01-02T03:04:05Z"
 
 
-def test_the_id_is_of_the_identity_only() -> None:
-    one = record_of()
-    assert record_of(device="Other", seconds=99.0, finals=(0.1, 0.2)).id == one.id
+def test_id_depends_on_the_identity_only() -> None:
+    record = record_of()
+    assert record_of(device="Other", seconds=99.0, finals=(0.1, 0.2)).id == record.id
     changed: tuple[dict[str, Any], ...] = (
         {"seed": 1},
         {"method": "cosmae"},
@@ -75,10 +77,10 @@ def test_the_id_is_of_the_identity_only() -> None:
         {"code": "0.2.0"},
     )
     others = [record_of(**change).id for change in changed]
-    assert len({one.id, *others}) == len(changed) + 1
+    assert len({record.id, *others}) == len(changed) + 1
 
 
-def test_a_task_may_train_no_step_but_not_all(tmp_path: Path) -> None:
+def test_one_task_may_have_no_step_but_not_all_tasks(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_record(record_of(steps=(8, 0)), path)
     last = json.loads(path.read_text())["tasks"][1]
@@ -91,7 +93,7 @@ def test_a_task_may_train_no_step_but_not_all(tmp_path: Path) -> None:
         record_of(steps=(0, 0))
 
 
-def test_a_task_may_take_more_steps_than_its_own_tiles_give() -> None:
+def test_task_may_have_more_steps_than_its_own_tiles_give() -> None:
     assert record_of(steps=(4, 9)).tasks[1].tiles == 10
 
 
@@ -100,11 +102,11 @@ def test_models_are_frozen() -> None:
         record_of().seconds.total = 1.0  # type: ignore[misc]
 
 
-def place(*path: int | str, value: Any) -> Callable[[dict[str, Any]], None]:
+def put(*path: int | str, value: Any) -> Callable[[dict[str, Any]], None]:
     def edit(raw: dict[str, Any]) -> None:
         current: Any = raw
-        for part in path[:-1]:
-            current = current[part]
+        for key in path[:-1]:
+            current = current[key]
         current[path[-1]] = value
 
     return edit
@@ -113,8 +115,8 @@ def place(*path: int | str, value: Any) -> Callable[[dict[str, Any]], None]:
 def drop(*path: int | str) -> Callable[[dict[str, Any]], None]:
     def edit(raw: dict[str, Any]) -> None:
         current: Any = raw
-        for part in path[:-1]:
-            current = current[part]
+        for key in path[:-1]:
+            current = current[key]
         del current[path[-1]]
 
     return edit
@@ -126,63 +128,63 @@ TEST = ("scores", 1, "outer", "test")
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (place("format", value=1), "field 'format' is 1 and this version reads 2"),
+        (put("format", value=1), "field 'format' is 1 and this version reads 2"),
         (drop("format"), "has no field 'format'"),
-        (place("id", value="0" * 16), "field 'id' is 0000000000000000"),
-        (place("identity", "seed", value=7), "field 'id' is"),
-        (place("identity", "seed", value="7"), "field 'identity.seed'"),
-        (place("identity", "method", "name", value="better"), "field 'id' is"),
-        (place("identity", "scenario", "version", value="../1"), "'identity.scenario.version'"),
-        (place("identity", "protocol", "x", value=float("nan")), "field 'identity' holds a number"),
-        (place("identity", "edition", value="fake"), "field 'identity.edition'"),
-        (place("identity", "precision", value="auto"), "field 'identity.precision'"),
-        (place("note", value="hello"), "field 'note'"),
+        (put("id", value="0" * 16), "field 'id' is 0000000000000000"),
+        (put("identity", "seed", value=7), "field 'id' is"),
+        (put("identity", "seed", value="7"), "field 'identity.seed'"),
+        (put("identity", "method", "name", value="better"), "field 'id' is"),
+        (put("identity", "scenario", "version", value="../1"), "'identity.scenario.version'"),
+        (put("identity", "protocol", "x", value=float("nan")), "field 'identity' holds a number"),
+        (put("identity", "edition", value="fake"), "field 'identity.edition'"),
+        (put("identity", "precision", value="auto"), "field 'identity.precision'"),
+        (put("note", value="hello"), "field 'note'"),
         (drop("seconds"), "field 'seconds'"),
         (drop("scores", 1, "outer", "val"), "field 'scores.1.outer.val'"),
-        (place("tasks", 0, "final_loss", value=float("nan")), "field 'tasks.0.final_loss'"),
-        (place("tasks", 0, "final_loss", value=float("inf")), "field 'tasks.0.final_loss'"),
-        (place("tasks", 1, "images_per_second", value=5.0), "field 'tasks.1.images_per_second'"),
-        (place("tasks", 1, "train_seconds", value=1.0), "field 'tasks.1.images_per_second'"),
-        (place("tasks", 1, "waited_seconds", value=1e4), "field 'tasks.1.waited_seconds'"),
+        (put("tasks", 0, "final_loss", value=float("nan")), "field 'tasks.0.final_loss'"),
+        (put("tasks", 0, "final_loss", value=float("inf")), "field 'tasks.0.final_loss'"),
+        (put("tasks", 1, "images_per_second", value=5.0), "field 'tasks.1.images_per_second'"),
+        (put("tasks", 1, "train_seconds", value=1.0), "field 'tasks.1.images_per_second'"),
+        (put("tasks", 1, "waited_seconds", value=1e4), "field 'tasks.1.waited_seconds'"),
         (
-            place("tasks", 1, "flop_utilisation", value=0.5),
+            put("tasks", 1, "flop_utilisation", value=0.5),
             "'tasks.1.flop_utilisation' needs the fields 'flops'",
         ),
-        (place("tasks", 0, "tiles", value=1000), "field 'tasks.0.steps'"),
-        (place("tasks", 0, "steps", value=3), "field 'tasks.0.steps' is 3"),
-        (place("tasks", 0, "steps", value=0), "'tasks.0.images_per_second' does not fit 0 steps"),
-        (place("tasks", 1, "final_loss", value=None), "'tasks.1.final_loss' does not fit 4 steps"),
-        (place("tasks", 1, "train_seconds", value=0.0), "field 'tasks.1.images_per_second'"),
-        (place("image_scores_digest", value=None), "field 'image_scores_digest'"),
-        (place("image_scores_digest", value="0" * 63), "field 'image_scores_digest'"),
-        (place("tasks", 1, "name", value="sea"), "field 'tasks' lists the same name twice"),
-        (place("tasks", 1, "name", value="air"), "lacks the digest of 'tasks.air'"),
-        (place("probes", 0, "task", value="air"), "field 'probes.0.task' is 'air'"),
-        (place(*TEST, "micro", value=1.2), "field 'scores.1.outer.test.micro'"),
-        (place(*TEST, "micro", value=-0.1), "field 'scores.1.outer.test.micro'"),
-        (place(*TEST, "micro", value="0.4"), "field 'scores.1.outer.test.micro'"),
-        (place(*TEST, "micro", value=None), "field 'scores.1.outer.test.micro'"),
-        (place(*TEST, "macro_labels", value=5), "field 'scores.1.outer.test.macro_labels'"),
+        (put("tasks", 0, "tiles", value=1000), "field 'tasks.0.steps'"),
+        (put("tasks", 0, "steps", value=3), "field 'tasks.0.steps' is 3"),
+        (put("tasks", 0, "steps", value=0), "'tasks.0.images_per_second' does not fit 0 steps"),
+        (put("tasks", 1, "final_loss", value=None), "'tasks.1.final_loss' does not fit 4 steps"),
+        (put("tasks", 1, "train_seconds", value=0.0), "field 'tasks.1.images_per_second'"),
+        (put("image_scores_digest", value=None), "field 'image_scores_digest'"),
+        (put("image_scores_digest", value="0" * 63), "field 'image_scores_digest'"),
+        (put("tasks", 1, "name", value="sea"), "field 'tasks' lists the same name twice"),
+        (put("tasks", 1, "name", value="air"), "lacks the digest of 'tasks.air'"),
+        (put("probes", 0, "task", value="air"), "field 'probes.0.task' is 'air'"),
+        (put(*TEST, "micro", value=1.2), "field 'scores.1.outer.test.micro'"),
+        (put(*TEST, "micro", value=-0.1), "field 'scores.1.outer.test.micro'"),
+        (put(*TEST, "micro", value="0.4"), "field 'scores.1.outer.test.micro'"),
+        (put(*TEST, "micro", value=None), "field 'scores.1.outer.test.micro'"),
+        (put(*TEST, "macro_labels", value=5), "field 'scores.1.outer.test.macro_labels'"),
         (
-            place(*TEST, "micro", value=0.41),
+            put(*TEST, "micro", value=0.41),
             "field 'continual.micro.outside.outer.mean_over_tasks'",
         ),
         (
-            place("continual", "micro", "forgetting", value=0.0),
+            put("continual", "micro", "forgetting", value=0.0),
             "field 'continual.micro.forgetting'",
         ),
-        (place("continual", "macro", "outside", value={}), "field 'continual.macro.outside.outer'"),
+        (put("continual", "macro", "outside", value={}), "field 'continual.macro.outside.outer'"),
         (drop("scores", 2), "field 'scores' has 2 rows, expected 3"),
-        (place("scores", 1, value={}), "field 'scores.1' has scores of the probes"),
+        (put("scores", 1, value={}), "field 'scores.1' has scores of the probes"),
         (
             lambda raw: raw["pixel_statistics"].update(other=raw["pixel_statistics"]["outer"]),
             "field 'pixel_statistics' has scores of the probes",
         ),
-        (place("provenance", "started", value="2025-01-02T03:04:05"), "'provenance.started'"),
-        (place("provenance", "started", value="2025-01-02T03:04:05+02:00"), "must be a UTC time"),
+        (put("provenance", "started", value="2025-01-02T03:04:05"), "'provenance.started'"),
+        (put("provenance", "started", value="2025-01-02T03:04:05+02:00"), "must be a UTC time"),
     ],
 )
-def test_an_edited_record_is_refused_by_field(
+def test_edited_record_is_refused_with_the_name_of_the_field(
     tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     path = tmp_path / "run.json"
@@ -196,14 +198,14 @@ def test_an_edited_record_is_refused_by_field(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1'])
-def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content)
     with pytest.raises(ArtefactError, match=r"run\.json (is damaged|is no run record)"):
         read_record(path)
 
 
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
+def test_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     write_record(record_of(), path)
     content = path.read_bytes().rstrip()
@@ -213,12 +215,12 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             read_record(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"nothing\.json cannot be read"):
         read_record(tmp_path / "nothing.json")
 
 
-def test_contradicting_results_do_not_make_a_record() -> None:
+def test_contradicting_results_are_refused() -> None:
     with pytest.raises(ArtefactError, match="do not make a record"):
         record_of(probes={"outer": "air"})
     with pytest.raises(ValidationError, match="finite"):
@@ -234,11 +236,11 @@ def test_contradicting_results_do_not_make_a_record() -> None:
         )
 
 
-def test_another_record_is_not_overwritten(tmp_path: Path) -> None:
+def test_write_does_not_replace_another_record_without_force(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.json"
     write_record(record_of(), path)
     before = path.read_bytes()
-    write_record(record_of(), path)  # the same again
+    write_record(record_of(), path)  # an equal record
     with pytest.raises(ArtefactError, match="already holds another record"):
         write_record(record_of(seed=1), path)
     assert path.read_bytes() == before
@@ -247,7 +249,7 @@ def test_another_record_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failed_write_keeps_the_old_file(
+def test_failed_write_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     path = tmp_path / "run.json"
@@ -265,7 +267,7 @@ def test_a_failed_write_keeps_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_file_is_synced_before_it_takes_the_name(
+def test_file_is_synced_before_it_is_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "text.md"
@@ -287,7 +289,7 @@ def test_the_file_is_synced_before_it_takes_the_name(
     assert calls == [("fsync", False), ("replace", False), ("fsync", True)]
 
 
-def test_run_table() -> None:
+def test_run_table_has_references_then_tasks() -> None:
     rows = run_table(record_of(probes={"outer": None, "inner": "sea"}))
     assert [row.name for row in rows] == ["random-encoder", "pixel-statistics", "sea", "land"]
     assert [row.scores["inner"].micro for row in rows] == [0.2, 0.1, 0.4, 0.5]

@@ -1,4 +1,4 @@
-"""Records that were edited by hand, against the stored scores of every image."""
+"""Tests that records edited by hand are refused, since their image scores disagree."""
 
 import json
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from rscl_bench.results.validation import refusals
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     save(tmp_path, "better", 3.0, seeds=1)
-    (found,) = tmp_path.glob("*.json")
-    return found
+    (record,) = tmp_path.glob("*.json")
+    return record
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -34,7 +34,7 @@ def refusal(path: Path) -> str:
     return reason
 
 
-def test_what_a_run_wrote_is_valid(path: Path) -> None:
+def test_unchanged_record_is_valid(path: Path) -> None:
     assert refusals([path]) == {path: None}
     result = call("leaderboard", "validate", path.parent)
     assert result.exit_code == 0
@@ -43,20 +43,22 @@ def test_what_a_run_wrote_is_valid(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["micro", "macro"])
 @pytest.mark.parametrize("row", [0, 1, 2])
-def test_a_changed_score_is_refused_by_field(path: Path, row: int, kind: str) -> None:
-    """Also where all that is derived from it was changed with it."""
+def test_changed_score_is_refused_with_the_name_of_the_field(
+    path: Path, row: int, kind: str
+) -> None:
+    """The continual metrics are changed too, so that the record agrees with itself."""
 
     def change(raw: dict[str, Any]) -> None:
         raw["scores"][row]["outer"]["test"][kind] += 0.001
 
     edit(path, change)
-    follows = continual_metrics(path)
-    edit(path, lambda raw: raw.update(continual=follows))
+    derived = continual_metrics(path)
+    edit(path, lambda raw: raw.update(continual=derived))
     assert f"'scores.{row}.outer.test.{kind}' of {path} does not follow" in refusal(path)
 
 
 def continual_metrics(path: Path) -> dict[str, Any]:
-    """Return the continual metrics that follow from a record's scores."""
+    """Return the continual metrics computed from a record's scores."""
     raw = json.loads(path.read_text())
     return continual_of(
         [TaskRecord.model_validate(task) for task in raw["tasks"]],
@@ -65,29 +67,31 @@ def continual_metrics(path: Path) -> dict[str, Any]:
     ).model_dump()
 
 
-def test_a_changed_reference_is_refused_by_field(path: Path) -> None:
+def test_changed_score_of_pixel_statistics_is_refused_with_the_name_of_the_field(
+    path: Path,
+) -> None:
     edit(path, lambda raw: raw["pixel_statistics"]["outer"]["test"].update(micro=0.123))
     assert "'pixel_statistics.outer.test.micro'" in refusal(path)
 
 
-def test_a_removed_field_is_refused_by_name(path: Path) -> None:
+def test_removed_field_is_refused_with_its_name(path: Path) -> None:
     edit(path, lambda raw: raw.pop("parameters"))
     assert "parameters" in refusal(path)
 
 
-def test_scores_without_their_images_are_refused(path: Path) -> None:
+def test_record_without_image_scores_is_refused(path: Path) -> None:
     image_scores_path(path).unlink()
     assert "has no scores of images beside it" in refusal(path)
 
 
-def test_images_of_another_run_are_refused(path: Path, tmp_path: Path) -> None:
+def test_image_scores_of_another_run_are_refused(path: Path, tmp_path: Path) -> None:
     save(tmp_path / "other", "other", 1.0, seeds=1)
     (other,) = (tmp_path / "other").glob("*.safetensors")
     image_scores_path(path).write_bytes(other.read_bytes())
     assert "does not belong to" in refusal(path)
 
 
-def test_every_record_is_told(path: Path) -> None:
+def test_command_prints_a_verdict_for_every_record(path: Path) -> None:
     save(path.parent, "second", 1.0, seeds=1)
     edit(path, lambda raw: raw.pop("scores"))
     result = call("leaderboard", "validate", path.parent)
