@@ -63,13 +63,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_methods_without_a_separation_share_a_rank(study: Path) -> None:
-    found = ranks(study / "out")
-    assert found["better"] == "1"
-    assert found["alike-a"] == found["alike-b"] == "2"
-    assert found["worse"] == "4"
-    assert found["unsteady"] == "1", "its seeds differ too much for a separation"
+    by_method = ranks(study / "out")
+    assert by_method["better"] == "1"
+    assert by_method["alike-a"] == by_method["alike-b"] == "2"
+    assert by_method["worse"] == "4"
+    assert by_method["unsteady"] == "1", "its seeds differ too much for a separation"
     for name in ("two-seeds", "joint", "random-encoder", "pixel-statistics"):
-        assert found[name] == "", name
+        assert by_method[name] == "", name
     text = (study / "out" / FOLDER / "leaderboard.md").read_text()
     assert "| 2 | alike-a | 3 |" in text
     assert "| – | two-seeds | 2 |" in text
@@ -83,8 +83,8 @@ def test_comparisons_have_a_line_per_pair_and_score(study: Path) -> None:
     names = ["alike-a", "alike-b", "better", "joint", "unsteady", "worse"]
     pairs = list(combinations(names, 2))
     for score in ("micro", "macro"):
-        found = [(line["method"], line["other"]) for line in lines if line["score"] == score]
-        assert found == pairs
+        compared = [(line["method"], line["other"]) for line in lines if line["score"] == score]
+        assert compared == pairs
     records = {
         (name, seed): read_record(study / "records" / f"{name}-{seed}.json")
         for name in ("better", "worse")
@@ -152,9 +152,9 @@ def test_stored_intervals_of_changed_runs_are_not_used(study: Path, tmp_path: Pa
     raw["image_scores_digest"] = "f" * 64
     changed.write_text(json.dumps(raw))
     build_leaderboard(copied / "records", copied / "out")
-    found = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
-    assert found["better"]["T2.outer.micro.image_low"] == ""
-    assert found["worse"]["T2.outer.micro.image_low"] != ""
+    rows = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
+    assert rows["better"]["T2.outer.micro.image_low"] == ""
+    assert rows["worse"]["T2.outer.micro.image_low"] != ""
     assert set(ranks(copied / "out").values()) == {""}, "one pair might change the others' ranks"
     for line in table(copied / "out" / FOLDER / "comparisons.csv"):
         assert (line["separated"] == "") == ("better" in (line["method"], line["other"]))
@@ -246,8 +246,8 @@ def test_rows_of_two_devices_are_not_compared(tmp_path: Path) -> None:
     build_leaderboard(tmp_path, tmp_path / "out")
     lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
     assert {(line["method"], line["other"]) for line in lines} == {("one", "two")}
-    found = ranks(tmp_path / "out")
-    assert (found["two"], found["one"], found["three"]) == ("1", "2", "")
+    by_method = ranks(tmp_path / "out")
+    assert (by_method["two"], by_method["one"], by_method["three"]) == ("1", "2", "")
     text = (tmp_path / "out" / FOLDER / "leaderboard.md").read_text()
     assert "| 1 | two | fp32 | Some CPU | 3 |" in text
     assert "Trained in" not in text
@@ -281,11 +281,11 @@ def test_image_scores_are_read_bit_for_bit_as_written(tmp_path: Path) -> None:
     save(tmp_path, "one", 1.0, seeds=1)
     path = tmp_path / "one-0.json"
     record, images = read_record(path), images_of(1.0, 0)
-    found = read_image_scores(path, record)
-    assert found is not None
-    assert image_scores_path(path).read_bytes() == images.to_bytes() == found.to_bytes()
-    for kept, row in zip(found.scores, images.scores, strict=True):
-        np.testing.assert_array_equal(kept["outer"]["test"], row["outer"]["test"])
+    read = read_image_scores(path, record)
+    assert read is not None
+    assert image_scores_path(path).read_bytes() == images.to_bytes() == read.to_bytes()
+    for read_row, row in zip(read.scores, images.scores, strict=True):
+        np.testing.assert_array_equal(read_row["outer"]["test"], row["outer"]["test"])
     image_scores_path(path).unlink()
     assert read_image_scores(path, record) is None
     image_scores_path(path).mkdir()

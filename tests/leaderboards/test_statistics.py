@@ -20,10 +20,10 @@ from rscl_bench.probes.metrics import multilabel_map, resampled_maps
 
 def test_interval_over_seeds_equals_the_textbook_formula() -> None:
     values = [0.71, 0.74, 0.69]
-    found = t_interval(values)
+    test = t_interval(values)
     half = 4.302653 * stdev(values) / math.sqrt(3)  # 97.5 % quantile of t, 2 degrees of freedom
-    assert found.mean == pytest.approx(mean(values))
-    assert found.interval == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-7)
+    assert test.mean == pytest.approx(mean(values))
+    assert test.interval == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-7)
     half = 12.706205 * stdev(values[:2]) / math.sqrt(2)
     low, high = t_interval(values[:2]).interval
     assert (high - low) / 2 == pytest.approx(half, abs=1e-6)
@@ -31,17 +31,17 @@ def test_interval_over_seeds_equals_the_textbook_formula() -> None:
 
 def test_t_interval_of_differences_equals_the_paired_t_test() -> None:
     left, right = np.array([0.71, 0.74, 0.69, 0.70]), np.array([0.70, 0.71, 0.69, 0.66])
-    found = t_interval((left - right).tolist())
+    ours = t_interval((left - right).tolist())
     theirs = stats.ttest_rel(left, right)
-    assert found.p == pytest.approx(theirs.pvalue)
-    assert found.interval == pytest.approx(theirs.confidence_interval(0.95))
+    assert ours.p == pytest.approx(theirs.pvalue)
+    assert ours.interval == pytest.approx(theirs.confidence_interval(0.95))
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.25, -0.1])
 def test_equal_values_give_an_interval_without_width(difference: float) -> None:
-    found = t_interval([difference] * 3)
-    assert found.interval == pytest.approx((difference, difference))
-    assert found.p == (None if difference == 0 else pytest.approx(0, abs=1e-12))
+    test = t_interval([difference] * 3)
+    assert test.interval == pytest.approx((difference, difference))
+    assert test.p == (None if difference == 0 else pytest.approx(0, abs=1e-12))
 
 
 @settings(max_examples=80)
@@ -56,13 +56,13 @@ def test_resampled_maps_equal_maps_of_repeated_samples(
     labels = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 1)))
     scores = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, grid))) / grid
     counts = data.draw(hnp.arrays(np.int64, (3, shape[0]), elements=st.integers(0, 3)))
-    found = resampled_maps(labels, scores, counts)
-    assert found.shape == (2, 3)
+    maps = resampled_maps(labels, scores, counts)
+    assert maps.shape == (2, 3)
     for column, drawn in enumerate(counts):
         repeated = np.repeat(np.arange(shape[0]), drawn)
         expected = multilabel_map(labels[repeated], scores[repeated])
         for row, value in enumerate((expected.micro, expected.macro)):
-            assert found[row, column] == pytest.approx(
+            assert maps[row, column] == pytest.approx(
                 np.nan if value is None else value, nan_ok=True
             )
 
@@ -73,7 +73,7 @@ def test_interval_over_images_equals_scipy_with_scikit_learn_scores(
     monkeypatch.setattr(statistics, "RESAMPLES", 150)
     labels, runs = labels_of(), [scored(seed, 1.0) for seed in range(2)]
     ((micro, macro),) = bootstrap_interval(labels, runs, np.array([[0.5, 0.5]]))
-    for found, average in ((micro, "micro"), (macro, "macro")):
+    for ours, average in ((micro, "micro"), (macro, "macro")):
 
         def mean_over_runs(images: NDArray[np.int64], average: str = average) -> float:
             drawn = [(labels[images], run[images]) for run in runs]
@@ -87,7 +87,7 @@ def test_interval_over_images_equals_scipy_with_scikit_learn_scores(
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval
-        assert found == pytest.approx(tuple(theirs), abs=1e-6)
+        assert ours == pytest.approx(tuple(theirs), abs=1e-6)
 
 
 def test_interval_over_images_equals_the_binomial_interval() -> None:
@@ -104,8 +104,8 @@ def test_paired_interval_resamples_equal_images_of_both_runs() -> None:
     labels, one = labels_of(), scored(0, 1.0)
     two = one + 0.01 * scored(5, 0.0)
     weights = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [0.5, 0.5]])
-    found = [micro for micro, _ in bootstrap_interval(labels, [one, two], weights) if micro]
-    widths = [micro.high - micro.low for micro in found]
+    intervals = [micro for micro, _ in bootstrap_interval(labels, [one, two], weights) if micro]
+    widths = [micro.high - micro.low for micro in intervals]
     assert widths[2] < widths[0] / 5
     assert widths[3] == pytest.approx(widths[0], rel=0.1)
     order = np.random.default_rng(1).permutation(len(labels))
