@@ -108,8 +108,7 @@ def protocol_overrides(record: RunRecord) -> dict[str, Any]:
 def group_folder(key: GroupKey, loaded: Iterable[LoadedRecord]) -> Path:
     """Return ``<scenario>-v<version>[-sketch]/<protocol>[-<digest8>]``.
 
-    The digest is that of the resolved protocol. It is appended if all records override the
-    protocol.
+    The folder has the digest of the resolved protocol if all records override the protocol.
     """
     scenario = edition_folder(f"{key.scenario}-v{key.version}", key.edition)
     overridden = all(protocol_overrides(item.record) for item in loaded)

@@ -1,7 +1,7 @@
 """Computes the values of a leaderboard: values by run, then means over seeds.
 
-`records_frame` gives a row per score. `run_values` turns it into a row per run and a column per
-column of the leaderboard. `over_seeds` turns that into a row per row of the leaderboard.
+`records_frame` gives a row per score. `run_values` turns these scores into a row per run and a
+column per column of the leaderboard. `over_seeds` turns the runs into the rows of the leaderboard.
 """
 
 import math

@@ -77,7 +77,8 @@ def make_record(
         seconds: Seconds of each part of the run.
         flops: Operations of the objective per image; None if not counted.
         spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
-        skipped: Names of the images that were left out, by key of ``identity.data``.
+        skipped: Paths in the archive of the images that were left out, by key of
+            ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None if no encoder was stored.
 
     Raises:

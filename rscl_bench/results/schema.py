@@ -200,7 +200,12 @@ class Parameters(Spec):
 
 
 class FlopsRecord(Spec):
-    """Operations per image of one step of the objective, counted while running a step."""
+    """Operations per image of one step of the objective, counted while running one step.
+
+    Attributes:
+        with_gradient: Operations with the backward pass.
+        without_gradient: Operations without a backward pass, as of teachers.
+    """
 
     with_gradient: Positive
     without_gradient: NonNegativeInt
@@ -319,7 +324,8 @@ class RunRecord(Spec):
         seconds: Seconds of each part of the run.
         flops: Operations of the objective per image; None if not counted.
         spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
-        skipped: Names of the unusable images that were left out, by key of ``identity.data``.
+        skipped: Unusable images that were left out: their paths in the archive, by key of
+            ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None in records of earlier versions.
     """
 
