@@ -203,8 +203,8 @@ class FlopsRecord(Spec):
     """Operations per image of one step of the objective, counted while running one step.
 
     Attributes:
-        with_gradient: Operations with the backward pass.
-        without_gradient: Operations without a backward pass, as of teachers.
+        with_gradient: Operations of forward passes with gradient, and of the backward pass.
+        without_gradient: Operations of forward passes without gradient, such as a teacher's.
     """
 
     with_gradient: Positive
