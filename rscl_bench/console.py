@@ -33,7 +33,7 @@ PLAIN_SECONDS = 10.0
 
 
 class PlainReporter:
-    """Prints a line every 10 s of a phase and a line at the end of the phase, for logs and pipes."""
+    """Prints lines for logs and pipes: every 10 s of a phase, and at the end of the phase."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
@@ -93,7 +93,7 @@ def reporter() -> Iterator[PlainReporter | BarReporter]:
 
 
 class PlainSweep:
-    """Prints a line every 10 s of a run and a line at the end of the run, for logs and pipes."""
+    """Prints lines for logs and pipes: every 10 s of a run, and at the end of the run."""
 
     def __init__(self, runs: "Sequence[Run]", split: Split):
         self._split = split

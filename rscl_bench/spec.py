@@ -61,7 +61,8 @@ class Probe(Spec):
         task: Name of the task from whose domain the tiles come; None if no task has that domain.
         dataset: As in `Source`.
         train_split: Split on which the probe is fitted.
-        val_split: Split on which hyper-parameters are chosen; None if the archive has no such split.
+        val_split: Split on which hyper-parameters are chosen; None if the archive has no
+            validation split.
         test_split: Split whose scores are reported.
         bands: As in `Source`.
         tile_size: As in `Source`.
