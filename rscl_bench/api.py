@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from rscl_bench.tiles.source import ArchiveSource
     from rscl_bench.tiles.store import TileStore
 
-#: Values of ``set`` by key. A key is a field of the protocol (``training.epochs``), of the objective
-#: (``objective.mask_ratio``) or of a strategy (``strategies.ewc.weight``).
+#: Values of ``set`` by key. A key is a field of the protocol (``training.epochs``), of the
+#: objective (``objective.mask_ratio``) or of a strategy (``strategies.ewc.weight``).
 Settings = Mapping[str, Any]
 
 __all__ = [
@@ -108,7 +108,8 @@ def run(
             sketch edition where this variable is not set.
         out: Folder for records and encoders.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        checkpoint_minutes: Minutes between checkpoints within a task; 0 for a checkpoint after every step.
+        checkpoint_minutes: Minutes between checkpoints within a task; 0 for a checkpoint after
+            every step.
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
             and recorded.
         force: Whether a recorded run is run again, from its beginning.
@@ -151,7 +152,7 @@ def run(
 
 
 def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
-    """Return the folder in which a run left its record, image scores and encoder.
+    """Return the folder of the record, image scores and encoder of a run.
 
     Args:
         record: The record.

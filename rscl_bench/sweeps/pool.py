@@ -101,8 +101,8 @@ def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
     """Return the number of runs that train at a time, and the number of threads of each run.
 
     The default is one run on a GPU, and one run per core on a CPU: together, these runs train more
-    images a second than one run on all cores. The number of threads does not depend on the number of
-    waiting runs, because it changes the last bits of results.
+    images a second than one run on all cores. The number of threads changes the last bits of
+    results, and therefore does not depend on the number of waiting runs.
 
     Args:
         jobs: Number of runs at a time that the user asks for; None for the default.

@@ -160,7 +160,8 @@ def _require_in_all(key: str, methods: Sequence[Method]) -> None:
     if having and lacking:
         raise SpecError(
             f"--set {key} is for every method of a sweep, but {', '.join(lacking)} "
-            f"{'has' if len(lacking) == 1 else 'have'} no {owner}; run {', '.join(having)} in another sweep."
+            f"{'has' if len(lacking) == 1 else 'have'} no {owner}; "
+            f"run {', '.join(having)} in another sweep."
         )
 
 
