@@ -1,6 +1,6 @@
-"""The Python interface: train methods, compare them, and use the encoders that they leave.
+"""The Python interface: train methods, compare methods, and use the trained encoders.
 
-Everything here is also exported by ``rscl_bench`` itself::
+The package ``rscl_bench`` exports all names of this module::
 
     import rscl_bench as rb
 
@@ -8,8 +8,8 @@ Everything here is also exported by ``rscl_bench`` itself::
     encoder = rb.load_encoder(rb.run_folder(record) / "encoder.safetensors")
     features = encoder.features(images)
 
-The command line parses its options, calls these functions and prints what they return. Heavy
-libraries are imported when a function needs them.
+The command line parses its options, calls these functions and prints their results. A function
+imports heavy libraries when it runs.
 """
 
 import os
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from rscl_bench.tiles.source import ArchiveSource
     from rscl_bench.tiles.store import TileStore
 
-#: What ``set`` takes: values by field of the protocol (``training.epochs``), of the objective
-#: (``objective.mask_ratio``) or of a strategy (``strategies.ewc.weight``).
+#: Values of ``set`` by key. A key is a field of the protocol (``training.epochs``), of the
+#: objective (``objective.mask_ratio``) or of a strategy (``strategies.ewc.weight``).
 Settings = Mapping[str, Any]
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
 
 
 class GridError(RsclError):
-    """Runs of a grid failed, so that no setting can be chosen.
+    """Some runs of a grid failed, so that no setting can be chosen.
 
     Attributes:
         runs: All runs of the grid.
@@ -71,7 +71,7 @@ class GridError(RsclError):
     def __init__(self, runs: "Sequence[Run]"):
         failed = [run for run in runs if run.record is None]
         super().__init__(
-            f"Nothing was chosen, because {len(failed)} of {len(runs)} runs failed; "
+            f"No setting was chosen, because {len(failed)} of {len(runs)} runs failed; "
             f"the first, {failed[0].name}: {failed[0].reason}"
         )
         self.runs = runs
@@ -99,16 +99,17 @@ def run(
     same bits as without the interruption.
 
     Args:
-        scenario: A known scenario, a path to a TOML, or a loaded scenario.
-        method: A known method, a path to a TOML, or a loaded method.
+        scenario: A known scenario, a path to a TOML file, or a loaded scenario.
+        method: A known method, a path to a TOML file, or a loaded method.
         protocol: A protocol of the scenario; the scenario's default if None.
         seed: Seed of the run.
-        set: Values that replace those of protocol and recipe.
+        set: Values that override the protocol and the recipe.
         data_root: Folder of the real archives. None takes the folder of RSCL_DATA_ROOT, or the
             sketch edition where this variable is not set.
         out: Folder for records and encoders.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        checkpoint_minutes: Minutes between checkpoints within a task; 0 for one after every step.
+        checkpoint_minutes: Minutes between checkpoints within a task; 0 for a checkpoint after
+            every step.
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
             and recorded.
         force: Whether a recorded run is run again, from its beginning.
@@ -123,7 +124,7 @@ def run(
         SpecError: If scenario, method or a value is unknown or not valid.
         ArchiveError: If an archive is missing, partial or holds an unusable file.
         ArtefactError: If the output folder or the cache cannot be written.
-        TrainingError: If training cannot go on.
+        TrainingError: If training fails, such as by a loss that is not finite.
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     spec = _resolve(scenario, method, protocol, seed, set)
@@ -136,23 +137,22 @@ def run(
         from rscl_bench.results import folders
         from rscl_bench.results.record import read_record
 
-        check_writable(Path(out))  # before an hour of packing, not after it
+        check_writable(Path(out))  # packing takes up to an hour, so this comes first
         prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
-        if plugins:
-            prepared = prepared.with_plugins(plugins)
         prepared = prepared.with_plugins(plugins)
         folder = folders.run_folder(Path(out), prepared.identity)
         path = folder / "record.json"
         if path.is_file() and not force:
-            reporter.message("This run is recorded; with force, it runs again.")
-            remove_checkpoints(folder / FOLDER)  # left by a run that ended just after its record
+            reporter.message("This run is recorded already; force runs it again.")
+            # A run that was killed just after it wrote its record leaves checkpoints.
+            remove_checkpoints(folder / FOLDER)
             return read_record(path)
         seconds = 60 * checkpoint_minutes
         return execute(prepared, folder, reporter, interval=seconds, force=force)
 
 
 def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
-    """Return the folder in which a run left its record, image scores and encoder.
+    """Return the folder of the record, image scores and encoder of a run.
 
     Args:
         record: The record.
@@ -185,15 +185,15 @@ def sweep(
 
     Args:
         scenario: As in `run`.
-        methods: As ``method`` in `run`, one or more.
+        methods: One or more methods, each as ``method`` in `run`.
         seeds: Seeds of the runs.
         protocol: As in `run`.
         set: As in `run`, for every method.
         data_root: As in `run`.
         out: As in `run`.
         device: As in `run`.
-        jobs: How many runs at a time; they share the cores evenly. None is one run per core on a
-            CPU and one run on a GPU. The number of threads changes the last bits of results.
+        jobs: Number of runs at a time; the runs share the cores evenly. None is one run per core
+            on a CPU and one run on a GPU. The number of threads changes the last bits of results.
         on_bad_tile: As in `run`.
         force: As in `run`.
         verbose: As in `run`.
@@ -233,11 +233,11 @@ def tune(
     store: str | Path | None = None,
     verbose: bool = True,
 ) -> "Tuning":
-    """Choose hyper-parameters on the validation splits of the probes; no test score plays a part.
+    """Choose hyper-parameters on the validation splits of the probes, without any test score.
 
-    Every setting of the grid is run as in `sweep`. Its score is the mean over seeds and probes of
-    the micro-mAP on the validation split after the last task. The highest score is chosen; of
-    equal ones, the first of the grid.
+    Every setting of the grid is run as in `sweep`. The score of a setting is the mean over seeds
+    and probes of the micro-mAP on the validation split after the last task. The setting with the
+    highest score is chosen; of settings with equal scores, the first one in the grid.
 
     Args:
         scenario: As in `run`.
@@ -252,8 +252,11 @@ def tune(
         device: As in `run`.
         jobs: As in `sweep`.
         on_bad_tile: As in `run`.
-        store: File for the choice and the scores of the grid; None for one below ``out/tuning``.
+        store: File for the choice and the scores of the grid; None for a file below ``out/tuning``.
         verbose: As in `run`.
+
+    Returns:
+        The chosen setting, and the validation scores of all settings.
 
     Raises:
         GridError: If a run fails: every setting must be scored.
@@ -278,14 +281,14 @@ def tune(
 
 
 def tuning_path(tuning: "Tuning", out: str | Path = "runs") -> Path:
-    """Return where `tune` stores a choice unless it is told otherwise."""
+    """Return the default path of the file in which `tune` stores a choice."""
     from rscl_bench.results.tuning import FOLDER
 
     return Path(out) / FOLDER / tuning.path()
 
 
 def load_encoder(path: str | Path) -> "PretrainedEncoder":
-    """Load the encoder that a run left, ready for features of new images.
+    """Load the encoder of a finished run, ready to encode new images.
 
     Args:
         path: The run's ``encoder.safetensors``.
@@ -295,7 +298,7 @@ def load_encoder(path: str | Path) -> "PretrainedEncoder":
         `rscl_bench.pretrained.PretrainedEncoder`.
 
     Raises:
-        ArtefactError: If the file is damaged, or no run of this version or later wrote it.
+        ArtefactError: If the file is damaged, or a run of an older version wrote the file.
     """
     from rscl_bench.pretrained import load_pretrained
 
@@ -321,7 +324,7 @@ def records(*folders: str | Path) -> "pd.DataFrame":
         `rscl_bench.leaderboards.frame.records_frame`.
 
     Raises:
-        ArtefactError: If there is no record, or one is damaged.
+        ArtefactError: If there is no record, or a record is damaged.
     """
     from rscl_bench.leaderboards.collect import record_files
     from rscl_bench.leaderboards.frame import records_frame
@@ -337,11 +340,11 @@ def leaderboard(records: "Iterable[str | Path]") -> "dict[str, pd.DataFrame]":
         records: Folders or files of run records.
 
     Returns:
-        By folder, such as ``scene4-v2/cpu``: a row per method, with the columns of
-        ``leaderboard.csv``. Numbers are not rounded; scores are in percent.
+        The tables by folder, such as ``scene4-v2/cpu``. A table has a row per method and the
+        columns of ``leaderboard.csv``. Scores are in percent and not rounded.
 
     Raises:
-        ArtefactError: If there is no record, one is damaged, or records contradict each other.
+        ArtefactError: If there is no record, a record is damaged, or records contradict each other.
     """
     from rscl_bench.leaderboards.build import leaderboards
 
@@ -359,7 +362,7 @@ def write_leaderboards(records: "Iterable[str | Path]", out: str | Path) -> list
         The files written, sorted.
 
     Raises:
-        ArtefactError: If there is no record, one is damaged, or records contradict each other.
+        ArtefactError: If there is no record, a record is damaged, or records contradict each other.
     """
     from rscl_bench.leaderboards.build import build_leaderboard
 
@@ -373,7 +376,7 @@ def validate(records: "Iterable[str | Path]") -> dict[Path, str | None]:
         records: Folders or files of run records.
 
     Returns:
-        Why each record is refused; None for a valid record.
+        The reason why a record is refused by path of the record; None for a valid record.
     """
     from rscl_bench.leaderboards.collect import record_files
     from rscl_bench.results.validation import refusals
@@ -388,7 +391,7 @@ def open_tiles(
     on_bad_tile: "OnBadTile" = "stop",
     verbose: bool = True,
 ) -> "dict[str, TileStore]":
-    """Open all tiles of a scenario, and pack them first where needed.
+    """Open all tiles of a scenario; pack tiles that are not packed yet.
 
     Args:
         scenario: As in `run`.
@@ -440,7 +443,7 @@ def render_sketches(
 
 
 def list_components(kind: str) -> dict[str, str]:
-    """Return what is known of one kind: names, and one line on each.
+    """Return the registered names of one kind, each with a description in one line.
 
     Args:
         kind: ``scenarios``, ``methods``, ``objectives``, ``strategies``, ``probes``,
@@ -503,12 +506,12 @@ def _data_root(given: str | Path | None) -> Path | None:
 
 
 def _edition(scenario: "Scenario", data_root: Path | None) -> str:
-    """Return the first line of everything that opens archives."""
+    """Return the line that says which edition of the archives a command reads."""
     if data_root is not None:
         return f"Archives of {scenario.name} from {data_root}."
     return (
-        f"Sketch edition of {scenario.name}: small synthetic images, no result about the real "
-        "world. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
+        f"Sketch edition of {scenario.name}: small synthetic images, whose scores say nothing "
+        "about real images. For real archives give --data-root DIR or set RSCL_DATA_ROOT."
     )
 
 
@@ -532,7 +535,7 @@ def _prepare(
     on_bad_tile: "OnBadTile",
     reporter: "Reporter",
 ) -> "tuple[PreparedRun, ArchiveSource]":
-    """Open the tiles of a run, and pack them first where needed."""
+    """Open the tiles of a run; pack tiles that are not packed yet."""
     from rscl_bench.engine.prepare import open_run
     from rscl_bench.tiles.source import find_archives
 
@@ -540,7 +543,7 @@ def _prepare(
     prepared = open_run(spec, archives, device, reporter.progress)
     for name, store in prepared.named_stores().items():
         if store.blank:
-            reporter.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are all 0")
+            reporter.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are blank")
         if store.skipped:
             reporter.message(
                 f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "
@@ -550,7 +553,7 @@ def _prepare(
 
 
 class _Options(NamedTuple):
-    """What all runs of a sweep share besides scenario and protocol; see `sweep`."""
+    """The options that all runs of a sweep share, besides scenario and protocol; see `sweep`."""
 
     data_root: Path | None
     out: Path
@@ -564,7 +567,7 @@ class _Options(NamedTuple):
 def _run_all(
     planned: "list[PlannedRun]", options: _Options, column: str, split: "Split"
 ) -> "list[Run]":
-    """Pack once, then run what is not recorded."""
+    """Pack the tiles once, then execute the runs that have no record."""
     from rscl_bench.sweeps.plan import plan
     from rscl_bench.sweeps.pool import run_all, share_cores
 

@@ -1,4 +1,4 @@
-"""The command line: parses options, calls `rscl_bench.api` and prints what it returns."""
+"""The command line: parses options, calls `rscl_bench.api` and prints the results."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from rscl_bench.errors import RsclError
 
 
 class Commands(TyperGroup):
-    """Prints the error of a user as one sentence, without a traceback, and exits with status 1."""
+    """Prints a user's error as one sentence without a traceback, and exits with status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -28,8 +28,8 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             resumes = f"the same command resumes from {error}"
-            rest = resumes if error.args else "nothing was recorded"
-            print(f"interrupted; {rest}", file=sys.stderr)
+            advice = resumes if error.args else "no run was recorded"
+            print(f"interrupted; {advice}", file=sys.stderr)
             raise typer.Exit(getattr(error, "status", 130)) from error
 
 
@@ -198,7 +198,7 @@ def tune(
         typer.Option(
             metavar="KEY=V,V,V",
             help="A parameter of the objective or of a strategy and the values to try, as in "
-            "strategies.model-mixup.beta=0.05,0.1,0.5; of two options, all pairs are tried.",
+            "strategies.model-mixup.beta=0.05,0.1,0.5; two options try all pairs of their values.",
         ),
     ],
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
@@ -221,8 +221,8 @@ def tune(
     """Choose hyper-parameters by the probes' validation splits, never by a test split.
 
     Every setting of the grid is run as in a sweep. The score of a setting is the mean over seeds
-    and probes of the micro-mAP on the validation split after the last task. The highest score
-    wins; of equal ones, the first of the grid.
+    and probes of the micro-mAP on the validation split after the last task. The setting with the
+    highest score is chosen; of settings with equal scores, the first one in the grid.
     """
     from rscl_bench.console import print_failures, print_tuning
     from rscl_bench.resolve import parse_assignments
@@ -361,12 +361,12 @@ def validate(
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; it ends a sweep as Ctrl-C does."""
+    """The process received SIGTERM, which ends a sweep in the way of Ctrl-C."""
 
 
 @contextmanager
 def _interruptible(force: bool = False) -> Iterator[None]:
-    """Print how to resume after Ctrl-C or SIGTERM, and exit with the status that shells expect."""
+    """On Ctrl-C or SIGTERM, print how to resume and exit with 128 plus the signal's number."""
 
     def terminate(*_: object) -> None:
         raise Terminated

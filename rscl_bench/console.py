@@ -1,4 +1,4 @@
-"""Progress and tables on the terminal, or as plain lines in a log or pipe."""
+"""Print progress and tables: live on a terminal, as plain lines in a log or pipe."""
 
 import json
 import sys
@@ -33,14 +33,14 @@ PLAIN_SECONDS = 10.0
 
 
 class PlainReporter:
-    """Prints lines for logs and pipes: one at the end of a phase, before that one every 10 s."""
+    """Prints lines for logs and pipes: every 10 s of a phase, and at the end of the phase."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._last = 0.0
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Print the progress of a phase and the time left."""
+        """Print the progress of a phase and the remaining time."""
         now = time.monotonic()
         started = self._started.setdefault(what, now)
         if done < total and now - max(self._last, started) < PLAIN_SECONDS:
@@ -58,7 +58,7 @@ class PlainReporter:
 
 
 class BarReporter:
-    """Shows a progress bar and the time left of every phase, on a terminal."""
+    """Shows a progress bar and the remaining time of every phase on a terminal."""
 
     def __init__(self, console: Console, bars: Progress):
         self._console, self._bars = console, bars
@@ -93,7 +93,7 @@ def reporter() -> Iterator[PlainReporter | BarReporter]:
 
 
 class PlainSweep:
-    """Prints lines for logs and pipes: one at a run's end, before that one every 10 s per run."""
+    """Prints lines for logs and pipes: every 10 s of a run, and at the end of the run."""
 
     def __init__(self, runs: "Sequence[Run]", split: Split):
         self._split = split
@@ -103,7 +103,7 @@ class PlainSweep:
                 self.changed(run)
 
     def changed(self, run: "Run") -> None:
-        """Print the state of a run if the run ended, or printed nothing for 10 s."""
+        """Print the state of a run that has ended, or that has printed no line for 10 s."""
         if run.state == "failed":
             print(f"{run.name}: failed: {run.reason}", flush=True)
         elif run.record is not None:
@@ -118,7 +118,7 @@ class PlainSweep:
 
 
 class LiveSweep:
-    """Shows all runs in one table on a terminal; a low terminal leaves waiting runs out."""
+    """Shows all runs in one table on a terminal, without waiting runs if the rows do not fit."""
 
     def __init__(self, runs: "Sequence[Run]", column: str, split: Split, height: int | None):
         self._runs, self._column, self._split, self.height = runs, column, split, height
@@ -167,11 +167,11 @@ def sweep_view(
         return
     console = Console()
     table = LiveSweep(runs, column, split, max(1, console.height - 6))
-    with Live(table, console=console):  # draws itself four times a second
+    with Live(table, console=console):  # rich redraws the table four times a second
         try:
             yield lambda run: None
         finally:
-            table.height = None  # the table that stays on the screen has all rows
+            table.height = None  # the last table on the screen has all rows
 
 
 def print_failures(runs: "Sequence[Run]") -> None:
@@ -189,10 +189,10 @@ def print_tuning(tuning: "Tuning") -> None:
     for setting in tuning.settings:
         mark = "*" if setting.values == tuning.choice else " "
         print(f"  {mark} {100 * setting.score:.2f}  {_assignments(setting.values)}")
-    print(f"choice (of equal settings, the first): {_assignments(tuning.choice)}")
+    print(f"choice (of settings with equal scores, the first): {_assignments(tuning.choice)}")
     print(
-        f"To use it, write into the recipe of {tuning.method}, or into the defaults of protocol "
-        f"{tuning.protocol_name} for this protocol alone:"
+        f"To use the choice, write these parameters into the recipe of {tuning.method}, or, for "
+        f"protocol {tuning.protocol_name} alone, into the defaults of that protocol:"
     )
     for key, value in tuning.choice.items():
         owner, _, parameter = key.rpartition(".")
@@ -202,7 +202,7 @@ def print_tuning(tuning: "Tuning") -> None:
 
 
 def print_run(record: "RunRecord") -> None:
-    """Print the table of a run: the references first, then one row per task."""
+    """Print the table of a run: the rows of the references, then one row per task."""
     from rscl_bench.leaderboards.formats import percent
     from rscl_bench.leaderboards.run_table import run_table
 
@@ -223,14 +223,13 @@ def print_run(record: "RunRecord") -> None:
     for row in rows:
         cells = [row.name]
         for probe in probes:
-            score = row.scores.get(
-                probe
-            )  # a probe that trains an encoder has no score for pixel statistics
+            # A probe that trains the encoder has no score for pixel statistics.
+            score = row.scores.get(probe)
             maps = (None, None) if score is None else (score.micro, score.macro)
             cells += map(percent, maps)
         cells += [_number(row.train_seconds, 1), _number(row.images_per_second, 0)]
         table.add_row(*cells)
-    # A pipe has no width: without one, rich would cut the table at 80 columns.
+    # A pipe has no width, and without a width rich would cut the table at 80 columns.
     width = None if sys.stdout.isatty() else 60 + 30 * len(probes)
     Console(width=width).print(table)
 
@@ -244,7 +243,7 @@ def print_names(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def _final_scores(record: "RunRecord", split: Split) -> str:
-    """Return the micro-mAP after the last task of all probes that have the split."""
+    """Return the micro-mAP after the last task, for all probes that have the split."""
     from rscl_bench.leaderboards.formats import percent
 
     maps = {name: getattr(score, split) for name, score in record.scores[-1].items()}

@@ -1,4 +1,4 @@
-"""Scenarios and methods as TOML: those that come with the package, and any path."""
+"""Load scenarios and methods from the TOML files of the package or of the user."""
 
 import tomllib
 from functools import cache
@@ -14,10 +14,10 @@ DeclarationKind = Literal["scenarios", "methods"]
 
 @cache
 def declarations(kind: DeclarationKind) -> dict[str, Path]:
-    """Return the TOMLs that come with the package, by name.
+    """Return the paths of the package's TOML files by name.
 
-    An installed wheel holds them as package data, an editable install reads them from the
-    checkout; the working directory is never searched.
+    An installed wheel holds the files as package data; an editable install reads the files of the
+    checkout. The working directory is never searched.
     """
     package = Path(__file__).parent
     packaged = package / "_declarations" / kind
@@ -26,28 +26,28 @@ def declarations(kind: DeclarationKind) -> dict[str, Path]:
 
 
 def load_scenario(name: str) -> Scenario:
-    """Return a scenario by name or by path to a TOML.
+    """Return a scenario by name or by path to a TOML file.
 
     Raises:
-        SpecError: If it is unknown or not valid.
+        SpecError: If the scenario is unknown or not valid.
     """
     return _load(Scenario, "scenarios", name)
 
 
 def load_method(name: str) -> Method:
-    """Return a method by name or by path to a TOML.
+    """Return a method by name or by path to a TOML file.
 
     Raises:
-        SpecError: If it is unknown or not valid.
+        SpecError: If the method is unknown or not valid.
     """
     return _load(Method, "methods", name)
 
 
 def load_any(name: str) -> Scenario | Method:
-    """Return a scenario or method by name or by path to a TOML; a method's defaults are filled in.
+    """Return a scenario, or a method with all its defaults, by name or by path to a TOML file.
 
     Raises:
-        SpecError: If it is unknown or not valid.
+        SpecError: If the scenario or method is unknown or not valid.
     """
     known = {**declarations("scenarios"), **declarations("methods")}
     raw = _read_toml(name, known, "scenario or method")
@@ -79,7 +79,7 @@ def _read_toml(name: str, known: dict[str, Path], what: str) -> dict[str, Any]:
 
 
 def _absolute_references(value: Any, folder: Path) -> Any:
-    """Make ``./file.py:Class`` in a TOML relative to the TOML, not to the working directory."""
+    """Resolve every ``./file.py:Class`` against the folder of the TOML file."""
     if isinstance(value, dict):
         return {name: _absolute_references(item, folder) for name, item in value.items()}
     if isinstance(value, list):

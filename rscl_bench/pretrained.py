@@ -1,4 +1,4 @@
-"""A trained encoder outside of a run: features of new images, and the model for timm."""
+"""Encode new images with the encoder of a finished run, or convert the encoder to timm's model."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -18,13 +18,13 @@ _BATCH = 128
 
 
 class PretrainedEncoder(nn.Module):
-    """An encoder that a run left, in evaluation mode, with the description of its input.
+    """The encoder of a finished run, in evaluation mode, with the description of its input.
 
     Attributes:
         encoder: The network.
-        description: Where the encoder comes from, and the images of every task.
-        bands: Bands of the input, in order.
-        image_size: Side in pixels to which images are resized.
+        description: The run of the encoder, and the input of every task.
+        bands: Names of the bands, in the order of the input channels.
+        image_size: Side in pixels of the encoder's input; images are resized to this side.
         feature_dim: Width D of a feature.
     """
 
@@ -42,13 +42,14 @@ class PretrainedEncoder(nn.Module):
         task: str | None = None,
         normalisation: Normalisation | None = None,
     ) -> Tensor:
-        """Encode images as probes do: whole, resized to the input, normalised, mean-pooled.
+        """Encode whole images as probes do: resize, normalise, encode, and pool by the mean.
 
         Args:
             images: ``[B, C, H, W]``, raw pixels in the declared unit (``description.inputs``),
-                with the bands of the encoder in their order. Bytes are rounded after resizing, as
-                in a run.
-            task: Task whose mean and deviation per band normalise the pixels; None for the last.
+                with the bands of the encoder in the encoder's order. Pixels of 8 bits are rounded
+                after resizing, as in a run.
+            task: Task whose mean and deviation per band normalise the pixels; None for the last
+                task.
             normalisation: Mean and deviation per band of your own images, in place of a task's.
 
         Returns:
@@ -66,7 +67,7 @@ class PretrainedEncoder(nn.Module):
         features = []
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            # A copy, since NumPy's memory maps cannot be written and torch warns of such arrays.
+            # The copy is writable; torch warns of read-only arrays, such as NumPy's memory maps.
             pixels = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
             tiles = pixels.to(self._device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
@@ -98,10 +99,10 @@ class PretrainedEncoder(nn.Module):
 
 
 def load_pretrained(path: Path) -> PretrainedEncoder:
-    """Load the encoder of a file.
+    """Load an encoder from the file that a run wrote.
 
     Raises:
-        ArtefactError: If the file is missing, damaged, or no encoder of this package.
+        ArtefactError: If the file is missing, damaged, or not an encoder of this package.
         SpecError: If the backbone is not installed.
     """
     return PretrainedEncoder(*read_encoder(path))

@@ -1,4 +1,4 @@
-"""Resolves scenario, protocol, recipe and overrides to a run with a value for every parameter."""
+"""Resolve scenario, protocol, recipe and overrides to a run with a value for every parameter."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,13 @@ def resolve_run(
     Args:
         scenario: The scenario.
         method: The recipe.
-        protocol_name: The protocol; the scenario's default if None.
+        protocol_name: Name of a protocol; None for the default protocol of the scenario.
         seed: The seed.
         overrides: Values by key. Keys are fields of the protocol (``training.epochs``),
             ``objective.PARAMETER`` or ``strategies.NAME.PARAMETER``.
 
     Returns:
-        The resolved run; every component carries all its parameters.
+        The resolved run; every component states all its parameters.
 
     Raises:
         SpecError: On an unknown protocol, key, component or parameter, or a value of the wrong
@@ -61,7 +61,7 @@ def resolve_run(
             "backbone": Component.model_validate(
                 _filled("backbones", backbone.name, backbone.parameters, {})
             ),
-            "defaults": _taken(protocol.defaults, scenario, method, changes),
+            "defaults": _used_defaults(protocol.defaults, scenario, method, changes),
         }
     )
     return RunSpec(
@@ -75,7 +75,7 @@ def resolve_run(
 
 
 def _check_defaults(defaults: dict[str, dict[str, Any]], protocol: str) -> None:
-    """Refuse defaults of an unknown component: such a slip would change nothing, silently."""
+    """Refuse defaults for an unknown component: a misspelt name would have no effect."""
     kinds: tuple[registry.Kind, ...] = ("objectives", "strategies", "probes")
     known = [name for kind in kinds for name in registry.entries(kind)]
     for name in defaults:
@@ -83,31 +83,32 @@ def _check_defaults(defaults: dict[str, dict[str, Any]], protocol: str) -> None:
             raise unknown(f"component in the defaults of protocol {protocol}:", name, known)
 
 
-def _taken(
+def _used_defaults(
     defaults: dict[str, dict[str, Any]],
     scenario: Scenario,
     method: Method,
     changes: dict[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Return the defaults that a run uses; the others are no part of its identity."""
+    """Return the defaults that a run uses; unused defaults stay out of the run's identity."""
     given: dict[str, set[str]] = {probe.probe: set() for probe in scenario.probes}
-    parts = {"objective": method.objective} | {f"strategies.{s.name}": s for s in method.strategies}
-    for place, part in parts.items():
-        given[part.name] = {*part.parameters, *changes[place]}
-    taken = {
+    components = {"objective": method.objective}
+    components |= {f"strategies.{s.name}": s for s in method.strategies}
+    for owner, component in components.items():
+        given[component.name] = {*component.parameters, *changes[owner]}
+    used = {
         name: {key: value for key, value in values.items() if key not in given[name]}
         for name, values in defaults.items()
         if name in given
     }
-    return {name: values for name, values in taken.items() if values}
+    return {name: values for name, values in used.items() if values}
 
 
 def with_parameters(
     method: Method, changes: dict[str, dict[str, Any]], defaults: dict[str, dict[str, Any]]
 ) -> Method:
-    """Return a recipe whose components carry all their parameters.
+    """Return a recipe whose components state all their parameters.
 
-    A protocol's defaults give way to the recipe, and the recipe to ``--set``.
+    The recipe overrides the defaults of the protocol, and ``--set`` overrides the recipe.
     """
     names = [strategy.name for strategy in method.strategies]
     if len(set(names)) != len(names):
@@ -131,13 +132,13 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     """Return the values of ``key=value`` texts by key.
 
     Raises:
-        SpecError: If a text is no assignment.
+        SpecError: If a text is not an assignment.
     """
-    return dict(_parse_assignment(text) for text in texts)  # of equal keys, the last one counts
+    return dict(_parse_assignment(text) for text in texts)  # the last assignment to a key counts
 
 
 def parse_value(text: str) -> Any:
-    """Return a TOML value; a text that is no TOML, such as ``fp32``, stands for itself."""
+    """Return the value of a TOML text; a text that is not TOML, such as ``fp32``, is a string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
@@ -156,14 +157,14 @@ def _parse_assignment(text: str) -> tuple[str, Any]:
 
 def _assign(raw: dict[str, Any], name: str, value: Any) -> None:
     *path, last = name.split(".")
-    place = raw
-    for part in path:
-        if not isinstance(place.get(part), dict):
+    table = raw
+    for key in path:
+        if not isinstance(table.get(key), dict):
             raise unknown("key of --set", name, _flat_keys(raw))
-        place = place[part]
-    if last not in place and path[:1] not in (["backbone"], ["defaults"]):
+        table = table[key]
+    if last not in table and path[:1] not in (["backbone"], ["defaults"]):
         raise unknown("key of --set", name, _flat_keys(raw))
-    place[last] = value
+    table[last] = value
 
 
 def _flat_keys(raw: dict[str, Any], prefix: str = "") -> list[str]:
@@ -179,7 +180,7 @@ def _flat_keys(raw: dict[str, Any], prefix: str = "") -> list[str]:
 def _filled(
     kind: registry.Kind, name: str, parameters: dict[str, Any], defaults: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return name and all parameters of a component, defaults filled in, unknown ones refused."""
+    """Return the name and all parameters of a component; refuse unknown parameters."""
     component = registry.load(kind, name)
     merged = {**defaults.get(name, {}), **parameters}
     return {"name": name, **validated(component.Params, merged, f"'{name}'").model_dump()}

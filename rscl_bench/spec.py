@@ -1,4 +1,4 @@
-"""Scenario, protocol, method and run specs: strict, frozen models, and one identity hash."""
+"""Strict, frozen models of scenarios, protocols, methods and runs, and the hash of an identity."""
 
 import json
 from hashlib import sha256
@@ -11,31 +11,31 @@ from rscl_bench.errors import SpecError, unknown
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, unknown keys refused, no silent coercion of numbers to text."""
+    """Base of all specs: instances are frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-#: Real archives, or synthetic sketches of them.
+#: A run reads real archives, or synthetic sketches of the archives.
 Edition = Literal["real", "sketch"]
-#: What happens at an image that cannot be used.
+#: An image that cannot be used stops packing, or packing skips the image.
 OnBadTile = Literal["stop", "skip"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class Source(Spec):
-    """Tiles of one dataset split: what is read, which bands, how it is cut.
+    """The tiles of one dataset split: the dataset, its bands, and how images are cut.
 
     Attributes:
         dataset: Registered dataset, or ``file.py:Class``.
         split: Split of the dataset.
-        bands: Band names, in the order the encoder sees them.
+        bands: Names of the bands, in the order of the encoder's input channels.
         tile_size: Side of the stored tiles in pixels.
         cut: ``grid`` cuts non-overlapping tiles and drops the remainder at the right and bottom;
             ``whole`` resizes each image to one tile.
-        options: The dataset's own options.
+        options: Options of the dataset class.
     """
 
     dataset: str
@@ -47,30 +47,31 @@ class Source(Spec):
 
 
 class Task(Source):
-    """One unlabelled task of the stream."""
+    """One task of the stream: tiles without labels."""
 
     name: Name
 
 
 class Probe(Spec):
-    """One frozen-encoder evaluation on labelled tiles.
+    """One evaluation of the frozen encoder on labelled tiles.
 
     Attributes:
         name: Name of the column on the leaderboard.
         probe: Registered probe.
-        task: Name of the task whose domain the tiles are from; None for an outside domain.
+        task: Name of the task from whose domain the tiles come; None if no task has that domain.
         dataset: As in `Source`.
-        train_split: Split that the probe is fitted on.
-        val_split: Split that choices may be made on; None where the archive has none.
-        test_split: Split that is reported.
+        train_split: Split on which the probe is fitted.
+        val_split: Split on which hyper-parameters are chosen; None if the archive has no
+            validation split.
+        test_split: Split whose scores are reported.
         bands: As in `Source`.
         tile_size: As in `Source`.
         cut: As in `Source`.
         min_share: Share of a tile's pixels that a class must exceed to count as present, where
             labels are derived from masks.
-        max_tiles: Most tiles per split, chosen by a fixed seed; None for all.
-        options: The dataset's own options.
-        parameters: The probe's own parameters.
+        max_tiles: Upper limit of tiles per split; a fixed seed draws the tiles. None for all tiles.
+        options: Options of the dataset class.
+        parameters: Parameters of the probe class.
     """
 
     name: Name
@@ -100,21 +101,23 @@ class Probe(Spec):
         )
 
     def splits(self) -> dict[str, str]:
-        """Return role (``train``, ``val``, ``test``) to split name, without absent roles."""
+        """Return the split names by role (``train``, ``val``, ``test``), without absent splits."""
         roles = {"train": self.train_split, "val": self.val_split, "test": self.test_split}
         return {role: split for role, split in roles.items() if split is not None}
 
 
 class Training(Spec):
-    """How every task is trained (MAE, Table 8 in its appendix, unless a protocol says otherwise).
+    """Hyper-parameters of the training of every task.
+
+    The defaults are from the appendix of MAE (He et al., 2022), Table 8.
 
     Attributes:
         epochs: Epochs per task.
         batch_size: Images per step; an incomplete last batch is dropped.
-        learning_rate: Peak rate, absolute.
-        warmup_epochs: Epochs of linear warm-up, counted per step.
-        weight_decay: AdamW's, on parameters of two and more dimensions.
-        betas: AdamW's.
+        learning_rate: Peak learning rate, not scaled by the batch size.
+        warmup_epochs: Epochs of linear warm-up; the rate rises at every step.
+        weight_decay: Weight decay of AdamW, for parameters of two and more dimensions.
+        betas: Decay rates of the moments of AdamW.
     """
 
     epochs: Positive
@@ -134,13 +137,13 @@ class Training(Spec):
 
 
 class Views(Spec):
-    """Random-resized crop and flip, and what pixel values are divided by.
+    """Random-resized crop, random flip, and normalisation of pixels.
 
     Attributes:
         min_scale: Smallest share of a tile's area that a crop takes.
         horizontal_flip: Probability of a left-right flip.
-        normalisation: ``dataset`` subtracts each archive's own mean and divides by its deviation
-            per band, both of its training tiles; ``range`` divides by the unit's full scale.
+        normalisation: ``dataset`` subtracts the mean and divides by the deviation per band of the
+            training tiles of each archive; ``range`` divides by the full scale of the unit.
     """
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -157,25 +160,26 @@ class Component(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters, without the name."""
+        """Values of the parameters by name."""
         return dict(self.__pydantic_extra__ or {})
 
 
 class Protocol(Spec):
-    """What is the same for every method on one leaderboard.
+    """The settings that all methods on one leaderboard share.
 
     Attributes:
         image_size: Side of the encoder's input in pixels.
-        buffer_size: Images of past tasks that a strategy may keep, in all.
-        seeds: How many seeds a published row has.
-        precision: ``auto`` is bf16 autocast where the device is faster with it, else fp32.
+        buffer_size: Number of images of all past tasks together that a strategy may keep.
+        seeds: Number of seeds of a published row.
+        precision: ``auto`` is bf16 autocast on devices that bf16 speeds up, and fp32 on others.
         compile: Whether blocks of the networks are compiled; see `rscl_bench.models.compiled`.
-            No part of a run's identity where it is off, as before there was a choice.
+            Left out of the identity when false, so that records from before this option keep
+            their group.
         backbone: Registered backbone (``name``) and its parameters.
-        training: Epochs, batch, optimiser.
+        training: Epochs, batch size and optimiser.
         views: Crop, flip and normalisation.
-        defaults: Parameters of objectives, strategies and probes by registered name that a method
-            need not state, such as the size of a decoder.
+        defaults: Default parameters by registered name of an objective, strategy or probe, such as
+            the size of a decoder. A recipe overrides these defaults.
     """
 
     image_size: Positive
@@ -194,12 +198,12 @@ class Scenario(Spec):
 
     Attributes:
         name: Name on the command line.
-        version: Raised with any change that changes a number.
-        title: One line.
-        tasks: In the order of the stream.
-        probes: In the order of the tables.
-        default_protocol: Protocol of a run that names none.
-        protocols: By name.
+        version: Rises with every change that changes a score.
+        title: Description in one line.
+        tasks: Tasks in the order of the stream.
+        probes: Probes in the order of the tables' columns.
+        default_protocol: Protocol of a run that names no protocol.
+        protocols: Protocols by name.
     """
 
     name: Name
@@ -235,13 +239,13 @@ class Scenario(Spec):
 
 
 class Method(Spec):
-    """A recipe: one objective and any strategies, in the order in which they act.
+    """A recipe: one objective and any strategies, in the order in which the strategies act.
 
     Attributes:
         name: Name on the command line and the leaderboard.
-        title: One line.
-        objective: The self-supervised loss.
-        strategies: What fights forgetting; none for plain fine-tuning.
+        title: Description in one line.
+        objective: The self-supervised objective.
+        strategies: The continual-learning strategies; empty for plain fine-tuning.
     """
 
     name: Name
@@ -251,15 +255,16 @@ class Method(Spec):
 
 
 class RunSpec(Spec):
-    """Scenario × protocol × method × seed, all resolved: what a run is.
+    """A run: scenario, protocol, method and seed, with a value for every parameter.
 
     Attributes:
         scenario: The scenario.
         protocol_name: Name of the protocol within the scenario.
-        protocol: The protocol, with overrides.
-        method: The recipe, with overrides.
+        protocol: The protocol after overrides.
+        method: The recipe after overrides.
         seed: The seed.
-        overrides: ``--set`` assignments, sorted; they become part of the row's name.
+        overrides: Assignments of ``--set``, sorted by key. The assignments become part of the name
+            of the leaderboard row.
     """
 
     scenario: Scenario
@@ -274,18 +279,18 @@ SpecType = TypeVar("SpecType", bound=BaseModel)
 
 
 def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
-    """Validate raw values against a model, with one clear sentence on failure.
+    """Validate raw values against a model.
 
     Args:
         model: The pydantic model.
-        raw: What was read.
-        where: File or option, for the sentence.
+        raw: The values, as read from TOML or from ``--set``.
+        where: The file or option that an error message names.
 
     Returns:
-        The model's instance.
+        The instance of the model.
 
     Raises:
-        SpecError: On the first thing that is wrong.
+        SpecError: If a value is not valid; the message names the first problem.
     """
     try:
         # Strict JSON takes a list for a tuple, but neither "5" nor true for an integer.
@@ -302,7 +307,8 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
 def first_problem(error: ValidationError) -> str:
     """Return the first problem as a clause, such as ``field 'seed': Input should be ..., got -1``.
 
-    A model's own check names its fields itself, so the clause is its message alone.
+    For a validator of the whole model, the clause is the validator's message: the message already
+    names the fields.
     """
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
@@ -315,16 +321,17 @@ def first_problem(error: ValidationError) -> str:
     return f"field '{field}': {message}{got if shown else ''}"
 
 
-def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the dotted names of the fields of the model at a path within a model."""
     current = model
-    for part in place:
+    for part in path:
         field = None if isinstance(part, int) else current.model_fields.get(part)
-        if field is None:  # the place in a list, or a name that the user chose, as a protocol's
+        if field is None:  # an index of a list, or a name that the user chose, such as a protocol's
             continue
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         current = models[0] if models else current
-    prefix = ".".join(str(part) for part in place)
+    prefix = ".".join(str(part) for part in path)
     return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
 
 
@@ -332,7 +339,7 @@ def identity(payload: dict[str, Any]) -> str:
     """Return the hash of a run's identity: 16 hexadecimal digits of SHA-256 over canonical JSON.
 
     Args:
-        payload: Allow-listed fields only, JSON-able; see `rscl_bench.results.schema.Identity`.
+        payload: The allow-listed fields as JSON values; see `rscl_bench.results.schema.Identity`.
     """
     return sha256(canonical_json(payload)).hexdigest()[:16]
 

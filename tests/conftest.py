@@ -12,7 +12,7 @@ from hypothesis import settings
 from rscl_bench import registry
 from rscl_bench.randomness import numpy_generator
 
-# Times of a shared machine say nothing about the code, and a failure must come back.
+# Time limits fail on a busy machine without a fault of the code; failures must be reproducible.
 settings.register_profile("rscl", deadline=None, derandomize=True)
 settings.load_profile("rscl")
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sketches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with the sketches of all archives, not to be changed."""
+    """A data root with the sketches of all archives; tests must not change the files."""
     root = tmp_path_factory.mktemp("sketches")
     for name in registry.BUILTIN["datasets"]:
         registry.load("datasets", name).write_sketch(root, np.random.default_rng(0))

@@ -48,8 +48,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_every_name_is_the_interface_s_own() -> None:
-    """No module of the package hides a function, also after it was imported."""
+def test_no_submodule_hides_a_function() -> None:
+    """No submodule hides a function of the same name, even after the import of the submodule."""
     from rscl_bench import api
 
     for name in rb.__all__:

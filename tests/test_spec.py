@@ -21,7 +21,7 @@ Raw = dict[str, Any]
 
 
 def toy() -> Raw:
-    """The toy scenario as read, to be changed."""
+    """The values of the toy scenario's TOML file, which a test may change."""
     return tomllib.loads(TOY.read_text(encoding="utf-8"))
 
 
@@ -55,7 +55,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def put(raw: Raw, place: str, value: Any) -> Raw:
-    """Return a copy with one value changed; parts of the place may be positions in lists."""
+    """Return a copy with one value changed; the path may contain indices of lists."""
     changed = deepcopy(raw)
     *path, last = [int(part) if part.isdigit() else part for part in place.split("/")]
     inner: Any = changed
@@ -65,7 +65,7 @@ def put(raw: Raw, place: str, value: Any) -> Raw:
     return changed
 
 
-# What is refused.
+# Error messages.
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_wrong_value_of_a_scenario(place: str, value: Any, sentence: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["tasks", "probes"])
-def test_two_of_one_name_are_refused(kind: str) -> None:
+def test_duplicate_names_are_refused(kind: str) -> None:
     raw = toy()
     raw[kind].append(raw[kind][0])
     assert f"two {kind} have the same name" in refusal(lambda: scenario(raw))
@@ -160,7 +160,7 @@ def test_strategy_twice_is_refused() -> None:
     assert "lists a strategy twice" in refusal(lambda: resolve(recipe=recipe))
 
 
-def test_defaults_of_nothing_are_refused() -> None:
+def test_defaults_of_an_unknown_component_are_refused() -> None:
     raw = put(toy(), "protocols/tiny/defaults/mea", {"decoder_dim": 24})
     assert "'mea'; did you mean 'mae'?" in refusal(lambda: resolve(raw=raw))
 
@@ -170,8 +170,8 @@ def test_defaults_with_an_unknown_parameter_are_refused() -> None:
     assert "did you mean 'decoder_dim'?" in refusal(lambda: resolve(raw=raw))
 
 
-def test_defaults_that_a_run_does_not_take_are_no_part_of_it() -> None:
-    """New defaults must not change the identity of runs that they are not for."""
+def test_unused_defaults_do_not_change_the_identity() -> None:
+    """A new default of a component must not change the identity of runs without the component."""
     plain = resolve()
     more = put(toy(), "protocols/tiny/defaults/ewc", {"weight": 3.0})
     more = put(more, "protocols/tiny/defaults/data-mixup", {"alpha": 0.3})
@@ -276,7 +276,7 @@ def test_wrong_assignment_is_refused(assignment: str, sentence: str) -> None:
     assert sentence in refusal(lambda: resolve(assignment))
 
 
-def test_parameter_of_what_the_method_has_not_is_refused() -> None:
+def test_parameter_of_an_absent_strategy_is_refused() -> None:
     recipe = put(mine(), "strategies", [])
     sentence = refusal(lambda: resolve("strategies.model-mixup.beta=1", recipe=recipe))
     assert "Unknown component of method mine 'strategies.model-mixup'" in sentence
@@ -322,7 +322,7 @@ def test_every_parameter_is_filled_in() -> None:
     }
 
 
-def test_resolving_changes_nothing_that_was_given() -> None:
+def test_resolving_does_not_change_its_arguments() -> None:
     given_scenario, given_method = scenario(toy()), method()
     resolve_run(given_scenario, given_method, overrides={"training.epochs": 7})
     assert given_scenario == scenario(toy())
@@ -333,7 +333,7 @@ def test_resolving_changes_nothing_that_was_given() -> None:
 
 
 def identity_of(spec: RunSpec, **changes: Any) -> str:
-    """The identity of a run as the engine makes it, without tiles."""
+    """Return the identity of a run as the engine computes the identity, without tiles."""
     content = spec.scenario.model_dump(mode="json", include={"tasks", "probes"})
     fields: Raw = {
         "scenario": ScenarioName(
@@ -389,7 +389,7 @@ def test_any_change_of_protocol_or_method_is_another_run(change: tuple[str, Any]
     name, value = change
     changed = resolve(f"{name}={json.dumps(value)}")
     assert identity_of(changed) != PLAIN
-    # Not only for the override's sake: the resolved specs differ.
+    # The resolved specs must differ too, and not only the recorded overrides.
     assert identity_of(changed.model_copy(update={"overrides": {}})) != PLAIN
 
 
@@ -443,7 +443,7 @@ def test_any_other_field_of_the_identity_counts(field: str, value: Any) -> None:
 
 
 def test_identity_is_an_allow_list() -> None:
-    """Device, threads, paths and times are none of its fields."""
+    """The identity has no field for device, threads, paths or times."""
     assert set(Identity.model_fields) == {
         "scenario",
         "edition",
@@ -483,7 +483,7 @@ def test_identity_does_not_depend_on_the_order_of_keys(payload: Raw) -> None:
     assert len(identity(payload)) == 16
 
 
-def test_identity_refuses_what_is_not_finite() -> None:
+def test_identity_refuses_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         identity({"x": float("nan")})
 
@@ -518,7 +518,7 @@ def test_working_directory_is_never_searched(
     assert load_method("mine.toml").name == "cosmae"
 
 
-def test_scenario_is_no_method() -> None:
+def test_scenario_is_not_accepted_as_method() -> None:
     assert "Unknown method 'rs4'" in refusal(lambda: load_method("rs4"))
     assert isinstance(load_any("rs4"), Scenario)
     assert isinstance(load_any("cosmae"), Method)

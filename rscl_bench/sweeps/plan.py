@@ -1,4 +1,4 @@
-"""Gives every run of a sweep its folder, and checks all runs before the first one starts."""
+"""Assign a folder to every run of a sweep, and check all runs before the first run starts."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,11 +25,11 @@ def plan(
 ) -> list[Run]:
     """Return the runs of a sweep; runs that have a record are marked as recorded.
 
-    Every method that will run is built once, so that a mistake shows before the first run.
+    Every method that will run is built once, so that a mistake is found before the first run.
 
     Args:
         planned: The runs; all have the same scenario and protocol.
-        opened: One of the runs, prepared; all runs have its tiles.
+        opened: A prepared run of the sweep; all runs read the tiles of this run.
         archives: As in `Job`.
         threads: As in `Job`.
         out: Folder for records.

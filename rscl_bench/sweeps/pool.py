@@ -1,4 +1,7 @@
-"""Runs every run of a sweep in its own process, N at a time; a failed run stops no other."""
+"""Execute every run of a sweep in its own process, N runs at a time.
+
+A failed run does not stop the other runs.
+"""
 
 import asyncio
 import os
@@ -20,15 +23,15 @@ from rscl_bench.sweeps import worker
 from rscl_bench.sweeps.worker import Event, Job
 
 State = Literal["waiting", "running", "recorded before", "done", "failed"]
-# -P: the working directory is never searched for modules.
+# With -P, Python does not import modules from the working directory.
 COMMAND = (sys.executable, "-P", "-m", worker.__name__)
-_GRACE = 30.0  # seconds for a step and a checkpoint
+_GRACE = 30.0  # seconds in which a run can finish its step and write a checkpoint
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
 class Run:
-    """One run of a sweep, and its progress.
+    """One run of a sweep, with its state and progress.
 
     Attributes:
         label: The method, or the setting of a grid; runs of one seed have different labels.
@@ -36,9 +39,9 @@ class Run:
         record: The record of a finished run.
         state: State of the run.
         reason: Why the run failed, in one sentence.
-        phase: What the run does now, such as the training of a task.
-        done: Finished steps of the phase.
-        total: All steps of the phase.
+        phase: Name of the current phase, such as the training of a task.
+        done: Number of finished steps of the phase.
+        total: Number of all steps of the phase.
     """
 
     label: str
@@ -68,7 +71,7 @@ class Run:
         return self.job.folder / "run.log"
 
     def update(self, event: Event) -> None:
-        """Note an event that the run's process reported."""
+        """Update state and progress with an event of the run's process."""
         if event.reason:
             self.reason = event.reason
             return
@@ -95,14 +98,14 @@ class Run:
 
 
 def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
-    """Return how many runs train at a time, and how many threads each run has.
+    """Return the number of runs that train at a time, and the number of threads of each run.
 
-    The default is one run per core on a CPU, which together train more images a second than one
-    run on all cores, and one run on a GPU. The number of threads does not depend on the number of
-    waiting runs, because it changes the last bits of results.
+    The default is one run on a GPU, and one run per core on a CPU: together, these runs train more
+    images a second than one run on all cores. The number of threads changes the last bits of
+    results, and therefore does not depend on the number of waiting runs.
 
     Args:
-        jobs: How many runs the user wants at a time; None for the default.
+        jobs: Number of runs at a time that the user asks for; None for the default.
         device_type: ``cpu`` or ``cuda``.
     """
     cores = usable_cores()
@@ -111,20 +114,20 @@ def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
 
 
 def run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
-    """Run all waiting runs in their order, and note in each run how it ended.
+    """Execute all waiting runs in their order, and store the result in each run.
 
-    An interrupt, or any other exception, ends all processes and waits for their ends.
+    On an interrupt or any other exception, all processes are ended before the function returns.
 
     Args:
         runs: The runs.
-        jobs: How many runs at a time.
+        jobs: Number of runs at a time.
         changed: Called with each run that started, progressed or ended.
     """
     asyncio.run(_run_all([run for run in runs if run.state == "waiting"], jobs, changed))
 
 
 async def _run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
-    gate = asyncio.Semaphore(jobs)  # runs start in their order, because it is fair
+    gate = asyncio.Semaphore(jobs)  # the semaphore is fair, so runs start in their order
 
     async def run_one(run: Run) -> None:
         async with gate:
@@ -146,7 +149,7 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(run.job.threads))}
     run.job.folder.mkdir(parents=True, exist_ok=True)
     with run.log.open("wb") as log:
-        # In a new session, so that the terminal's Ctrl-C reaches only the parent.
+        # A new session keeps the terminal's Ctrl-C from the child: only the parent receives it.
         process = await asyncio.create_subprocess_exec(
             *COMMAND, stdin=PIPE, stdout=PIPE, stderr=log, env=environment, start_new_session=True
         )
@@ -155,13 +158,12 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
     try:
         run.state = "running"
         changed(run)
-        with suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # the process died: its exit status says why
+        # A broken pipe means that the process died; the exit status says why.
+        with suppress(BrokenPipeError, ConnectionResetError):
             process.stdin.write(run.job.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
         async for line in process.stdout:
-            if line.endswith(b"\n"):  # else the process died while writing it
+            if line.endswith(b"\n"):  # an incomplete line means that the process died
                 run.update(Event.model_validate_json(line))
                 changed(run)
         return await process.wait()
@@ -170,8 +172,8 @@ async def _process(run: Run, changed: Callable[[Run], None]) -> int:
 
 
 async def _end(process: Process) -> None:
-    """End a running process, and give it time to finish its step and write a checkpoint."""
-    # The signal cancels this task, and the task group cancels it again: wait in any case.
+    """End a process, with time for the process to finish its step and write a checkpoint."""
+    # The signal cancels this task, and the task group cancels this task again: keep waiting.
     ended = asyncio.ensure_future(_ended(process))
     while not ended.done():
         with suppress(asyncio.CancelledError):
@@ -187,15 +189,15 @@ async def _ended(process: Process) -> None:
     except TimeoutError:  # killing is safe: all files are written atomically
         process.kill()
     assert process.stdin is not None
-    process.stdin.close()  # not earlier: a closed standard input ends the process at once
+    process.stdin.close()  # a closed standard input ends the process at once, so this comes last
     await process.communicate()
 
 
 def _record(run: Run, status: int) -> RunRecord:
-    """Return the record that a run's process left.
+    """Return the record that a run's process wrote.
 
     Raises:
-        ArtefactError: If there is no valid record.
+        ArtefactError: If the process failed, or its record is not valid.
     """
     if status == 0:
         return read_record(run.record_path)
@@ -204,5 +206,7 @@ def _record(run: Run, status: int) -> RunRecord:
             "The process was killed (SIGKILL), as happens when memory runs out; use fewer --jobs."
         )
     if status < 0:
-        raise ArtefactError(f"The process died of {signal.Signals(-status).name}; see its log.")
+        raise ArtefactError(
+            f"The process was ended by {signal.Signals(-status).name}; see its log."
+        )
     raise ArtefactError(f"The process ended with exit status {status}; see its log.")

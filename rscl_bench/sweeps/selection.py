@@ -1,4 +1,4 @@
-"""Selects the runs of a sweep: methods or points of a grid, times seeds."""
+"""Select the runs of a sweep: every method, or every point of a grid, with every seed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from rscl_bench.spec import Method, RunSpec, Scenario, is_method_key
 
 
 class PlannedRun(NamedTuple):
-    """A run, and what distinguishes the run from others of its seed: the method or grid point."""
+    """A run, labelled by its method or by its point of a grid."""
 
     label: str
     spec: RunSpec
@@ -24,7 +24,7 @@ def method_runs(
     protocol: str | None,
     overrides: Mapping[str, Any],
 ) -> list[PlannedRun]:
-    """Return every method with the first seed, then with the next.
+    """Return the runs of all methods: first with the first seed, then with the next seed.
 
     Args:
         scenario: The scenario.
@@ -34,8 +34,8 @@ def method_runs(
         overrides: As in `resolve_run`, for every method.
 
     Raises:
-        SpecError: If anything is unknown or not valid, two methods have one name, or an override
-            is for a strategy that only some of the methods have.
+        SpecError: If a value is unknown or not valid, two methods have the same name, or only some
+            methods have the strategy of an override.
     """
     _require_distinct("--methods", [method.name for method in methods])
     _require_distinct("--seeds", [str(seed) for seed in seeds])
@@ -56,7 +56,7 @@ def grid_runs(
     protocol: str | None,
     overrides: Mapping[str, Any],
 ) -> list[PlannedRun]:
-    """Return every point of a grid with the first seed, then with the next.
+    """Return the runs of all points of a grid: first with the first seed, then with the next seed.
 
     Args:
         scenario: The scenario.
@@ -67,13 +67,13 @@ def grid_runs(
         overrides: As in `resolve_run`, for every point.
 
     Raises:
-        SpecError: If anything is unknown or not valid, two points are equal, or no probe has a
+        SpecError: If a value is unknown or not valid, two points are equal, or no probe has a
             validation split.
     """
     if not any(probe.val_split for probe in scenario.probes):
         raise SpecError(
-            f"No probe of scenario {scenario.name} has a validation split, and nothing is chosen "
-            "on a test split; give a probe a val_split."
+            f"No probe of scenario {scenario.name} has a validation split, and settings "
+            "are never chosen on a test split; give a probe a val_split."
         )
     for key in grid:
         if not is_method_key(key):
@@ -89,7 +89,9 @@ def grid_runs(
     per_seed = planned[: len(planned) // len(seeds)]
     for first, second in combinations(per_seed, 2):
         if first.spec.method == second.spec.method:
-            raise SpecError(f"'{first.label}' and '{second.label}' are one setting; leave one out.")
+            raise SpecError(
+                f"'{first.label}' and '{second.label}' are the same setting; remove one of them."
+            )
     return planned
 
 
@@ -97,7 +99,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
     """Return the values of ``key=value,value`` texts by key.
 
     Raises:
-        SpecError: If a text is no such list, or a key or value is there twice.
+        SpecError: If a text has no ``=``, or a key or value occurs twice.
     """
     grid: dict[str, list[Any]] = {}
     for text in texts:
@@ -105,20 +107,20 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         if not equals:
             raise _not_a_grid(text)
         if key.strip() in grid:
-            raise SpecError(f"'{key.strip()}' is in --grid twice; leave one out.")
+            raise SpecError(f"'{key.strip()}' is in --grid twice; remove one of them.")
         grid[key.strip()] = [parse_value(value) for value in split_list("--grid", values)]
     return grid
 
 
 def split_list(option: str, text: str) -> list[str]:
-    """Return the parts of a comma-separated option.
+    """Return the values of a comma-separated option.
 
     Raises:
-        SpecError: If one is empty, or is there twice.
+        SpecError: If a value is empty or occurs twice.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise SpecError(f"{option} takes a list such as a,b,c without gaps; got '{text}'.")
+        raise SpecError(f"{option} takes a list such as a,b,c without empty values; got '{text}'.")
     _require_distinct(option, parts)
     return parts
 
@@ -127,7 +129,7 @@ def split_seeds(text: str) -> list[int]:
     """Return the seeds of a comma-separated option.
 
     Raises:
-        SpecError: If one is no whole number from 0, or is there twice.
+        SpecError: If a seed is not a whole number from 0, or occurs twice.
     """
     parts = split_list("--seeds", text)
     for part in parts:
@@ -151,18 +153,19 @@ def _not_a_grid(text: str) -> SpecError:
 
 
 def _require_in_all(key: str, methods: Sequence[Method]) -> None:
-    """Refuse an override for a strategy that only some of the methods have."""
+    """Refuse an override for a strategy that only some methods have."""
     owner = key.rpartition(".")[0]
     having = [m.name for m in methods if owner in {f"strategies.{s.name}" for s in m.strategies}]
     lacking = [method.name for method in methods if method.name not in having]
     if having and lacking:
         raise SpecError(
             f"--set {key} is for every method of a sweep, but {', '.join(lacking)} "
-            f"{'has' if len(lacking) == 1 else 'have'} no {owner}; sweep {', '.join(having)} apart."
+            f"{'has' if len(lacking) == 1 else 'have'} no {owner}; "
+            f"run {', '.join(having)} in another sweep."
         )
 
 
 def _require_distinct(option: str, parts: Sequence[str]) -> None:
     for part in parts:
         if parts.count(part) > 1:
-            raise SpecError(f"'{part}' is in {option} twice; leave one out.")
+            raise SpecError(f"'{part}' is in {option} twice; remove one of them.")

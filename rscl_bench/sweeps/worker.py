@@ -1,9 +1,9 @@
 """The process of one run of a sweep.
 
-The parent writes the job to standard input as one line of JSON, and keeps that pipe open as long as
-the parent lives. The process reports events as lines of JSON on its original standard output;
-everything that is printed goes to the log. Heavy libraries are imported after the process has
-started to watch for the end of its parent.
+The parent writes the job to standard input as one line of JSON, and keeps that pipe open until the
+parent ends. The process reports events as lines of JSON on its original standard output. All
+printed text goes to the log. The process imports heavy libraries only after it has started to
+watch for the end of its parent.
 """
 
 import os
@@ -28,11 +28,11 @@ class Job(Spec):
 
     Attributes:
         spec: The run.
-        archives: Where the tiles come from; the parent has packed the tiles.
-        device: As `rscl_bench.engine.device.open_device` takes it.
-        threads: CPU threads of the run.
+        archives: Source of the tiles; the parent has packed the tiles.
+        device: Device as in `rscl_bench.engine.device.open_device`.
+        threads: Number of CPU threads of the run.
         folder: Folder of the artefacts; its name ends with the run's id.
-        force: Whether the run starts over instead of resuming from a checkpoint.
+        force: Whether the run starts from its beginning and ignores checkpoints.
     """
 
     spec: RunSpec
@@ -60,10 +60,10 @@ class PipeReporter:
             print(f"{what}: done ({total})", flush=True)
 
     def message(self, text: str) -> None:
-        """Send nothing: the line of a task has test scores, which tuning must not see."""
+        """Drop the text: messages hold test scores, which tuning must not see."""
 
     def failed(self, reason: str) -> None:
-        """Send why the run failed."""
+        """Send the reason for the failure of the run."""
         self._send(Event(reason=reason[:1000]))
 
     def _send(self, event: "Event") -> None:
@@ -71,7 +71,7 @@ class PipeReporter:
 
 
 class Event(Spec):
-    """One line to the parent: the progress of a phase, or why the run failed."""
+    """One line to the parent: the progress of a phase, or the reason for a failure."""
 
     phase: str = ""
     done: Annotated[int, Field(ge=0)] = 0
@@ -80,7 +80,7 @@ class Event(Spec):
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends: the parent's end closes our standard input."""
+    """End this process when its parent ends, which closes the standard input of this process."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1):
@@ -94,7 +94,7 @@ def run(job: Job, reporter: PipeReporter) -> None:
     """Execute a job.
 
     Raises:
-        RsclError: If the run cannot go on.
+        RsclError: If the run fails.
     """
     import torch
 
@@ -106,7 +106,7 @@ def run(job: Job, reporter: PipeReporter) -> None:
     opened = open_run(job.spec, job.archives, job.device, silent)
     if not job.folder.name.endswith(opened.identity.run_id()):
         raise ArtefactError(
-            "The archives or their tiles changed after the sweep began; start it again."
+            "The archives or their tiles changed after the sweep began; start the sweep again."
         )
     execute(opened, job.folder, reporter, force=job.force)
 
@@ -115,7 +115,7 @@ def main() -> int:
     """Read a job from standard input, execute it, and return the exit status."""
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Read unbuffered: the watching thread would never see bytes that a buffer had taken.
+    # os.read does not buffer, so that no byte is lost to the thread that watches the pipe.
     line = b""
     while not line.endswith(b"\n"):
         read = os.read(sys.stdin.fileno(), 1 << 16)

@@ -1,4 +1,4 @@
-"""Images that are damaged: refused by name, or seen by the digest; left out only when asked."""
+"""Damaged images: an error names the file, or the digest changes; skipped only on request."""
 
 import json
 import subprocess
@@ -23,8 +23,8 @@ from rscl_bench.tiles.packing import open_or_pack
 if TYPE_CHECKING:
     from rscl_bench.results.schema import RunRecord
 
-# A JPEG, a PNG and two TIFF archives; each is read as packing reads it. Runs in a process of its
-# own, since a decoder that dies takes its process along.
+# Reads a JPEG, a PNG and two TIFF archives as packing does. The script runs in a new process,
+# because a decoder that crashes ends its process.
 DAMAGE = """
 import json, random, sys
 from pathlib import Path
@@ -73,7 +73,7 @@ for case in range(cases):
 
 
 def outcomes(root: Path, cases: int) -> Counter[tuple[str, str, str]]:
-    """Return how often each suffix and kind of damage had each result."""
+    """Count the results by suffix and kind of damage."""
     for name in ("aid", "uavid", "ucmerced", "treesatai"):
         registry.load("datasets", name).write_sketch(root, numpy_generator(0, name))
     process = subprocess.run(
@@ -116,7 +116,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def test_pixels_that_changed_without_an_error_change_the_digest(tmp_path: Path) -> None:
-    """No decoder sees this; the identity of a run does."""
+    """No decoder detects this damage, but the identity of a run changes."""
     ucmerced = registry.load("datasets", "ucmerced")
     ucmerced.write_sketch(tmp_path, numpy_generator(0, "ucmerced"))
     source = Source(dataset="ucmerced", split="train", tile_size=64, cut="whole")
@@ -128,12 +128,12 @@ def test_pixels_that_changed_without_an_error_change_the_digest(tmp_path: Path) 
     assert after.digest != before.digest
 
 
-# Leaving bad images out.
+# Skipping bad images.
 
 
 @pytest.fixture
 def damaged(toy_data: Path, tmp_path: Path) -> Path:
-    """Toy archives of which one image is damaged."""
+    """Toy archives with one damaged image."""
     import shutil
 
     root = tmp_path / "data"
@@ -163,7 +163,7 @@ def test_a_bad_image_is_left_out_counted_and_listed(
     assert whole.shares is not None
     assert np.array_equal(store.shares, whole.shares[kept])
     assert store.digest != whole.digest
-    # Packed already, it is still not taken without being asked for.
+    # The tiles without the image are packed, but a run must still ask for them.
     with pytest.raises(ArchiveError, match="toy train were packed without 1 bad images"):
         open_or_pack(damaged, source(), cache, with_labels=True)
 
@@ -175,7 +175,7 @@ def test_no_image_that_can_be_used(damaged: Path, tmp_path: Path) -> None:
         open_or_pack(damaged, source(), tmp_path / "cache", on_bad_tile="skip")
 
 
-def test_nothing_to_leave_out_changes_nothing(toy_data: Path, tmp_path: Path) -> None:
+def test_skipping_changes_nothing_without_bad_images(toy_data: Path, tmp_path: Path) -> None:
     one = open_or_pack(toy_data, source(), tmp_path / "one")
     other = open_or_pack(toy_data, source(), tmp_path / "other", on_bad_tile="skip")
     assert (one.digest, other.skipped) == (other.digest, ())

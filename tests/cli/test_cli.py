@@ -25,7 +25,7 @@ START = (
 
 
 def spawn(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start the command line in a process of its own."""
+    """Start the command line in a new process."""
     return subprocess.Popen(
         [sys.executable, "-c", START, *arguments],
         stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-# Looking around.
+# Lists and declarations.
 
 
 def test_list_names_everything() -> None:
@@ -113,12 +113,12 @@ def test_light_commands_import_nothing_heavy(command: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout + done.stderr
 
 
-# Running.
+# Runs.
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A run of the toy scenario, and what it printed."""
+    """A run of the toy scenario, and its output."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RSCL_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
@@ -127,7 +127,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     return out, result
 
 
-def test_run_says_what_it_is_and_where_the_record_is(finished: tuple[Path, Result]) -> None:
+def test_run_prints_its_edition_and_the_path_of_its_record(finished: tuple[Path, Result]) -> None:
     out, result = finished
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Sketch edition of toy: small synthetic images")
@@ -168,7 +168,7 @@ def test_run_prints_the_table_of_its_record(finished: tuple[Path, Result]) -> No
     assert cells[0][3:] == ["–", "–"]
 
 
-def test_run_records_what_was_asked(finished: tuple[Path, Result]) -> None:
+def test_record_has_the_options_of_the_run(finished: tuple[Path, Result]) -> None:
     out, _ = finished
     (record,) = records_in(out)
     assert record.identity.edition == "sketch"
@@ -184,7 +184,7 @@ def test_second_run_is_not_run_again(tmp_path: Path) -> None:
     before = path.read_bytes()
     second = call(*same)
     assert second.exit_code == 0
-    assert "This run is recorded; with force, it runs again." in second.stdout.splitlines()
+    assert "This run is recorded already; force runs it again." in second.stdout.splitlines()
     assert second.stdout.splitlines()[-1] == f"record: {path}"
     assert "training task" in first.stdout
     assert "training task" not in second.stdout
@@ -263,7 +263,7 @@ def test_data_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
     assert str(tmp_path) in refused("data", "verify", "--scenario", "scene4")
 
 
-# Refusals.
+# Error messages.
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert "Traceback" not in result.output
 
 
-# In a process of its own.
+# In a new process.
 
 
 def test_process_fails_with_one_sentence(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_output_that_cannot_show_a_dash(finished: tuple[Path, Result]) -> None:
+def test_output_encoding_without_a_dash(finished: tuple[Path, Result]) -> None:
     (path,) = finished[0].rglob("record.json")
     script = (
         "from pathlib import Path; from rscl_bench import cli, console; "

@@ -105,7 +105,7 @@ def test_all_bands_are_a_change_of_toml(
 
 
 def as_toml(raw: dict[str, Any]) -> str:
-    """Write a scenario; JSON's scalars and lists are TOML's, and so are dotted keys."""
+    """Write a scenario as TOML: dotted keys, with scalars and lists as in JSON."""
     lines = [f"{k} = {json.dumps(raw[k])}" for k in ("name", "version", "title")]
     lines.append(f"default_protocol = {json.dumps(raw['default_protocol'])}")
     for kind in ("tasks", "probes"):
@@ -129,7 +129,7 @@ def dotted(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def test_python_of_the_readme(cache: Path, tmp_path: Path) -> None:
-    """The block runs as it stands, in an empty folder, and leaves what it says."""
+    """The code block runs unchanged in an empty folder, and writes the files that its text names."""
     (block,) = (block for block in code_blocks(read("README.md")) if block.language == "python")
     environment = {**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     environment.pop("RSCL_DATA_ROOT", None)

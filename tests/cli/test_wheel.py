@@ -1,4 +1,4 @@
-"""An installed wheel gives what the checkout gives, from anywhere."""
+"""An installed wheel prints the same as the checkout, from any working directory."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ def test_wheel_holds_declarations_and_nothing_else(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "rs4"], ["show", "cosmae"], ["--help"]])
-def test_wheel_gives_what_the_checkout_gives(
+def test_wheel_prints_the_same_as_the_checkout(
     command: list[str], installed: Path, tmp_path: Path
 ) -> None:
     assert str(installed) in python(WHERE, tmp_path, installed)

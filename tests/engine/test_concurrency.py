@@ -1,4 +1,4 @@
-"""Processes that write records and rebuild one leaderboard at once, some of them killed."""
+"""Several processes write records and rebuild one leaderboard, and some processes are killed."""
 
 import csv
 import random
@@ -54,7 +54,7 @@ def at_once(folder: Path, processes: int, turns: int, kills: int) -> None:
     names = sorted(str(read_record(path).identity.method["name"]) for path in finished)
     expected = [f"m{n}-{turn}" for n in range(kills, processes) for turn in range(turns)]
     assert set(expected) <= set(names)
-    # A process that was killed may have been the last to record, so one more build.
+    # A killed process may have written the last record, so the leaderboard is built once more.
     save(folder / "records" / "last", "last", 1.0, seeds=1)
     last = writer(folder, processes, 1)
     last.communicate()

@@ -1,4 +1,4 @@
-"""A disk that is full at any point of a file: what was there before stays, and the message says."""
+"""On a full disk, the previous file stays intact and an error message names the cause."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ OFFSETS = 50
 
 
 def at_every_offset(size: int, write: Callable[[], Any], unharmed: Callable[[], None]) -> None:
-    """Try to write a file of a size with room for 0, 1/50, 2/50 ... of it."""
+    """Try to write a file when the disk has room for 0, 1/50, 2/50 ... of its size."""
     for part in range(OFFSETS):
         with (
             file_size_limit(size * part // OFFSETS),

@@ -1,4 +1,4 @@
-"""Archives of tests."""
+"""Archives for tests."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ ONE_EPOCH = ("--device", "cpu", "--set", "training.epochs=1")
 
 
 def call(*arguments: str | Path) -> Result:
-    """Run the command line in this process; what is not a user's error is raised."""
+    """Run the command line in this process; every error that is not a user's error is raised."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -20,7 +20,7 @@ def call(*arguments: str | Path) -> Result:
 
 
 def refused(*arguments: str | Path) -> str:
-    """Return the one sentence that a command fails with."""
+    """Return the one sentence with which a command fails."""
     result = call(*arguments)
     assert result.exit_code == 1, result.output
     lines = result.stderr.splitlines()

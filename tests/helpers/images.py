@@ -1,4 +1,4 @@
-"""Image files of tests."""
+"""Image files for tests."""
 
 from pathlib import Path
 from typing import Any

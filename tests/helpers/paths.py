@@ -1,4 +1,4 @@
-"""Where the toy scenario and the checkout are."""
+"""Paths of the toy scenario and of the checkout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Avalanche plugins that look at training."""
+"""Avalanche plugins that observe training."""
 
 from collections.abc import Callable
 from typing import Any

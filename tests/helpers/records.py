@@ -136,7 +136,7 @@ FOLDER = Path("toy-v1-sketch/quick")
 
 
 def images_of(quality: float, seed: int, spread: float = 0.05) -> ImageScores:
-    """Return scores of a run; of one seed, what is not the method's doing is the same."""
+    """Return scores of a run; scores that no method influences are equal for equal seeds."""
     rng = np.random.default_rng([seed, round(quality * 1000)])
     own = quality + spread * rng.normal()
     rows = [scored(seed, 0.3), scored(seed + 10, own / 2), scored(seed + 20, own)]

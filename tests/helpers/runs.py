@@ -19,7 +19,7 @@ from rscl_bench.testing.tiny import State
 
 
 class Quiet:
-    """Keeps what a run reports."""
+    """Keeps the reports of a run."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[str, int, int]] = []
@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 class Runner:
-    """Runs the toy scenario; every run once."""
+    """Runs the toy scenario, and executes every run only once."""
 
     def __init__(self, data: Path, cache: Path, out: Path):
         self.data, self.cache, self.out = data, cache, out

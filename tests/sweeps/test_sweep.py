@@ -1,4 +1,4 @@
-"""Sweeps: real processes, what is skipped, what a failure, an interruption and a death do."""
+"""Sweeps: processes, recorded runs, failures, interruptions and killed processes."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RSCL_CACHE", str(folder))
         patch.delenv("RSCL_DATA_ROOT", raising=False)
-        # As on one core, so that each process has as many threads as this one.
+        # One core gives every process the number of threads of this process.
         patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
         patch.setattr(os, "cpu_count", lambda: 1)
         yield folder
@@ -70,7 +70,7 @@ def sweep(out: Path, methods: str, *more: str) -> Result:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, broken: str
 ) -> Iterator[tuple[Path, Result]]:
-    """A sweep of a method that fails and one that does not, both at once."""
+    """A sweep of a method that fails and a method that succeeds, both at the same time."""
     out = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RSCL_CACHE", str(tmp_path_factory.getbasetemp() / "sweep-cache"))
@@ -78,7 +78,7 @@ def finished(
         yield out, sweep(out, f"{broken},finetune", "--jobs", "2")
 
 
-def test_a_failing_method_stops_no_other(finished: tuple[Path, Result]) -> None:
+def test_a_failing_method_does_not_stop_other_methods(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert result.exit_code == 1
     (record,) = records_in(out)
@@ -93,7 +93,7 @@ def test_a_failing_method_stops_no_other(finished: tuple[Path, Result]) -> None:
     assert len(lines) == 3
 
 
-def test_the_leaderboard_is_built_of_what_is_there(finished: tuple[Path, Result]) -> None:
+def test_the_leaderboard_has_the_finished_runs(finished: tuple[Path, Result]) -> None:
     out, result = finished
     written = [Path(line) for line in result.stdout.splitlines()[-2:]]
     folder = next((out / "leaderboards" / "toy-v1-sketch").iterdir())
@@ -103,7 +103,7 @@ def test_the_leaderboard_is_built_of_what_is_there(finished: tuple[Path, Result]
     assert "broken" not in table
 
 
-def test_lines_in_a_pipe(finished: tuple[Path, Result]) -> None:
+def test_a_pipe_gets_plain_lines(finished: tuple[Path, Result]) -> None:
     out, result = finished
     (record,) = records_in(out)
     micro = record.scores[-1]["toy"].test.micro
@@ -125,8 +125,10 @@ def without_times(record: RunRecord) -> Any:
     return raw
 
 
-def test_a_record_is_that_of_a_single_run(finished: tuple[Path, Result], tmp_path: Path) -> None:
-    """Also where another run was beside it; threads and device are compared too."""
+def test_a_record_equals_that_of_a_single_run(
+    finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    """The comparison includes threads and device, and another run was active at the time."""
     out, _ = finished
     single = ("--scenario", SCENARIO, "--method", "finetune", "--out", tmp_path, *ONE_EPOCH)
     assert call("run", *single).exit_code == 0
@@ -138,11 +140,11 @@ def test_a_record_is_that_of_a_single_run(finished: tuple[Path, Result], tmp_pat
     assert one.parent.relative_to(out) == other.parent.relative_to(tmp_path)
 
 
-# What runs, and how it ends; the processes are real, what they run is not.
+# Start and end of runs: real processes with scripts in place of training.
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Make every run's process run a script that has read its job as ``job``."""
+    """Let the process of every run execute a script, in which ``job`` is the job."""
     start = "import json, os, signal, sys, time; job = json.loads(sys.stdin.readline()); "
     monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", start + script))
 
@@ -209,7 +211,7 @@ def quiet(_: Run) -> None:
     ("script", "reason"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "killed (SIGKILL), as happens when memory runs"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "The process died of SIGSEGV; see its log."),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "The process was ended by SIGSEGV; see its log."),
         ("sys.exit(3)", "The process ended with exit status 3; see its log."),
         ("1 / 0", "The process ended with exit status 1; see its log."),
         ("pass", "record.json cannot be read"),
@@ -217,7 +219,7 @@ def quiet(_: Run) -> None:
         ('sys.stdout.write(\'{"phase": "tra\'); sys.exit(4)', "exit status 4"),
     ],
 )
-def test_every_death_has_a_reason(
+def test_every_failed_process_has_a_reason(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch, script)
@@ -228,7 +230,9 @@ def test_every_death_has_a_reason(
     assert run.log.is_file()
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_created_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake(monkeypatch, "pass")
     runs = [Run("a", job(tmp_path, seed=0)), Run("b", job(tmp_path, seed=1))]
     runs[0].job.folder.touch()
@@ -237,7 +241,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "record.json cannot be read" in runs[1].reason
 
 
-def test_runs_begin_in_order_and_n_at_a_time(
+def test_runs_start_in_order_and_n_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch, "time.sleep(0.1)")
@@ -284,7 +288,7 @@ def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gone(pid: int, seconds: float = 20) -> bool:
-    """Wait until there is no such process, or only its corpse."""
+    """Wait until a process has ended, or is a zombie."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         state = subprocess.run(
@@ -323,8 +327,8 @@ def test_an_interruption_ends_all_processes(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_no_orphan_goes_on(tmp_path: Path) -> None:
-    """The processes are the real ones, up to where they would train, and the parent is killed."""
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """Kill the parent of real processes before the processes train."""
     worker = (
         "import os, sys, time; from pathlib import Path; from rscl_bench.sweeps import worker; "
         "worker.run = lambda job, _: ((job.folder / 'pid').write_text(str(os.getpid())), "
@@ -355,9 +359,12 @@ def test_no_orphan_goes_on(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ({"--scenario": "rs5"}, "Unknown scenario 'rs5'; did you mean 'rs4'?"),
-        ({"--methods": ""}, "--methods takes a list such as a,b,c without gaps; got ''."),
-        ({"--methods": "finetune,"}, "--methods takes a list such as a,b,c without gaps"),
-        ({"--methods": "cosmae,finetune,cosmae"}, "'cosmae' is in --methods twice; leave one out."),
+        ({"--methods": ""}, "--methods takes a list such as a,b,c without empty values; got ''."),
+        ({"--methods": "finetune,"}, "--methods takes a list such as a,b,c without empty values"),
+        (
+            {"--methods": "cosmae,finetune,cosmae"},
+            "'cosmae' is in --methods twice; remove one of them.",
+        ),
         ({"--methods": "finetune,cosmea"}, "Unknown method 'cosmea'; did you mean 'cosmae'?"),
         ({"--seeds": "0,1,00"}, "'0' is in --seeds twice"),
         ({"--seeds": "0,-1"}, "--seeds takes whole numbers from 0, as in 0,1,2; got '-1'."),
@@ -370,7 +377,7 @@ def test_no_orphan_goes_on(tmp_path: Path) -> None:
         (
             {"--set": "strategies.model-mixup.beta=1"},
             "--set strategies.model-mixup.beta is for every method of a sweep, but finetune has "
-            "no strategies.model-mixup; sweep cosmae apart.",
+            "no strategies.model-mixup; run cosmae in another sweep.",
         ),
         ({"--set": "strategies.modell-mixup.beta=1"}, "Unknown component of method finetune"),
         ({"--set": "objective.mask=1"}, "did you mean 'mask_ratio'?"),
@@ -427,10 +434,12 @@ def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_
         assert opened(again.spec, toy_data, toy_cache).identity.run_id() in run.job.folder.name
 
 
-# What is shown
+# Output
 
 
-def test_time_left_is_of_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remaining_time_covers_the_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     run = Run("finetune", job(tmp_path))
@@ -493,11 +502,11 @@ def test_live_table(finished: tuple[Path, Result], tmp_path: Path) -> None:
     assert drawn(runs, 2)[0][3] == "training task 1 first: 2 of 9"
 
 
-# Whole
+# A whole sweep
 
 
 def wait_for_training(runs: Path, method: str) -> None:
-    """Return as soon as a run has trained its first task, by what its log says."""
+    """Wait until the log of a run says that the first task is trained."""
     ends = time.monotonic() + 300
     while time.monotonic() < ends:
         if any("training task 1" in log.read_text() for log in runs.rglob(f"{method}/*/run.log")):
@@ -508,8 +517,8 @@ def wait_for_training(runs: Path, method: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-def test_a_killed_sweep_goes_on_to_the_same_records(cache: Path, tmp_path: Path) -> None:
-    """Killed as the kernel kills; then one run after another gives what two at a time give."""
+def test_a_killed_sweep_resumes_to_the_same_records(cache: Path, tmp_path: Path) -> None:
+    """After SIGKILL, a sweep with one run at a time writes the records of two runs at a time."""
     given = ["sweep", "--scenario", SCENARIO, "--methods", "finetune,cosmae", "--seeds", "0"]
     given += ["--device", "cpu", "--set", "training.epochs=60", "--out"]
     one_core = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "

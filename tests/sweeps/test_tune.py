@@ -39,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RSCL_CACHE", str(folder))
         patch.delenv("RSCL_DATA_ROOT", raising=False)
-        # Nothing here trains: a process that is started fails.
+        # No test of this file trains: every process that is started fails.
         patch.setattr(pool, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
         yield folder
 
@@ -59,7 +59,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def record(scenario: str, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """A record of a true run, to make others of."""
+    """The record of a real run, from which other records are made."""
     out = tmp_path_factory.mktemp("true")
     given = ("--scenario", scenario, "--method", "cosmae", "--out", out, "--device", "cpu")
     assert call("run", *given, "--set", "training.epochs=1").exit_code == 0
@@ -76,7 +76,7 @@ def spec_of(scenario: str, seed: int, *assignments: str) -> RunSpec:
 
 @pytest.fixture(scope="module")
 def opened(scenario: str, record: RunRecord, cache: Path) -> PreparedRun:
-    """Any run, opened; tiles are there since the true run."""
+    """One prepared run; the run of `record` has packed its tiles."""
     spec = spec_of(scenario, 0)
     return open_run(spec, sketches(cache / "sketch-v1", cache), "cpu", silent)
 
@@ -84,7 +84,7 @@ def opened(scenario: str, record: RunRecord, cache: Path) -> PreparedRun:
 def scored(
     record: RunRecord, opened: PreparedRun, validation: float | None, test: float
 ) -> RunRecord:
-    """Return a record of a run with these final scores; the task before says the opposite."""
+    """Return a record with these final scores, and with opposite scores after the task before."""
     rows: list[dict[str, ProbeScore]] = []
     for number, row in enumerate(record.scores):
         last = number == len(record.scores) - 1
@@ -152,7 +152,7 @@ def stored(result: Result) -> tuple[Path, Tuning]:
 
 @pytest.fixture(scope="module")
 def tuned(scenario: str, fill: Fill) -> tuple[Path, Result]:
-    """The folder of the runs, and what tuning on all of them printed."""
+    """The folder of the runs, and the output of tuning on all runs."""
     out = fill(VALIDATION)
     return out, tune(scenario, out, "--grid", f"{BETA}=0.1,0.5,1")
 
@@ -183,7 +183,7 @@ def test_the_choice_is_made_on_validation(tuned: tuple[Path, Result]) -> None:
             assert run.scores == (before, before, {"toy": final, "second": final / 2})
 
 
-def test_nothing_of_the_test_split_is_shown_or_stored(tuned: tuple[Path, Result]) -> None:
+def test_no_test_score_is_printed_or_stored(tuned: tuple[Path, Result]) -> None:
     _, result = tuned
     path, _ = stored(result)
     for text in (result.output, path.read_text(encoding="utf-8")):
@@ -194,14 +194,14 @@ def test_nothing_of_the_test_split_is_shown_or_stored(tuned: tuple[Path, Result]
         assert '"third' not in text, "a probe without a validation split"
 
 
-def test_of_equals_the_first_of_the_grid_is_taken(scenario: str, fill: Fill) -> None:
+def test_the_first_of_equal_settings_is_chosen(scenario: str, fill: Fill) -> None:
     out = fill({0.1: (0.4,), 0.5: (0.7,), 1: (0.7,)})
     for order, choice in (("0.1,1,0.5", 1), ("0.1,0.5,1", 0.5)):
         result = tune(scenario, out, "--seeds", "0", "--grid", f"{BETA}={order}")
         assert stored(result)[1].choice == {BETA: choice}
 
 
-def test_the_printed_lines_make_the_recipe(
+def test_the_printed_lines_give_a_recipe_with_the_choice(
     scenario: str, tuned: tuple[Path, Result], tmp_path: Path
 ) -> None:
     _, result = tuned
@@ -217,7 +217,7 @@ def test_the_printed_lines_make_the_recipe(
     assert new.method == spec_of(scenario, 0, f"{BETA}=0.5").method
 
 
-def test_leaderboards_leave_tunings_alone(tuned: tuple[Path, Result], tmp_path: Path) -> None:
+def test_leaderboards_ignore_tuning_files(tuned: tuple[Path, Result], tmp_path: Path) -> None:
     out, result = tuned
     assert stored(result)[0].is_relative_to(out)
     result = call("leaderboard", "build", out, "--out", tmp_path / "tables")
@@ -247,7 +247,7 @@ def test_a_failed_run_chooses_nothing(scenario: str, fill: Fill) -> None:
     assert lines[0] == "1 of 4 runs failed:"
     assert lines[1].startswith(f"  {BETA}=0.5 seed 1: The process ended with exit status 7")
     assert lines[-1].startswith(
-        "error: Nothing was chosen, because 1 of 4 runs failed; the first, "
+        "error: No setting was chosen, because 1 of 4 runs failed; the first, "
     )
     assert not (out / "tuning").exists()
 
@@ -270,7 +270,7 @@ def test_the_file_can_be_named_and_a_protocol_has_its_own(
 
 @pytest.fixture
 def written(tuned: tuple[Path, Result], tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy of the file, which a test may damage."""
     return Path(shutil.copy(stored(tuned[1])[0], tmp_path / "tuning.json"))
 
 
@@ -337,7 +337,7 @@ def test_a_damaged_file_is_refused(
     assert str(written) in str(caught.value)
 
 
-def test_a_file_that_is_cut_or_missing(written: Path, tmp_path: Path) -> None:
+def test_a_truncated_or_missing_file_is_refused(written: Path, tmp_path: Path) -> None:
     written.write_bytes(written.read_bytes()[:-10])
     with pytest.raises(ArtefactError, match="is no sound tuning"):
         read_tuning(written)
@@ -355,7 +355,7 @@ def test_a_file_that_is_cut_or_missing(written: Path, tmp_path: Path) -> None:
         (["--grid", "training.epochs=1,2"], "--grid takes a parameter of the objective or of a"),
         (["--grid", f"{BETA}=1,,2"], "--grid takes a list"),
         (["--grid", f"{BETA}=1,1"], "'1' is in --grid twice"),
-        (["--grid", f"{BETA}=1,1.0"], f"'{BETA}=1' and '{BETA}=1.0' are one setting"),
+        (["--grid", f"{BETA}=1,1.0"], f"'{BETA}=1' and '{BETA}=1.0' are the same setting"),
         (["--grid", f"{BETA}=1", "--grid", f"{BETA}=2"], f"'{BETA}' is in --grid twice"),
         (["--grid", f"{BETA}=1", "--set", f"{BETA}=2"], f"'{BETA}' is in --grid and --set twice"),
         (["--grid", "strategies.model-mixup.betta=1"], "did you mean 'beta'?"),
@@ -378,7 +378,7 @@ def test_no_validation_split(scenario: str, tmp_path: Path) -> None:
     assert sentence.startswith("No probe of scenario toy has a validation split")
 
 
-def test_two_axes_are_multiplied(scenario: str, tmp_path: Path) -> None:
+def test_a_grid_of_two_parameters_has_all_pairs(scenario: str, tmp_path: Path) -> None:
     tau = "strategies.model-mixup.temperature"
     result = tune(scenario, tmp_path, "--grid", f"{BETA}=0.1,1", "--grid", f"{tau}=0.5,0.9")
     failed = [line.partition(": failed")[0] for line in result.stdout.splitlines()]
