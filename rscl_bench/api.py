@@ -333,11 +333,11 @@ def records(*folders: str | Path) -> "pd.DataFrame":
     return records_frame([read_record(path) for path in paths])
 
 
-def leaderboard(records: "Iterable[str | Path]") -> "dict[str, pd.DataFrame]":
+def leaderboard(records: "str | Path | Iterable[str | Path]") -> "dict[str, pd.DataFrame]":
     """Return the leaderboards of run records: one per scenario and protocol.
 
     Args:
-        records: Folders or files of run records.
+        records: Folders or files of run records, one or more.
 
     Returns:
         The tables by folder, such as ``scene4-v2/cpu``. A table has a row per method and the
@@ -348,14 +348,14 @@ def leaderboard(records: "Iterable[str | Path]") -> "dict[str, pd.DataFrame]":
     """
     from rscl_bench.leaderboards.build import leaderboards
 
-    return leaderboards([Path(path) for path in records])
+    return leaderboards(_paths(records))
 
 
-def write_leaderboards(records: "Iterable[str | Path]", out: str | Path) -> list[Path]:
+def write_leaderboards(records: "str | Path | Iterable[str | Path]", out: str | Path) -> list[Path]:
     """Write one leaderboard per scenario and protocol: CSV, Markdown and comparisons.
 
     Args:
-        records: Folders or files of run records.
+        records: Folders or files of run records, one or more.
         out: Folder for the tables.
 
     Returns:
@@ -366,14 +366,14 @@ def write_leaderboards(records: "Iterable[str | Path]", out: str | Path) -> list
     """
     from rscl_bench.leaderboards.build import build_leaderboard
 
-    return build_leaderboard([Path(path) for path in records], Path(out))
+    return build_leaderboard(_paths(records), Path(out))
 
 
-def validate(records: "Iterable[str | Path]") -> dict[Path, str | None]:
+def validate(records: "str | Path | Iterable[str | Path]") -> dict[Path, str | None]:
     """Recompute every score of run records from the scores of their images.
 
     Args:
-        records: Folders or files of run records.
+        records: Folders or files of run records, one or more.
 
     Returns:
         The reason why a record is refused by path of the record; None for a valid record.
@@ -381,7 +381,7 @@ def validate(records: "Iterable[str | Path]") -> dict[Path, str | None]:
     from rscl_bench.leaderboards.collect import record_files
     from rscl_bench.results.validation import refusals
 
-    return refusals(record_files([Path(path) for path in records]))
+    return refusals(record_files(_paths(records)))
 
 
 def open_tiles(
@@ -497,6 +497,11 @@ def _resolve(
     from rscl_bench.resolve import resolve_run
 
     return resolve_run(_scenario(scenario), _method(method), protocol, seed, dict(set or {}))
+
+
+def _paths(records: "str | Path | Iterable[str | Path]") -> list[Path]:
+    given = [records] if isinstance(records, str | Path) else records
+    return [Path(path) for path in given]
 
 
 def _data_root(given: str | Path | None) -> Path | None:
