@@ -129,7 +129,7 @@ def dotted(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def test_python_of_the_readme(cache: Path, tmp_path: Path) -> None:
-    """The code block runs unchanged in an empty folder, and writes the files that its text names."""
+    """The code block runs unchanged in an empty folder, and the named files exist afterwards."""
     (block,) = (block for block in code_blocks(read("README.md")) if block.language == "python")
     environment = {**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     environment.pop("RSCL_DATA_ROOT", None)
