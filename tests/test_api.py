@@ -185,7 +185,7 @@ def test_sweep_and_leaderboard(record: RunRecord, out: Path) -> None:
         ("finetune", "done"),
     ]
     (table,) = rb.leaderboard([run.record_path for run in runs]).values()
-    assert list(rb.leaderboard(str(out)).values())[0].shape == table.shape
+    assert next(iter(rb.leaderboard(str(out)).values())).shape == table.shape
     assert {"cosmae", "finetune"} <= set(table["method"])
     written = rb.write_leaderboards([out], out / "leaderboards")
     assert [path.name for path in written if path.suffix == ".md"] == ["leaderboard.md"]
