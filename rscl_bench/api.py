@@ -165,7 +165,7 @@ def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
 
 def sweep(
     scenario: "str | Path | Scenario",
-    methods: "Sequence[str | Path | Method]",
+    methods: "str | Path | Method | Sequence[str | Path | Method]",
     *,
     seeds: Sequence[int] = (0, 1, 2),
     protocol: str | None = None,
@@ -204,11 +204,13 @@ def sweep(
     Raises:
         RsclError: As in `run`, before the first run starts.
     """
+    from rscl_bench.spec import Method
     from rscl_bench.sweeps.selection import method_runs
 
+    several = [methods] if isinstance(methods, str | Path | Method) else methods
     planned = method_runs(
         _scenario(scenario),
-        [_method(method) for method in methods],
+        [_method(method) for method in several],
         seeds,
         protocol,
         dict(set or {}),

@@ -30,9 +30,11 @@ def resolve_run(
         The resolved run; every component states all its parameters.
 
     Raises:
-        SpecError: On an unknown protocol, key, component or parameter, or a value of the wrong
-            type.
+        SpecError: On a negative seed, an unknown protocol, key, component or parameter, or a value
+            of the wrong type.
     """
+    if seed < 0:
+        raise SpecError(f"The seed is {seed}; give a whole number from 0.")
     chosen = protocol_name or scenario.default_protocol
     if chosen not in scenario.protocols:
         raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +191,27 @@ def test_sweep_and_leaderboard(record: RunRecord, out: Path) -> None:
     written = rb.write_leaderboards([out], out / "leaderboards")
     assert [path.name for path in written if path.suffix == ".md"] == ["leaderboard.md"]
     assert set(rb.validate([out]).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"methods": []}, "--methods names nothing"),
+        ({"methods": "cosmae", "seeds": []}, "--seeds names nothing"),
+        ({"methods": "cosmae", "seeds": [-1]}, "The seed is -1"),
+        ({"methods": ["cosmae", "cosmae"]}, "'cosmae' is in --methods twice"),
+    ],
+)
+def test_sweeps_of_nothing_are_refused(given: dict[str, Any], sentence: str, out: Path) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        rb.sweep(TOY, out=out, verbose=False, **given)
+
+
+def test_grids_of_nothing_are_refused(out: Path) -> None:
+    grids: list[dict[str, list[float]]] = [{}, {"strategies.model-mixup.beta": []}]
+    for grid in grids:
+        with pytest.raises(SpecError, match="names nothing"):
+            rb.tune(TOY, "cosmae", grid, out=out, verbose=False)
 
 
 def test_tune_chooses_on_the_validation_split(out: Path) -> None:

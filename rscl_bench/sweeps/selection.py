@@ -78,6 +78,8 @@ def grid_runs(
     for key in grid:
         if not is_method_key(key):
             raise _not_a_grid(key)
+    for key, values in grid.items():
+        _require_distinct("--grid", [f"{key}={value}" for value in values])
     _require_distinct("--grid and --set", [*grid, *overrides])
     _require_distinct("--seeds", [str(seed) for seed in seeds])
     planned = []
@@ -166,6 +168,9 @@ def _require_in_all(key: str, methods: Sequence[Method]) -> None:
 
 
 def _require_distinct(option: str, parts: Sequence[str]) -> None:
+    """Refuse an empty list, and a value that occurs twice."""
+    if not parts:
+        raise SpecError(f"{option} names nothing; give at least one.")
     for part in parts:
         if parts.count(part) > 1:
             raise SpecError(f"'{part}' is in {option} twice; remove one of them.")
