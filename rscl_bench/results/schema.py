@@ -66,7 +66,8 @@ class Identity(Spec):
         overrides: ``--set`` assignments: value by key.
         seed: Seed of the run.
         precision: Precision of the training; ``auto`` is resolved.
-        data: Digests of all packed splits, by the keys of `task_key` and `probe_key`.
+        data: Digests by the keys of `task_key` and `probe_key`. In format 3 a digest is of the bytes
+            of the source files and of how they are cut. In format 2 it is of the packed pixels.
         code: Version of this package.
         plugins: Qualified class names of Avalanche plugins that were added to the method. An empty
             list is not hashed, so the ids of runs without plugins stay the same in all versions.
@@ -136,6 +137,9 @@ class Provenance(Spec):
         resumed: Points at which the run resumed after interruptions.
         matrix_flops: Rate of matrix products in the run's precision, in operations per second,
             measured on the device when the run began; None if not measured.
+        processor: Model name of the processor; None in records of earlier versions.
+        cpu_capability: Instruction set that torch's CPU kernels use, such as ``AVX512``; None in
+            records of earlier versions.
     """
 
     rscl_bench: str
@@ -148,6 +152,8 @@ class Provenance(Spec):
     versions: dict[str, str | None]
     resumed: tuple[Resumption, ...] = ()
     matrix_flops: PositiveFloat | None = None
+    processor: str | None = None
+    cpu_capability: str | None = None
 
     @field_validator("started")
     @classmethod
@@ -327,9 +333,11 @@ class RunRecord(Spec):
         skipped: Unusable images that were left out: their paths in the archive, by key of
             ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None in records of earlier versions.
+        pixel_digests: Digests of the packed pixels, by the keys of ``identity.data``. They differ
+            between decoders of one source file. Empty in format 2, whose identity holds them.
     """
 
-    format: Literal[2]
+    format: Literal[2, 3]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     identity: Identity
     provenance: Provenance
@@ -345,3 +353,4 @@ class RunRecord(Spec):
     spread: tuple[dict[str, SpreadRecord], ...] | None = None
     skipped: dict[str, tuple[str, ...]] = Field(default={})
     encoder_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    pixel_digests: dict[str, Annotated[str, Field(min_length=8)]] = Field(default={})
