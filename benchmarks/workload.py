@@ -100,7 +100,7 @@ def plain_loop(spec: RunSpec, store: TileStore, device: Device) -> Callable[[], 
         for step, ((_, _, raw),) in enumerate(loader):
             tiles = raw.to(device.torch)
             generator = torch_generator(device.torch, spec.seed, "views", 0, step)
-            view, _ = make_view(tiles, View(), size, views, archive, generator, generator)
+            view, _ = make_view(tiles, View(), size, size, views, archive, generator, generator)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, len(loader), 0, training.learning_rate)
             optimiser.zero_grad()

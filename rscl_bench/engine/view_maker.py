@@ -114,6 +114,7 @@ class ViewMaker:
                 tiles,
                 view,
                 view_size(view, image_size, multiple),
+                image_size,
                 self._protocol.views,
                 self.scalings[owner],
                 generator,

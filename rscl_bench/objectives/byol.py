@@ -48,11 +48,12 @@ class BYOL(TeacherEmbedding):
 
     def __init__(self, params: BYOLParams, encoder: Encoder):
         widths = (params.hidden_dim, params.output_dim)
-        projector = mlp(encoder.feature_dim, *widths)
+        # The output layers have no bias, as in the authors' code (``with_bias=False``).
+        projector = mlp(encoder.feature_dim, *widths, last_bias=False)
         views = (params.first_view, params.second_view)
         super().__init__(params, encoder, views, projector)
         self.params = params
-        self.predictor = mlp(params.output_dim, *widths)
+        self.predictor = mlp(params.output_dim, *widths, last_bias=False)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
         """Return 2 − 2 cos(prediction, teacher), averaged over images and summed over directions.

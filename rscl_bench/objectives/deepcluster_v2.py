@@ -5,7 +5,6 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from lightly.loss.swav_loss import sinkhorn
 from pydantic import Field
 from torch import Tensor
 
@@ -14,8 +13,12 @@ from rscl_bench.objectives.base import StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
 from rscl_bench.objectives.kmeans import spherical_kmeans
 from rscl_bench.objectives.prototypes import LARGE_VIEWS, MultiCropParams, distil_assignments
+from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.spec import Positive
 from rscl_bench.tiles.loader import TaskTiles
+
+#: Sinkhorn iterations, and ε, of the codes that stand in for clusters; the values of SwAV.
+_ITERATIONS, _EPSILON = 3, 0.05
 
 
 class DeepClusterV2Params(MultiCropParams):
@@ -94,7 +97,7 @@ class DeepClusterV2(JointEmbedding):
         codes = []
         for head, prototypes in enumerate(self.prototypes[:, : self.clusters]):
             embedded = self.embedded[head % LARGE_VIEWS]
-            codes.append(sinkhorn(embedded @ prototypes.T).argmax(dim=1))
+            codes.append(sinkhorn(embedded @ prototypes.T, _ITERATIONS, _EPSILON).argmax(dim=1))
         targets = torch.stack(codes)
         if self.known is None or self.current is None:
             return targets

@@ -14,6 +14,7 @@ from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, forward_m
 from rscl_bench.objectives.self_distillation import (
     Centering,
     DINOHead,
+    PrototypeNorm,
     TeacherTargets,
     across_views,
     clip_each,
@@ -56,6 +57,7 @@ class DINOParams(Spec):
         hidden_dim: Hidden width of the head.
         bottleneck_dim: Width before the prototypes.
         prototypes: Number K of prototypes.
+        prototype_norm: Norm of the prototypes; see `Prototypes`.
         student_temperature: Temperature τ_s of the student.
         start_temperature: Temperature τ_t of the teacher at the start of a task.
         teacher_temperature: Temperature τ_t of the teacher after its warm-up.
@@ -75,6 +77,7 @@ class DINOParams(Spec):
     hidden_dim: Positive = 2048
     bottleneck_dim: Positive = 256
     prototypes: Positive = 65536
+    prototype_norm: PrototypeNorm = "fixed"
     student_temperature: Temperature = 0.1
     start_temperature: Temperature = 0.04
     teacher_temperature: Temperature = 0.07
@@ -120,7 +123,11 @@ class DINO(Objective):
         global_views = (params.first_view, params.second_view)
         self.views = (*global_views, *[params.local_view] * params.local_views)
         self.projector = DINOHead(
-            encoder.feature_dim, params.hidden_dim, params.bottleneck_dim, params.prototypes
+            encoder.feature_dim,
+            params.hidden_dim,
+            params.bottleneck_dim,
+            params.prototypes,
+            params.prototype_norm,
         )
         self.projected_dim = params.prototypes
         self.teacher = teacher_copy(encoder)
@@ -178,9 +185,14 @@ class DINO(Objective):
 
     def before_update(self, info: StepInfo) -> None:
         """Clip the gradients, and freeze the prototypes in the first epochs of a task."""
-        clip_each((p for p in self.parameters() if p.requires_grad), self.params.clip)
+        self.clip_gradients()
         if info.epoch < self.params.frozen_epochs:
-            self.projector.prototypes.weight.grad = None
+            for parameter in self.projector.prototypes.parameters():
+                parameter.grad = None
+
+    def clip_gradients(self) -> None:
+        """Clip the gradient of each parameter separately, as the code of DINO and iBOT does."""
+        clip_each((p for p in self.parameters() if p.requires_grad), self.params.clip)
 
     def after_update(self, info: StepInfo) -> None:
         """Update the teacher."""

@@ -6,13 +6,14 @@ from typing import Annotated
 import torch
 from lightly.loss import KoLeoLoss
 from pydantic import Field, NonNegativeInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.dino import crops
 from rscl_bench.objectives.embedding import in_fp32
 from rscl_bench.objectives.ibot import IBOT, IBOTParams
+from rscl_bench.objectives.self_distillation import PrototypeNorm
 from rscl_bench.spec import Fraction, Positive
 from rscl_bench.views.view import View
 
@@ -23,6 +24,9 @@ class DINOv2Params(IBOTParams):
     """iBOT's parameters with the defaults of the authors' code, and KoLeo (Oquab et al. 2024).
 
     Attributes:
+        prototype_norm: Norm of the prototypes; see `Prototypes`.
+        clip: Largest total norm of the gradients of the encoder with its mask token, and of the
+            gradients of the head.
         masked: Share of the global views of a batch that are masked.
         koleo_weight: Weight of the KoLeo loss of each global view.
     """
@@ -32,6 +36,7 @@ class DINOv2Params(IBOTParams):
     local_view: View = _VIEWS[2]
     local_views: NonNegativeInt = 8
     prototypes: Positive = 65536
+    prototype_norm: PrototypeNorm = "trained"
     momentum: Fraction = 0.992
     min_block: Positive = 4
     koleo_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -54,6 +59,12 @@ class DINOv2(IBOT):
         koleo = torch.stack([in_fp32(self.koleo, view) for view in features]).sum()
         loss = output.loss + self.params.koleo_weight * koleo
         return ObjectiveOutput(loss, output.encoded, output.projected)
+
+    def clip_gradients(self) -> None:
+        """Clip the total norm of encoder and mask token, and that of the head (authors' code)."""
+        clip = self.params.clip
+        nn.utils.clip_grad_norm_([*self.encoder.parameters(), self.token], clip)
+        nn.utils.clip_grad_norm_(self.projector.parameters(), clip)
 
     def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
         """Return the hidden locations of each view, ``[count, side, side]`` bool.

@@ -13,7 +13,7 @@ from rscl_bench.models.momentum import teacher_copy
 from rscl_bench.objectives.base import ObjectiveOutput, TileSampler
 from rscl_bench.objectives.dinov2 import DINOv2, DINOv2Params
 from rscl_bench.objectives.embedding import in_fp32
-from rscl_bench.objectives.self_distillation import Centering
+from rscl_bench.objectives.self_distillation import Centering, PrototypeNorm
 
 
 class DINOv3Params(DINOv2Params):
@@ -23,6 +23,7 @@ class DINOv3Params(DINOv2Params):
         gram_weight: Weight of the Gram loss.
     """
 
+    prototype_norm: PrototypeNorm = "none"
     centring: Centering = "sinkhorn"
     gram_weight: Annotated[float, Field(ge=0)] = 2.0
 

@@ -69,8 +69,7 @@ class IBOT(DINO):
         """
         width = require_maskable(encoder, "ibot").token_dim
         super().__init__(params, encoder)
-        self.token = nn.Parameter(torch.zeros(width))
-        nn.init.trunc_normal_(self.token, std=0.02)
+        self.token = nn.Parameter(torch.zeros(width))  # zeros, as in the code of iBOT and DINOv2
         self.place_targets = TeacherTargets(
             params.prototypes, params.centre_momentum, params.centring
         )

@@ -1,31 +1,61 @@
 """Parts shared by CMID and the DINO family: head, teacher targets, cross-entropy."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor, nn
 
 from rscl_bench.models import foreach
+from rscl_bench.objectives.sinkhorn import sinkhorn
 
 Centering = Literal["mean", "sinkhorn"]
+PrototypeNorm = Literal["fixed", "trained", "none"]
 _SINKHORN_ITERATIONS = 3
 
 
 class Prototypes(nn.Module):
-    """Cosines with K directions: a linear layer with normalised weight vectors."""
+    """The last layer of a head: a linear layer without bias, one weight vector per prototype.
 
-    def __init__(self, width: int, count: int):
-        """Draw ``count`` directions of ``width`` values."""
+    With the norm "fixed", every weight vector has length 1, so that logits are cosines (the default
+    of DINO and iBOT). With "trained", the lengths start at 1 and are trained (DINOv2). Both draw
+    the directions as ``nn.Linear`` does. With "none", the layer is a plain linear layer of
+    deviation 0.02 (DINOv3). All three follow the code of their authors.
+
+    Attributes:
+        weight: The weight vectors, ``[K, width]``; their lengths count only with the norm "none".
+        length: Lengths of the weight vectors, ``[K, 1]``, with the norm "trained"; else None.
+    """
+
+    length: nn.Parameter | None
+
+    def __init__(self, width: int, count: int, norm: PrototypeNorm = "fixed"):
+        """Draw ``count`` weight vectors of ``width`` values.
+
+        Args:
+            width: Width of the features.
+            count: Number K of prototypes.
+            norm: What holds for the lengths of the weight vectors.
+        """
         super().__init__()
+        self.norm = norm
         self.weight = nn.Parameter(torch.empty(count, width))
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        self.register_parameter("length", None)
+        if norm == "none":
+            nn.init.trunc_normal_(self.weight, std=0.02)
+            return
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # the initial weights of nn.Linear
+        if norm == "trained":
+            self.length = nn.Parameter(torch.ones(count, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return cosines ``[..., K]`` for features ``[..., width]`` of norm 1."""
-        return F.linear(features, F.normalize(self.weight, dim=1))
+        """Return logits ``[..., K]`` for features ``[..., width]`` of length 1."""
+        if self.norm == "none":
+            return F.linear(features, self.weight)
+        directions = F.normalize(self.weight, dim=1)
+        return F.linear(features, directions if self.length is None else self.length * directions)
 
 
 class DINOHead(nn.Module):
@@ -34,7 +64,14 @@ class DINOHead(nn.Module):
     lightly has the same head, but with a weight normalisation that cannot be copied after a step.
     """
 
-    def __init__(self, width: int, hidden_dim: int, bottleneck_dim: int, prototypes: int):
+    def __init__(
+        self,
+        width: int,
+        hidden_dim: int,
+        bottleneck_dim: int,
+        prototypes: int,
+        norm: PrototypeNorm = "fixed",
+    ):
         """Build the head.
 
         Args:
@@ -42,6 +79,7 @@ class DINOHead(nn.Module):
             hidden_dim: Width of both hidden layers.
             bottleneck_dim: Width before the prototypes.
             prototypes: Number K of prototypes.
+            norm: Norm of the prototypes; see `Prototypes`.
         """
         super().__init__()
         self.layers = nn.Sequential(
@@ -55,7 +93,7 @@ class DINOHead(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.prototypes = Prototypes(bottleneck_dim, prototypes)
+        self.prototypes = Prototypes(bottleneck_dim, prototypes, norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``[..., K]`` for features ``[..., width]``."""
@@ -92,8 +130,7 @@ class TeacherTargets(nn.Module):
         """Return target distributions ``[n, K]`` float32 for logits ``[n, K]``."""
         logits = logits.float()
         if self.centering == "sinkhorn":
-            assigned: Tensor = sinkhorn(logits, _SINKHORN_ITERATIONS, temperature)
-            return assigned
+            return sinkhorn(logits, _SINKHORN_ITERATIONS, temperature)
         return F.softmax((logits - self.centre) / temperature, dim=-1)
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import SwaVLoss
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from rscl_bench.objectives.base import StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
 from rscl_bench.objectives.prototypes import LARGE_VIEWS, MultiCropParams, distil_assignments
 from rscl_bench.objectives.queue import Queue
+from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.spec import Positive
 
 Count = Annotated[int, Field(ge=0)]
@@ -65,7 +65,6 @@ class SwAV(JointEmbedding):
         self.queues = nn.ModuleList(Queue(params.queue, params.output_dim) for _ in range(queues))
         self.queued = 0
         self.embedded: list[Tensor] = []
-        self.loss = SwaVLoss(params.temperature, params.sinkhorn_iterations, params.epsilon)
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy between codes and predictions, averaged over pairs of views."""
@@ -78,8 +77,19 @@ class SwAV(JointEmbedding):
         queued = None
         if self.queues and self.queued >= self.params.queue:
             queued = [self.prototypes(queue.rows) for queue in self.queues]
-        loss: Tensor = self.loss(scores[:LARGE_VIEWS], scores[LARGE_VIEWS:], queued)
-        return loss.squeeze()
+        logs = [F.log_softmax(view / self.params.temperature, dim=1) for view in scores]
+        terms = []
+        for view in range(LARGE_VIEWS):
+            rows = scores[view] if queued is None else torch.cat([scores[view], queued[view]])
+            codes = self._codes(rows)[: len(scores[view])]
+            terms += [
+                -(codes * log).sum(dim=1).mean() for other, log in enumerate(logs) if other != view
+            ]
+        return torch.stack(terms).mean()
+
+    def _codes(self, scores: Tensor) -> Tensor:
+        """Return the codes ``[n, K]`` of scores ``[n, K]``, without gradient."""
+        return sinkhorn(scores, self.params.sinkhorn_iterations, self.params.epsilon)
 
     @torch.no_grad()
     def _normalise(self) -> None:

@@ -151,7 +151,7 @@ def _batches(
         for step, ((_, indices, raw),) in enumerate(loader):
             generator = torch_generator(device, _SEED, "probe views", epoch, step)
             tiles, views = raw.to(device), context.views
-            images, _ = make_view(tiles, View(), size, views, scaling, generator, generator)
+            images, _ = make_view(tiles, View(), size, size, views, scaling, generator, generator)
             yield indices, images
 
 

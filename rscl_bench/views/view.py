@@ -48,8 +48,8 @@ class View(Spec):
             `rscl_bench.views.photometric`.
         grey: Chance of grey.
         blur: Chance of a Gaussian blur.
-        blur_sigma: Range of the blur's deviation, in pixels of a view of 224 pixels. The deviation
-            scales with the view's size.
+        blur_sigma: Range of the blur's deviation in pixels, for a protocol of 224 pixels. The
+            deviation scales with the protocol's image size, and is the same for small views.
         noise: Chance of Gaussian noise.
         noise_std: Range of the noise's deviation, as shares of the full scale.
         solarise: Chance that all values from half the full scale upwards are inverted.
@@ -116,6 +116,7 @@ def make_view(
     tiles: Tensor,
     view: View,
     size: int,
+    image_size: int,
     defaults: Views,
     scaling: PixelScaling,
     generator: torch.Generator,
@@ -127,6 +128,7 @@ def make_view(
         tiles: ``[B, H, W, C]``, raw, in the declared unit.
         view: Declaration of the view.
         size: Side of the view in pixels.
+        image_size: Side of the protocol's images in pixels.
         defaults: The protocol's smallest scale and chance of a flip.
         scaling: Pixel scaling of the tiles' archive, on the device of the tiles.
         generator: Source of randomness, on the device of the tiles.
@@ -142,7 +144,7 @@ def make_view(
     images = resized_crops(tiles, crops, size)
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
         shares = images.contiguous() / scaling.scale
-        images = _recoloured(shares, view, scaling, generator, host) * scaling.scale
+        images = _recoloured(shares, view, image_size, scaling, generator, host) * scaling.scale
     return normalised(images, scaling.normalisation), crops
 
 
@@ -165,12 +167,13 @@ def whole_view(tiles: Tensor, size: int, scaling: PixelScaling) -> Tensor:
 def _recoloured(
     images: Tensor,
     view: View,
+    image_size: int,
     scaling: PixelScaling,
     generator: torch.Generator,
     host: torch.Generator,
 ) -> Tensor:
     """Apply photometric operations to images ``[B, C, H, W]``, as shares of the full scale."""
-    count, size = len(images), images.shape[-1]
+    count = len(images)
     if view.jitter:
         strength = ColourJitter(view.brightness, view.contrast, view.saturation, view.hue)
         changed = jittered(images, strength, scaling.rgb, generator, host)
@@ -179,7 +182,7 @@ def _recoloured(
         changed = greyed(images, scaling.rgb)
         images = torch.where(coin(count, view.grey, generator), changed, images)
     if view.blur:
-        low, high = (sigma * size / 224 for sigma in view.blur_sigma)
+        low, high = (sigma * image_size / 224 for sigma in view.blur_sigma)
         changed = blurred(images, low, high, generator)
         images = torch.where(coin(count, view.blur, generator), changed, images)
     if view.noise:

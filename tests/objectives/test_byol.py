@@ -71,8 +71,8 @@ def test_heads() -> None:
         kinds = [type(layer) for layer in head]
         assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
         assert (head[0].in_features, head[0].out_features, head[0].bias) == (width, 7, None)
-        assert (head[3].in_features, head[3].out_features) == (7, 5)
-        assert head[3].bias is not None
+        # The authors' output layers have no bias (`with_bias=False`).
+        assert (head[3].in_features, head[3].out_features, head[3].bias) == (7, 5, None)
     params = objective.Params()
     assert (params.hidden_dim, params.output_dim, params.momentum) == (4096, 256, 0.99)
 

@@ -73,7 +73,7 @@ def tiles_of(count: int, bands: int = 3, size: int = 20) -> Tensor:
 def view_of(
     view: View, tiles: Tensor, archive: PixelScaling, seed: int = 0, size: int = 12
 ) -> Tensor:
-    images, _ = make_view(tiles, view, size, DEFAULTS, archive, *both(seed))
+    images, _ = make_view(tiles, view, size, 12, DEFAULTS, archive, *both(seed))
     return images
 
 
@@ -292,7 +292,7 @@ def test_operations_of_no_strength_change_nothing() -> None:
 def test_plain_view_is_the_crop() -> None:
     tiles = tiles_of(5)
     crops = draw_crops(5, 20, 20, (0.3, 1.0), 0.5, torch_generator("cpu", 0))
-    view, drawn = make_view(tiles, PLAIN, 12, DEFAULTS, archive(3), *both(0))
+    view, drawn = make_view(tiles, PLAIN, 12, 12, DEFAULTS, archive(3), *both(0))
     assert torch.equal(view, resized_crops(tiles, crops, 12))
     for field in fields(Crops):
         assert torch.equal(getattr(drawn, field.name), getattr(crops, field.name))
@@ -319,6 +319,18 @@ def test_operations_come_in_order() -> None:
     grey = TF.rgb_to_grayscale(images, num_output_channels=3)
     smooth = TF.gaussian_blur(grey, [2 * reach + 1] * 2, [sigma] * 2)
     torch.testing.assert_close(result, TF.solarize(smooth, 0.5), **CLOSE)
+
+
+@pytest.mark.parametrize("size", [8, 12, 24])
+def test_blur_is_of_the_protocols_image_size(size: int) -> None:
+    """A small view is blurred as much in its pixels as a large one (SwAV and DINO, code)."""
+    view = View(min_scale=1.0, blur=1.0, blur_sigma=(20.0, 20.0))
+    tiles = tiles_of(4)
+    result, _ = make_view(tiles, view, size, 24, DEFAULTS, archive(3), *both(0))
+    crops = draw_crops(4, 20, 20, (1.0, 1.0), 0.5, torch_generator("cpu", 0))
+    sigma = 20 * 24 / 224
+    expected = TF.gaussian_blur(resized_crops(tiles, crops, size).float(), [13, 13], [sigma] * 2)
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
 
 
 def test_noise_comes_after_grey_and_blur_and_before_solarising() -> None:
@@ -372,7 +384,7 @@ def test_same_generator_same_view(bands: int) -> None:
 
 def test_two_views_of_one_generator_differ() -> None:
     tiles, two = tiles_of(6), both(0)
-    views = [make_view(tiles, BUSY, 12, DEFAULTS, archive(3), *two)[0] for _ in range(2)]
+    views = [make_view(tiles, BUSY, 12, 12, DEFAULTS, archive(3), *two)[0] for _ in range(2)]
     assert (views[0] != views[1]).flatten(1).any(dim=1).all()
 
 
