@@ -135,7 +135,7 @@ class Objective(nn.Module, ABC):
 
         Args:
             predicted: CaSSLe's predictions of the past projections, one ``[B, P]`` float32 per
-                view.
+                view; with a `distil_head`, the output of that module for each view.
             past: Projections by the encoder and the projector at the end of the last task, one
                 ``[B, P]`` float32 per view, without gradient.
 
@@ -144,6 +144,14 @@ class Objective(nn.Module, ABC):
         """
         pairs = zip(predicted, past, strict=True)
         return torch.stack([F.mse_loss(new, old) for new, old in pairs]).mean()
+
+    def distil_head(self) -> nn.Module | None:
+        """Return a new module to train on CaSSLe's predictions ``[B, P]``, before `distil`.
+
+        The strategy ``cassle`` calls this method once, with torch's global generator seeded. The
+        default is None: `distil` compares the predictions themselves.
+        """
+        return None
 
     def task_state(self) -> dict[str, Tensor]:
         """Return the state that lives only within a task and is neither parameter nor buffer.

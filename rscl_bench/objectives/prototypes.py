@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from rscl_bench.objectives.embedding import SIMCLR_VIEW, EmbeddingParams, Temperature
 from rscl_bench.spec import Positive
@@ -43,13 +45,44 @@ class MultiCropParams(EmbeddingParams):
         return (self.whole_view,) * LARGE_VIEWS + (self.small_view,) * self.small_views
 
 
+class TrainedPrototypes(nn.Module):
+    """CaSSLe's trained prototypes for the student's predictions.
+
+    The layer has weight normalisation and no bias, as ``distill_prototypes`` of the code of Fini
+    et al. (2022). Its lengths are trained, too.
+    """
+
+    def __init__(self, width: int, prototypes: int):
+        super().__init__()
+        self.layer = weight_norm(nn.Linear(width, prototypes, bias=False))
+
+    def forward(self, predicted: Tensor) -> Tensor:
+        """Return the products of normalised predictions ``[B, P]`` with prototypes, ``[B, K]``."""
+        with torch.autocast(predicted.device.type, enabled=False):
+            scores: Tensor = self.layer(F.normalize(predicted.float(), dim=1))
+        return scores
+
+
+def assignment_entropy(scores: Tensor, past: Tensor, prototypes: Tensor, tau: float) -> Tensor:
+    """Return the cross-entropy between past and predicted assignments, averaged over images.
+
+    Args:
+        scores: Predicted scores of the prototypes, ``[B, K]``.
+        past: Past projections, ``[B, P]``.
+        prototypes: Prototypes of the last task, ``[K, P]``, each row of length 1.
+        tau: Temperature τ of both assignments.
+    """
+    target = (F.normalize(past, dim=1) @ prototypes.T / tau).softmax(dim=1)
+    return F.cross_entropy(scores / tau, target)
+
+
 def distil_assignments(
     predicted: Sequence[Tensor], past: Sequence[Tensor], prototypes: Tensor, temperature: float
 ) -> Tensor:
     """Return the cross-entropy between past and predicted assignments, averaged over views.
 
-    CaSSLe's loss for prototypes (Fini et al. 2022, Section 5). Past and predicted projections are
-    both assigned to the prototypes of the last task.
+    CaSSLe's loss for prototypes (Fini et al. 2022, Section 5), where past and predicted projections
+    are both assigned to the prototypes of the last task.
 
     Args:
         predicted: One ``[B, P]`` per view.
@@ -59,8 +92,6 @@ def distil_assignments(
     """
     total = predicted[0].new_zeros(())
     for new, old in zip(predicted, past, strict=True):
-        target = (F.normalize(old, dim=1) @ prototypes.T / temperature).softmax(dim=1)
-        total = total + F.cross_entropy(
-            F.normalize(new, dim=1) @ prototypes.T / temperature, target
-        )
+        scores = F.normalize(new, dim=1) @ prototypes.T
+        total = total + assignment_entropy(scores, old, prototypes, temperature)
     return total / len(predicted)

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import StepInfo, TileSampler
-from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
-from rscl_bench.objectives.prototypes import LARGE_VIEWS, MultiCropParams, distil_assignments
+from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp, over_views
+from rscl_bench.objectives.prototypes import (
+    LARGE_VIEWS,
+    MultiCropParams,
+    TrainedPrototypes,
+    assignment_entropy,
+)
 from rscl_bench.objectives.queue import Queue
 from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.spec import Positive
@@ -122,6 +127,17 @@ class SwAV(JointEmbedding):
             self.queued += len(self.embedded[0])
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
-        """Return CaSSLe's loss with the last task's prototypes; see `distil_assignments`."""
-        prototypes = self.past_prototypes
-        return distil_assignments(predicted, past, prototypes, self.params.temperature)
+        """Return the cross-entropy between past and predicted assignments, averaged over views.
+
+        The last task's prototypes assign the past projections. The prototypes of `distil_head`
+        have assigned the predictions, as in the code of CaSSLe.
+        """
+
+        def entropy(scores: Tensor, old: Tensor) -> Tensor:
+            return assignment_entropy(scores, old, self.past_prototypes, self.params.temperature)
+
+        return over_views(entropy, predicted, past)
+
+    def distil_head(self) -> TrainedPrototypes:
+        """Return new prototypes for CaSSLe's predictions, as many as SwAV has."""
+        return TrainedPrototypes(self.params.output_dim, self.params.prototypes)

@@ -41,7 +41,8 @@ class CaSSLe(Strategy):
     Fini et al. (2022), "Self-Supervised Models are Continual Learners", Section 5: z is the
     current projection of each view, and z̄ is the projection by the frozen encoder and projector of
     the end of the last task. L is the objective's ``distil``. The predictor g: P → hidden, BN,
-    ReLU, → P persists across tasks. Small crops take no part.
+    ReLU, → P persists across tasks, and so does the objective's ``distil_head``, if it has one,
+    which follows g. Small crops take no part.
     """
 
     Params = CaSSLeParams
@@ -59,6 +60,10 @@ class CaSSLe(Strategy):
                 nn.ReLU(),
                 nn.Linear(hidden, width),
             )
+        with seeded(context.seed, "cassle head of the objective"):
+            last = self.objective.distil_head()
+        if last is not None:
+            head.append(last)
         self.head = head.to(context.device)
 
     def before_backward(self, trainer: Trainer, **_: Any) -> None:

@@ -14,7 +14,7 @@ class DataMixupParams(MixingParams):
     """The distribution of λ1, and the number of draws.
 
     Attributes:
-        per_image: Whether λ1 is drawn for each image, as Eq. 2 indexes λ1, or once per batch.
+        per_image: Whether λ1 is drawn for each image, or once per batch; Eq. 2 gives λ1 no index.
     """
 
     per_image: bool = False

@@ -23,8 +23,8 @@ class ModelMixupParams(MixingParams):
     Attributes:
         beta: Weight β of the distillation loss; with 0, there is no distillation.
         temperature: τ of the contrastive loss.
-        loss: ``ntxent`` contrasts all 2B features; ``eq4`` is Eq. 4 as printed, without the
-            positive in the denominator.
+        loss: ``ntxent`` contrasts all 2B features; ``eq4`` is Eq. 4 as printed: student against
+            teacher and teacher against student, without the positive in the denominators.
         feature: Pooling of student and teacher: mean patch token, or class token.
         hidden_dim: Hidden width of the projector.
         keep_projector: Whether one projector is trained on all tasks, or a new one on each task.
@@ -105,7 +105,11 @@ def mix_weights(teacher: Encoder, previous: Encoder, current: Encoder, weight: f
 
 
 def literal_eq4(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return Eq. 4 of CoSMAE as printed: the positive is not in the denominator.
+    """Return Eq. 4 of CoSMAE as printed: the positive is in neither denominator.
+
+    Every student feature is compared with the teacher's features of the other images, and every
+    teacher feature with the student's features of the other images. With S the cosine, this is
+    1/(2B) Σ_i [log Σ_{q≠i} e^{S(s_i, t_q)/τ} + log Σ_{q≠i} e^{S(t_i, s_q)/τ} − 2 S(s_i, t_i)/τ].
 
     Args:
         student: Projected student features, ``[B, D]``.
@@ -113,10 +117,11 @@ def literal_eq4(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         temperature: τ.
 
     Returns:
-        The mean over the batch, a scalar; may be negative.
+        The mean over the 2B comparisons, a scalar; may be negative.
     """
     similarity = F.normalize(student, dim=1) @ F.normalize(teacher, dim=1).T / temperature
     positive = similarity.diagonal()
     itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
-    negatives = similarity.masked_fill(itself, float("-inf"))
-    return (negatives.logsumexp(dim=1) - positive).mean()
+    others = similarity.masked_fill(itself, float("-inf"))
+    by_student, by_teacher = others.logsumexp(dim=1), others.logsumexp(dim=0)
+    return ((by_student + by_teacher) / 2 - positive).mean()

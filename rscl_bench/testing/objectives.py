@@ -14,7 +14,7 @@ from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
-from rscl_bench.randomness import torch_generator
+from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.resume import (
     Remedy,
@@ -299,7 +299,9 @@ def _check_distil(objective: Objective) -> None:
     shape = (BATCH, objective.projected_dim)
     predicted = [torch.randn(shape, generator=draws).requires_grad_() for _ in whole]
     past = [torch.randn(shape, generator=draws) for _ in whole]
-    loss = objective.distil(predicted, past)
+    with seeded(0, "distil head"):
+        head = objective.distil_head()
+    loss = objective.distil(predicted if head is None else [head(p) for p in predicted], past)
     assert loss.shape == (), f"distil returns the shape {list(loss.shape)}, not a scalar."
     assert torch.isfinite(loss), f"distil returns {float(loss.detach())} for finite projections."
     for gradient in torch.autograd.grad(loss, predicted):

@@ -12,7 +12,9 @@ from helpers.two_views import TwoViews
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.models.encoder import keep_in_autocast_dtype
+from rscl_bench.resolve import resolve_run
 from rscl_bench.strategies.cassle import CaSSLe
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import State, differing, recipe, state_of
@@ -336,3 +338,10 @@ def test_bf16_is_kept_where_autocast_is_on() -> None:
     images = torch.randn(3, 3, 16, 16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder(images), fresh(images))
+
+
+@pytest.mark.parametrize("scenario", ["scene4", "rs4"])
+def test_pfr_with_barlow_twins_has_the_authors_ratio(scenario: str) -> None:
+    """The authors train on 0.1 L_BT + PFR; L_BT is unscaled here, whatever the protocol's λ."""
+    spec = resolve_run(load_scenario(scenario), load_method("pfr-barlow-twins"))
+    assert spec.method.strategies[0].parameters == {"weight": 10.0}

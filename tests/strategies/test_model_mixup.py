@@ -157,16 +157,17 @@ def naive_ntxent(student: Tensor, teacher: Tensor, temperature: float) -> float:
 
 
 def naive_eq4(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """Each student vector against the teacher's of the other images; not in both directions."""
-    total = 0.0
-    for i, asking in enumerate(student):
-        denominator = sum(
-            math.exp(cosine(asking, other) / temperature)
-            for k, other in enumerate(teacher)
-            if k != i
-        )
-        total -= math.log(math.exp(cosine(asking, teacher[i]) / temperature) / denominator)
-    return total / len(student)
+    """Eq. 4 term by term: 1/(2B) times two logarithms for every image, without its positive."""
+    batch, total = len(student), 0.0
+    for i in range(batch):
+        positive = math.exp(cosine(student[i], teacher[i]) / temperature)
+        of_student = of_teacher = 0.0
+        for q in range(batch):
+            if q != i:
+                of_student += math.exp(cosine(student[i], teacher[q]) / temperature)
+                of_teacher += math.exp(cosine(teacher[i], student[q]) / temperature)
+        total += -math.log(positive / of_student) - math.log(positive / of_teacher)
+    return total / (2 * batch)
 
 
 NAIVE = {"ntxent": naive_ntxent, "eq4": naive_eq4}
@@ -175,12 +176,22 @@ NAIVE = {"ntxent": naive_ntxent, "eq4": naive_eq4}
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_losses_equal_naive_loops(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 7, generator=generator) for _ in range(2))
+    student, teacher = (torch.randn(5, 7, generator=generator).double() for _ in range(2))
     ntxent = float(NTXentLoss(temperature)(student, teacher))
-    assert ntxent == pytest.approx(naive_ntxent(student, teacher, temperature), rel=1e-5)
+    assert ntxent == pytest.approx(naive_ntxent(student, teacher, temperature), rel=1e-9)
     eq4 = float(literal_eq4(student, teacher, temperature))
-    assert eq4 == pytest.approx(naive_eq4(student, teacher, temperature), rel=1e-5)
+    assert eq4 == pytest.approx(naive_eq4(student, teacher, temperature), rel=1e-9)
     assert abs(eq4 - ntxent) > 0.05
+
+
+def test_eq4_compares_in_both_directions() -> None:
+    """By hand at τ = 1: every teacher feature is the first student feature's direction."""
+    student, teacher = torch.eye(3), torch.eye(3)[[0, 0, 0]]
+    students = (math.log(2 * math.e) + math.log(2) + math.log(2)) / 3
+    teachers = (math.log(2) + 2 * math.log(math.e + 1)) / 3
+    expected = (students + teachers) / 2 - 1 / 3
+    assert abs(expected - (students - 1 / 3)) > 0.03  # the students' side alone is another loss
+    assert float(literal_eq4(student, teacher, 1.0)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("data_mixup", [False, True])
