@@ -46,6 +46,7 @@ def synthetic_store(folder: Path, tiles: int, size: int) -> TileStore:
         scale=255.0,
         blank=0,
         digest="",
+        source_digest="",
         path=folder,
     )
 

@@ -482,6 +482,9 @@ def load_method(name: str | Path) -> "Method":
 
 
 def _scenario(scenario: "str | Path | Scenario") -> "Scenario":
+    from rscl_bench import registry
+
+    registry.reload_changed()  # every call that runs code by path begins here
     return load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
 
 

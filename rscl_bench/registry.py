@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import entry_points
@@ -256,6 +256,9 @@ _BASES: dict[Kind, str] = {
     "backbones": "rscl_bench.models.encoder:Encoder",
 }
 
+#: Names of the modules of executed files by path, and the SHA-256 of each file by module.
+_MODULES: dict[Path, str] = {}
+_FILE_DIGESTS: dict[str, str] = {}
 #: Classes that have a name for the duration of a `registered` block.
 _REGISTERED: dict[tuple[Kind, str], type] = {}
 
@@ -358,9 +361,21 @@ def portable(value: Any) -> Any:
         return [portable(item) for item in value]
     if isinstance(value, str) and ".py:" in value:
         path = Path(value.rpartition(":")[0])
-        digest = sha256(path.read_bytes()).hexdigest()[:12]
-        return f"{path.name}:{value.rpartition(':')[2]}@{digest}"
+        executed = _MODULES.get(path.resolve())
+        digest = _FILE_DIGESTS[executed] if executed else sha256(path.read_bytes()).hexdigest()
+        return f"{path.name}:{value.rpartition(':')[2]}@{digest[:12]}"
     return value
+
+
+def code_digest(component: type) -> str | None:
+    """Return the SHA-256 of the files by path that define a class and its bases.
+
+    Returns:
+        The digest of the code that was executed, or None for a class of an installed package.
+    """
+    modules = dict.fromkeys(base.__module__ for base in component.__mro__)
+    digests = [_FILE_DIGESTS[name] for name in modules if name in _FILE_DIGESTS]
+    return sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
 def _article(kind: Kind) -> str:
@@ -398,23 +413,42 @@ def _load_path(kind: Kind, reference: str) -> Any:
     return getattr(module, attribute)
 
 
+def reload_changed() -> None:
+    """Forget the executed Python files that were edited since, so that `load` executes them anew.
+
+    Within a run, a file is executed once: an edit during the run changes nothing.
+    """
+    for path, module_name in list(_MODULES.items()):
+        with suppress(OSError):
+            if sha256(path.read_bytes()).hexdigest() == _FILE_DIGESTS[module_name]:
+                continue
+        del _MODULES[path]
+
+
 def _module_of(path: Path) -> ModuleType:
     """Execute a Python file, or return its module if the file was executed before."""
+    if path in _MODULES:
+        return sys.modules[_MODULES[path]]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"'{path}' cannot be read ({error.strerror or error}).") from error
+    digest = sha256(content).hexdigest()
     # pydantic and dataclasses look a class's module up in sys.modules; so it needs a unique name.
-    module_name = f"rscl_bench_path_{sha256(str(path).encode()).hexdigest()[:16]}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
+    module_name = f"rscl_bench_path_{sha256(str(path).encode() + content).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise SpecError(f"'{path}' cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
+    sys.modules[module_name], _FILE_DIGESTS[module_name] = module, digest
     try:
-        spec.loader.exec_module(module)
+        # The loader of `spec` takes a cached compilation for that of an edit in the same second.
+        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
     except (SyntaxError, ImportError) as error:
         del sys.modules[module_name]
         raise SpecError(f"'{path}' cannot be imported: {error}.") from error
     except BaseException:
         del sys.modules[module_name]
         raise
+    _MODULES[path] = module_name
     return module

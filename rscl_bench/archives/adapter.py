@@ -1,6 +1,7 @@
 """The dataset adapter: reads an archive in its published layout, as scenes in a declared unit."""
 
 import shutil
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,8 @@ class DatasetAdapter(ABC):
         images: One line on the images, for the documentation.
         notes: Further remarks for the documentation, one sentence or two each.
         citations: Links to the papers to cite.
+        version: Version of the reading. Raise it when the class reads other values from the same
+            files, so that packed tiles and runs of the earlier reading are not taken for new ones.
         Options: What a scenario may set for this dataset; a subclass of ``NoOptions`` adds fields.
     """
 
@@ -82,6 +85,7 @@ class DatasetAdapter(ABC):
     images: ClassVar[str] = ""
     notes: ClassVar[tuple[str, ...]] = ()
     citations: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     Options: ClassVar[type[Spec]] = NoOptions
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
@@ -160,6 +164,29 @@ class DatasetAdapter(ABC):
         files of their own, or whose images are listed in a file, adds these files.
         """
         return list(self.files)
+
+    def label_files(self) -> list[Path]:
+        """Return the files of `inputs` that are read with labels only, such as masks.
+
+        Tiles without labels do not depend on these files.
+        """
+        return []
+
+    def canonical_path(self, path: Path) -> str:
+        """Return a file's path below the archive's folder, as it is part of a run's identity.
+
+        A subclass that reads several layouts of one archive returns the same path for the same
+        file in each of them.
+
+        Raises:
+            ArchiveError: If the file does not lie below the archive's folder.
+        """
+        try:
+            relative = path.relative_to(self.root).as_posix()
+        except ValueError as error:
+            raise ArchiveError(f"{path} lies outside of {self.root}; move it there.") from error
+        # One name has several forms in Unicode, and file systems choose among them.
+        return unicodedata.normalize("NFC", relative)
 
     @final
     def scene(self, index: int, with_labels: bool = False) -> Scene:

@@ -78,6 +78,10 @@ class PotsdamAdapter(DatasetAdapter):
         """Return images and masks."""
         return [*self.files, *self.masks]
 
+    def label_files(self) -> list[Path]:
+        """Return the masks."""
+        return list(self.masks)
+
     def _read(self, index: int, with_labels: bool) -> Scene:
         image = read_tiff(self.files[index])
         return Scene(image, mask=self._read_mask(self.masks[index]) if with_labels else None)

@@ -84,6 +84,14 @@ class UAVidAdapter(DatasetAdapter):
         """Return images and masks."""
         return [*self.files, *self.masks]
 
+    def label_files(self) -> list[Path]:
+        """Return the masks."""
+        return list(self.masks)
+
+    def canonical_path(self, path: Path) -> str:
+        """Return the path below the folder at the top of the published ZIP file."""
+        return super().canonical_path(path).removeprefix(f"{_ZIP_FOLDER}/")
+
     def _read(self, index: int, with_labels: bool) -> Scene:
         if with_labels and self.split == "test":
             raise SpecError("The labels of UAVid's split 'test' are not public; use 'val'.")

@@ -110,7 +110,16 @@ class US3DAdapter(DatasetAdapter):
 
     def inputs(self) -> list[Path]:
         """Return the images, and the masks if the archive has them."""
-        return [*self.files, *(mask for mask in self.masks if mask is not None)]
+        return [*self.files, *self.label_files()]
+
+    def label_files(self) -> list[Path]:
+        """Return the masks, if the archive has them."""
+        return [mask for mask in self.masks if mask is not None]
+
+    def canonical_path(self, path: Path) -> str:
+        """Return the path as if all images lay in ``Track1-MSI``, and at no other level."""
+        folder = path.parent.name
+        return f"{'Track1-MSI' if folder.startswith('Track1-MSI') else folder}/{path.name}"
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         image = _read_msi(self.files[index])

@@ -51,6 +51,10 @@ class PreparedRun:
         """Return all stores by their key in ``identity.data``."""
         return _named_stores(self.spec, self.stores, self.probes)
 
+    def pixel_digests(self) -> dict[str, str]:
+        """Return the digests of the packed pixels by key in ``identity.data``."""
+        return {name: store.digest for name, store in self.named_stores().items()}
+
     def with_spec(self, spec: RunSpec) -> "PreparedRun":
         """Return this prepared run for another method or seed of its scenario and protocol."""
         return replace(
@@ -110,7 +114,7 @@ def open_run(
             edition=archives.edition,
             protocol_name=spec.protocol_name,
             precision=opened_device.precision,
-            data={n: store.digest for n, store in _named_stores(spec, stores, probes).items()},
+            data={n: s.source_digest for n, s in _named_stores(spec, stores, probes).items()},
             code=rscl_bench.__version__,
             **_identity_of_spec(spec),
         ),

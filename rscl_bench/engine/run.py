@@ -104,6 +104,7 @@ class RunExecution:
         self.checkpoints = Checkpoints(
             folder,
             prepared.identity,
+            prepared.pixel_digests(),
             provenance_of(device, self.started),
             interval,
             self._snapshot,
@@ -217,6 +218,7 @@ class RunExecution:
             spread=prober.spreads,
             skipped={n: s.skipped for n, s in prepared.named_stores().items() if s.skipped},
             encoder_digest=encoder_digest,
+            pixel_digests=prepared.pixel_digests(),
         )
 
 

@@ -22,6 +22,7 @@ def problems(record: RunRecord) -> Iterator[str]:
     if record.id != expected:
         yield f"field 'id' is {record.id}, and the field 'identity' hashes to {expected}"
     yield from _name_problems(record)
+    yield from _digest_problems(record)
     yield from _training_problems(record)
     yield from _score_problems(record)
     probes = {probe.name for probe in record.probes}
@@ -45,6 +46,15 @@ def _name_problems(record: RunRecord) -> Iterator[str]:
     digests |= {probe_key(probe, role) for probe in probes for role in ("train", "test")}
     for key in sorted(digests - set(record.identity.data)):
         yield f"field 'identity.data' lacks the digest of '{key}'"
+
+
+def _digest_problems(record: RunRecord) -> Iterator[str]:
+    expected = set() if record.format == 2 else set(record.identity.data)
+    if set(record.pixel_digests) != expected:
+        yield (
+            f"field 'pixel_digests' has the keys {sorted(record.pixel_digests)}, and format "
+            f"{record.format} with this field 'identity.data' needs {sorted(expected)}"
+        )
 
 
 def _training_problems(record: RunRecord) -> Iterator[str]:

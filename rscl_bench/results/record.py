@@ -26,6 +26,8 @@ from rscl_bench.results.schema import (
 )
 from rscl_bench.spec import first_problem
 
+#: Formats that `read_record` reads.
+_READABLE = (2, FORMAT)
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -61,6 +63,7 @@ def make_record(
     spread: Sequence[Mapping[str, SpreadRecord]] | None = None,
     skipped: Mapping[str, tuple[str, ...]] | None = None,
     encoder_digest: str | None = None,
+    pixel_digests: Mapping[str, str],
 ) -> RunRecord:
     """Make a record: compute its id and its continual metrics, and check its fields.
 
@@ -80,6 +83,7 @@ def make_record(
         skipped: Paths in the archive of the images that were left out, by key of
             ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None if no encoder was stored.
+        pixel_digests: Digests of the packed pixels, by key of ``identity.data``.
 
     Raises:
         ArtefactError: If the fields contradict each other.
@@ -102,6 +106,7 @@ def make_record(
             spread=None if spread is None else tuple(dict(row) for row in spread),
             skipped=dict(skipped or {}),
             encoder_digest=encoder_digest,
+            pixel_digests=dict(pixel_digests),
         )
     except ValidationError as error:
         raise ArtefactError(
@@ -157,10 +162,11 @@ def read_record(path: Path) -> RunRecord:
         raise ArtefactError(f"{path} is damaged ({error}); {_MEND}.") from error
     if not isinstance(raw, dict) or "format" not in raw:
         raise ArtefactError(f"{path} is no run record: it has no field 'format'; move it away.")
-    if raw["format"] != FORMAT:
+    if raw["format"] not in _READABLE:
         raise ArtefactError(
-            f"{path}: field 'format' is {raw['format']!r} and this version reads {FORMAT}; read it "
-            "with the version of rscl-bench that wrote it."
+            f"{path}: field 'format' is {raw['format']!r} and this version reads "
+            f"{' and '.join(map(str, _READABLE))}; read it with the version of rscl-bench that "
+            "wrote it."
         )
     try:
         record = RunRecord.model_validate_json(text, strict=True)

@@ -15,7 +15,8 @@ from pydantic import (
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.spec import Edition, Name, Positive, Spec, identity
 
-FORMAT = 2
+#: Format of the records that are made; format 2 is read too.
+FORMAT = 3
 RANDOM_ENCODER = "random-encoder"
 PIXEL_STATISTICS = "pixel-statistics"
 
@@ -66,8 +67,9 @@ class Identity(Spec):
         overrides: ``--set`` assignments: value by key.
         seed: Seed of the run.
         precision: Precision of the training; ``auto`` is resolved.
-        data: Digests by the keys of `task_key` and `probe_key`. In format 3 a digest is of the source
-            files' bytes and of how they are cut. In format 2 a digest is of the packed pixels.
+        data: Digests by the keys of `task_key` and `probe_key`. In format 3 a digest is of the
+            bytes of the source files and of how they are cut. In format 2 it is of the packed
+            pixels.
         code: Version of this package.
         plugins: Qualified class names of Avalanche plugins that were added to the method. An empty
             list is not hashed, so the ids of runs without plugins stay the same in all versions.

@@ -64,6 +64,7 @@ def store_of(pixels: NDArray[Any], name: str) -> TileStore:
         scale=255.0,
         blank=0,
         digest=name,
+        source_digest=name,
         path=Path(name),
     )
 

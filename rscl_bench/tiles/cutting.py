@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from rscl_bench import registry
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.errors import ArchiveError, RsclError
 from rscl_bench.spec import OnBadTile, Source
+from rscl_bench.tiles.source_files import SourceFiles, source_file_digest
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,20 @@ class SceneTiles:
     blank: int
 
 
-#: The result of cutting one scene: its tiles, an error to raise, or None if the scene is skipped.
-SceneResult = SceneTiles | RsclError | None
+class SceneResult(NamedTuple):
+    """The result of cutting one scene.
+
+    Attributes:
+        tiles: The tiles, an error to raise, or None if the scene is skipped.
+        digests: SHA-256 of each file of ``SourceFiles.of_scene``, one after the other.
+    """
+
+    tiles: SceneTiles | RsclError | None
+    digests: bytes
 
 
 class SceneCutter(Dataset[SceneResult]):
-    """The scenes of a split, decoded and cut when they are indexed.
+    """The scenes of a split, hashed, decoded and cut when they are indexed.
 
     Errors are returned instead of raised: an error that is raised in a worker would carry the
     worker's traceback into the message.
@@ -59,6 +68,7 @@ class SceneCutter(Dataset[SceneResult]):
         self.adapter: DatasetAdapter = registry.load("datasets", source.dataset)(
             data_root, source.split, source.options
         )
+        self.files = SourceFiles(self.adapter, with_labels)
         bands = self.adapter.sensor.indices(source.bands)
         all_in_order = list(bands) == list(range(len(self.adapter.sensor.bands)))
         # A slice makes a view. A list makes a copy, which takes longer than cutting.
@@ -70,6 +80,11 @@ class SceneCutter(Dataset[SceneResult]):
 
     def __getitem__(self, index: int) -> SceneResult:
         """Return the result of the scene at an index of the adapter's files."""
+        # Hashing comes first and leaves the file in the system's cache for the decoder.
+        digests = b"".join(map(source_file_digest, self.files.of_scene(index)))
+        return SceneResult(self._tiles_of(index), digests)
+
+    def _tiles_of(self, index: int) -> SceneTiles | RsclError | None:
         try:
             scene = self.adapter.scene(index, self.with_labels)
         except RsclError as error:

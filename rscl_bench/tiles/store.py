@@ -4,8 +4,9 @@ A store is one folder per split and choice of bands, tile size and cut::
 
     tiles.raw       [N, H, W, C] uint8 or uint16, C order, memory-mapped
     shares.npy      [N, L] float32, only with labels: share of each tile's pixels in each class
-    manifest.json   description, statistics, input files and digests of the tiles
+    manifest.json   description, statistics, digests of the tiles and of the source files
     verified.json   size, mtime, ctime and inode of the files when their digests were last verified
+    place-*.json    folders of the archive; see `rscl_bench.tiles.places`
 
 The store keeps class shares instead of labels, so that one store serves every ``min_share``. If an
 archive has labels instead of masks, the shares are 0 and 1.
@@ -27,8 +28,25 @@ from rscl_bench.atomic import write_atomic
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArchiveError, ArtefactError
 
-FORMAT = 1
+#: Layout of the folder; a store of another format is packed again.
+FORMAT = 2
 VERIFIED = "verified.json"
+#: Fields of the manifest that describe the packed pixels.
+_PIXEL_FIELDS = (
+    "dataset",
+    "split",
+    "options",
+    "bands",
+    "tile_size",
+    "cut",
+    "labels",
+    "count",
+    "classes",
+    "scale",
+    "unit",
+    "dtype",
+    "digests",
+)
 #: Size, mtime and ctime (in nanoseconds) and inode of each file, by file name.
 Stamp = dict[str, list[int]]
 
@@ -46,7 +64,9 @@ class TileStore:
         std: Standard deviation per band in the declared unit, ``[C]`` float64.
         scale: Full brightness in the declared unit.
         blank: Number of tiles that are zero everywhere.
-        digest: SHA-256 of tiles, shares and their description; part of a run's identity.
+        digest: SHA-256 of tiles, shares and their description. It depends on the decoder's version.
+        source_digest: SHA-256 of the source files and of how they are cut; part of a run's
+            identity. See `rscl_bench.tiles.source_files`.
         path: The store's folder.
         skipped: Bad images that were skipped, by path in the archive.
     """
@@ -59,6 +79,7 @@ class TileStore:
     scale: float
     blank: int
     digest: str
+    source_digest: str
     path: Path
     skipped: tuple[str, ...] = ()
 
@@ -112,8 +133,6 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
     if manifest["count"] == 0:
         raise ArchiveError(f"{adapter.root} has no tile in split '{adapter.split}'.")
     shares = folder / "shares.npy"
-    derived = ("inputs", "mean", "std", "blank", "skipped")
-    identity = {k: v for k, v in manifest.items() if k not in derived}
     return TileStore(
         tiles=np.memmap(folder / "tiles.raw", manifest["dtype"], "r", shape=_shape(manifest)),
         shares=np.load(shares, allow_pickle=False) if shares.is_file() else None,
@@ -122,10 +141,17 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
         std=np.array(manifest["std"]),
         scale=manifest["scale"],
         blank=manifest["blank"],
-        digest=sha256(canonical_json(identity)).hexdigest(),
+        digest=_pixel_digest(manifest),
+        source_digest=manifest["source_digest"],
         path=folder,
         skipped=tuple(manifest.get("skipped", ())),
     )
+
+
+def _pixel_digest(manifest: dict[str, Any]) -> str:
+    # Records of format 2 hold these digests, so equal pixels keep the digest that they had.
+    values = {"format": 1, **{name: manifest[name] for name in _PIXEL_FIELDS}}
+    return sha256(canonical_json(values)).hexdigest()
 
 
 def _required_manifest(folder: Path) -> dict[str, Any]:

@@ -4,10 +4,9 @@ import os
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rscl_bench.atomic import write_atomic
@@ -17,6 +16,8 @@ from rscl_bench.tiles.store import file_digest
 from rscl_bench.tiles.work_folders import JOURNAL
 
 JOURNAL_SECONDS = 5.0
+#: File of the SHA-256 of each source file, in the order of the scenes.
+DIGESTS = "digests.raw"
 
 
 class _Prefix(Spec):
@@ -57,8 +58,7 @@ class _AppendedFile:
         self.file = path.open("a+b")
         self.digest, self.length = sha256(), 0
 
-    def append(self, array: NDArray[Any]) -> None:
-        data = array.data.cast("B")
+    def append(self, data: memoryview | bytes) -> None:
         self.file.write(data)
         self.digest.update(data)
         self.length += len(data)
@@ -104,7 +104,7 @@ class StoreWriter:
     def __init__(self, work: Path, scenes: SceneCutter, key: str):
         self.work, self.key = work, key
         self.adapter, self.size = scenes.adapter, scenes.source.tile_size
-        names = ("tiles.raw", "shares.raw") if scenes.with_labels else ("tiles.raw",)
+        names = ("tiles.raw", DIGESTS, *(("shares.raw",) if scenes.with_labels else ()))
         self.files = {name: _AppendedFile(work / name) for name in names}
         self.scenes, self.count, self.blank = 0, 0, 0
         bands = len(scenes.source.bands)
@@ -145,8 +145,14 @@ class StoreWriter:
         fits = journal.key == self.key and journal.files.keys() == self.files.keys()
         return journal if fits else None
 
-    def add(self, scene: SceneTiles | None) -> None:
-        """Append the tiles of the next scene, or note that the scene is skipped if it is None."""
+    def add(self, scene: SceneTiles | None, digests: bytes) -> None:
+        """Append the tiles of the next scene, or note that the scene is skipped if it is None.
+
+        Args:
+            scene: The tiles.
+            digests: SHA-256 of the scene's source files, one after the other.
+        """
+        self.files[DIGESTS].append(digests)
         if scene is None:
             path = self.adapter.files[self.scenes].relative_to(self.adapter.root)
             self.skipped.append(path.as_posix())
@@ -157,9 +163,9 @@ class StoreWriter:
             self._save_journal()
 
     def _append(self, scene: SceneTiles) -> None:
-        self.files["tiles.raw"].append(scene.tiles)
+        self.files["tiles.raw"].append(scene.tiles.data.cast("B"))
         if scene.shares is not None:
-            self.files["shares.raw"].append(scene.shares)
+            self.files["shares.raw"].append(scene.shares.data.cast("B"))
         # Add tile by tile: floating-point sums depend on the order.
         for sums, squares in zip(scene.sums, scene.squares, strict=True):
             self.sums += sums
@@ -190,6 +196,11 @@ class StoreWriter:
             np.save(self.work / "shares.npy", shares)
             digests["shares.npy"] = file_digest(self.work / "shares.npy")
         return {**digests, "tiles.raw": self.files["tiles.raw"].flush().digest}
+
+    def source_digests(self) -> bytes:
+        """Return the SHA-256 of each source file, in the order of the scenes."""
+        self.files[DIGESTS].flush()
+        return (self.work / DIGESTS).read_bytes()
 
     def mean(self) -> list[float]:
         """Return the mean of each band, in the declared unit."""

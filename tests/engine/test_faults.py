@@ -238,6 +238,16 @@ def test_checkpoint_of_another_run_and_another_machine(
     max(folder.iterdir()).unlink()
     (folder / kept[1]).write_bytes(kept[0])
 
+    def other_decoder(facts: dict[str, Any]) -> None:
+        facts["pixels"]["tasks.second"] = "0" * 64
+
+    edited(folder / kept[1], other_decoder)
+    result = call(*arguments(tmp_path, "cosmae"))
+    assert result.exit_code == 1
+    assert "is of other pixels: 'tiles.tasks.second' differs" in result.output
+    max(folder.iterdir()).unlink()
+    (folder / kept[1]).write_bytes(kept[0])
+
     def other_machine(facts: dict[str, Any]) -> None:
         facts["environment"]["threads"] = "7"
 

@@ -114,10 +114,11 @@ def test_record_is_what_was_run(runs: Runner) -> None:
     (probe,) = record.probes
     assert (probe.name, probe.task, probe.test_tiles, probe.labels) == ("toy", "first", 20, 2)
     (opened_probe,) = opened.probes
-    assert record.identity.data == {
-        **{task_key(t.name): s.digest for t, s in zip(record.tasks, opened.stores, strict=True)},
-        **{probe_key("toy", role): s.digest for role, s in opened_probe.stores.items()},
-    }
+    stores = {task_key(t.name): s for t, s in zip(record.tasks, opened.stores, strict=True)}
+    stores |= {probe_key("toy", role): store for role, store in opened_probe.stores.items()}
+    assert record.format == 3
+    assert record.identity.data == {key: store.source_digest for key, store in stores.items()}
+    assert record.pixel_digests == {key: store.digest for key, store in stores.items()}
     assert set(opened_probe.stores) == {"train", "val", "test"}
     seconds = record.seconds
     assert seconds.training == pytest.approx(sum(task.train_seconds for task in record.tasks))

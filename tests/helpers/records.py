@@ -77,6 +77,7 @@ def record_of(
         statistics = probe_scores(images.labels, images.pixel_statistics)
         digest = images.digest()
         shapes = {name: labels["test"].shape for name, labels in images.labels.items()}
+    data = {**{key: f"{key}-digest" for key in keys}, **(digests or {})}
     base = {"seeds": 3, "training": {"batch_size": 4, "epochs": 2}, "image_size": 32}
     return make_record(
         identity=Identity(
@@ -88,7 +89,7 @@ def record_of(
             overrides=overrides or {},
             seed=seed,
             precision=precision,
-            data={**{key: f"{key}-digest" for key in keys}, **(digests or {})},
+            data=data,
             code=code,
         ),
         provenance=Provenance(
@@ -129,6 +130,7 @@ def record_of(
         pixel_statistics=statistics,
         image_scores_digest=digest,
         seconds=Seconds(packing=None, training=40.0, probing=3.0, total=50.0),
+        pixel_digests={key: f"{key}-pixels" for key in data},
     )
 
 

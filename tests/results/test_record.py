@@ -128,7 +128,9 @@ TEST = ("scores", 1, "outer", "test")
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (put("format", value=1), "field 'format' is 1 and this version reads 2"),
+        (put("format", value=1), "field 'format' is 1 and this version reads 2 and 3"),
+        (put("format", value=2), "field 'pixel_digests' has the keys"),
+        (drop("pixel_digests"), "field 'pixel_digests' has the keys"),
         (drop("format"), "has no field 'format'"),
         (put("id", value="0" * 16), "field 'id' is 0000000000000000"),
         (put("identity", "seed", value=7), "field 'id' is"),

@@ -108,6 +108,7 @@ def scored(
         pixel_statistics=record.pixel_statistics,
         image_scores_digest=record.image_scores_digest,
         seconds=record.seconds,
+        pixel_digests=record.pixel_digests,
     )
 
 

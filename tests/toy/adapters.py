@@ -73,7 +73,10 @@ class Masked(DatasetAdapter):
         return sorted(self.root.glob("*.npy"))
 
     def inputs(self) -> list[Path]:
-        return [*self.files, *(path.with_suffix(".mask") for path in self.files)]
+        return [*self.files, *self.label_files()]
+
+    def label_files(self) -> list[Path]:
+        return [path.with_suffix(".mask") for path in self.files]
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]

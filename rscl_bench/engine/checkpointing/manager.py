@@ -1,7 +1,7 @@
 """Decides when a run writes a checkpoint, and whether a run may resume from one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Checkpoints:
         self,
         folder: Path,
         identity: Identity,
+        pixels: Mapping[str, str],
         provenance: Provenance,
         interval: float,
         state: Callable[[], Snapshot],
@@ -47,6 +48,7 @@ class Checkpoints:
         Args:
             folder: Folder of the run.
             identity: The run's identity; a checkpoint of another identity is refused.
+            pixels: Digests of the packed pixels; a checkpoint of other pixels is refused.
             provenance: Where and with what the run is made; the record lists changes on resuming.
             interval: Seconds between checkpoints within a task; 0 for a checkpoint after every
                 step. The interval grows where writing would take over 2 % of the time.
@@ -57,6 +59,7 @@ class Checkpoints:
         self.folder = folder / FOLDER
         self.resumed: tuple[Resumption, ...] = ()
         self._identity = identity.model_dump(mode="json")
+        self._pixels = dict(pixels)
         self._environment = _environment(provenance)
         self._interval, self._state, self._message = interval, state, message
         self._enabled = enabled
@@ -80,6 +83,13 @@ class Checkpoints:
             raise ArtefactError(
                 f"The checkpoint in {self.folder} is of another run: '{field}' differs; give that "
                 "run its own folder, or start over with --force."
+            )
+        field = first_difference("tiles", metadata["pixels"], self._pixels)
+        if field:
+            raise ArtefactError(
+                f"The checkpoint in {self.folder} is of other pixels: '{field}' differs, because "
+                "other versions of the image libraries decoded the archive; restore the packed "
+                "tiles or these versions, or start over with --force."
             )
         changed = tuple(
             f"{name}: {before} before, {self._environment.get(name)} now"
@@ -115,6 +125,7 @@ class Checkpoints:
         tensors, metadata = self._state()
         metadata |= {
             "identity": self._identity,
+            "pixels": self._pixels,
             "environment": self._environment,
             "resumed": [resumption.model_dump_json() for resumption in self.resumed],
         }
