@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rscl_bench.progress import Reporter
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
+    from rscl_bench.results.validation import Verdict
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
     from rscl_bench.sweeps.pool import Run
     from rscl_bench.sweeps.selection import PlannedRun
@@ -328,10 +329,10 @@ def records(*folders: str | Path) -> "pd.DataFrame":
     Raises:
         ArtefactError: If there is no record, or a record is damaged.
     """
-    from rscl_bench.leaderboards.collect import record_files
     from rscl_bench.leaderboards.frame import records_frame
+    from rscl_bench.results.files import find_records
 
-    paths = record_files([Path(folder) for folder in folders])
+    paths = find_records([Path(folder) for folder in folders]).records
     return records_frame([read_record(path) for path in paths])
 
 
@@ -371,19 +372,33 @@ def write_leaderboards(records: "str | Path | Iterable[str | Path]", out: str | 
     return build_leaderboard(_paths(records), Path(out))
 
 
-def validate(records: "str | Path | Iterable[str | Path]") -> dict[Path, str | None]:
-    """Recompute every score of run records from the scores of their images.
+def validate(records: "str | Path | Iterable[str | Path]") -> "dict[Path, Verdict]":
+    """Check run records, and recompute every score from the scores of their images.
 
     Args:
         records: Folders or files of run records, one or more.
 
     Returns:
-        The reason why a record is refused by path of the record; None for a valid record.
-    """
-    from rscl_bench.leaderboards.collect import record_files
-    from rscl_bench.results.validation import refusals
+        The verdict by path of the record; see `rscl_bench.results.validation.Verdict`.
 
-    return refusals(record_files(_paths(records)))
+    Raises:
+        ArtefactError: If there is no record.
+    """
+    from rscl_bench.results.files import find_records
+    from rscl_bench.results.validation import verdicts
+
+    return verdicts(find_records(_paths(records)).records)
+
+
+def foreign_files(records: "str | Path | Iterable[str | Path]") -> list[Path]:
+    """Return the JSON files below folders that are no run records; other functions leave them out.
+
+    Args:
+        records: Folders or files of run records, one or more.
+    """
+    from rscl_bench.results.files import find_records
+
+    return find_records(_paths(records)).foreign
 
 
 def open_tiles(

@@ -340,6 +340,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboards"),
 ) -> None:
     """Turn run records into one CSV and one Markdown table per scenario and protocol."""
+    _print_foreign(records)
     for path in api.write_leaderboards(records, out):
         print(path)
 
@@ -350,14 +351,39 @@ def validate(
         list[Path], typer.Argument(help="Folders or files of run records.", exists=True)
     ],
 ) -> None:
-    """Recompute every score of run records from the scores of their images."""
-    reasons = api.validate(records)
-    for path, reason in reasons.items():
-        print(f"{path}: valid" if reason is None else f"refused: {reason}")
-    refused = sum(reason is not None for reason in reasons.values())
-    print(f"{len(reasons) - refused} of {len(reasons)} records are valid")
-    if refused:
+    """Check run records, and recompute every score from the scores of their images.
+
+    The exit status is 0 if all records are valid, 1 if a record is refused, and 3 if none is
+    refused but a record has no image scores beside it, so that its scores cannot be recomputed.
+    """
+    _print_foreign(records)
+    verdicts = api.validate(records)
+    counts = dict.fromkeys(("valid", "not checkable", "refused"), 0)
+    for path, verdict in verdicts.items():
+        counts[verdict.state] += 1
+        for note in verdict.notes:
+            print(f"note: {path}: {note}", file=sys.stderr)
+        if verdict.state == "refused":
+            print(f"refused: {verdict.reason}", file=sys.stderr)
+        else:
+            print(f"{path}: {verdict.state}{': ' if verdict.reason else ''}{verdict.reason}")
+    print(f"{len(verdicts)} records: {', '.join(f'{n} {state}' for state, n in counts.items())}")
+    if counts["refused"]:
         raise typer.Exit(1)
+    if counts["not checkable"]:
+        raise typer.Exit(3)
+
+
+def _print_foreign(records: list[Path]) -> None:
+    """Say which JSON files are left out, since they are no run records."""
+    foreign = api.foreign_files(records)
+    if foreign:
+        shown = ", ".join(map(str, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+        print(
+            f"note: {len(foreign)} JSON file{'s are' if len(foreign) > 1 else ' is'} no run record "
+            f"and left out: {shown}",
+            file=sys.stderr,
+        )
 
 
 class Terminated(KeyboardInterrupt):

@@ -190,7 +190,7 @@ def test_sweep_and_leaderboard(record: RunRecord, out: Path) -> None:
     assert {"cosmae", "finetune"} <= set(table["method"])
     written = rb.write_leaderboards([out], out / "leaderboards")
     assert [path.name for path in written if path.suffix == ".md"] == ["leaderboard.md"]
-    assert set(rb.validate([out]).values()) == {None}
+    assert {verdict.state for verdict in rb.validate([out]).values()} == {"valid"}
 
 
 @pytest.mark.parametrize(

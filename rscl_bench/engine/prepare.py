@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from pydantic import ValidationError
+
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
@@ -15,7 +17,8 @@ from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.progress import Progress
 from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
-from rscl_bench.spec import Edition, RunSpec, identity
+from rscl_bench.results.text import shown
+from rscl_bench.spec import Edition, RunSpec, first_problem, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.view import PixelScaling
@@ -57,9 +60,8 @@ class PreparedRun:
 
     def with_spec(self, spec: RunSpec) -> "PreparedRun":
         """Return this prepared run for another method or seed of its scenario and protocol."""
-        return replace(
-            self, spec=spec, identity=self.identity.model_copy(update=_identity_of_spec(spec))
-        )
+        changed = {**dict(self.identity), **_identity_of_spec(spec)}
+        return replace(self, spec=spec, identity=_checked_identity(**changed))
 
     def with_plugins(self, plugins: Sequence[BaseSGDPlugin]) -> "PreparedRun":
         """Return this prepared run with Avalanche plugins that act after the strategies.
@@ -107,7 +109,7 @@ def open_run(
         stores=stores,
         scalings=[scaling for _, scaling in tasks],
         probes=probes,
-        identity=Identity(
+        identity=_checked_identity(
             scenario=ScenarioName(
                 name=scenario.name, version=scenario.version, digest=identity(content)
             ),
@@ -147,6 +149,20 @@ def _named_stores(
     for probe in probes:
         named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
     return named
+
+
+def _checked_identity(**fields: Any) -> Identity:
+    """Return an identity; a record could not be made of one that is not valid.
+
+    Raises:
+        SpecError: If a name or a text is none that a table can show.
+    """
+    try:
+        return Identity(**fields)
+    except ValidationError as error:
+        raise SpecError(
+            f"This run could not be recorded: {shown(first_problem(error))}; change that text."
+        ) from error
 
 
 def _identity_of_spec(spec: RunSpec) -> dict[str, Any]:

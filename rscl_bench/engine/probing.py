@@ -113,9 +113,13 @@ class Prober:
         """Return the record's scores by probe, in the order of ``rows``."""
         return [probe_scores(self._labels, row) for row in self.rows]
 
-    def image_scores(self) -> ImageScores:
-        """Return the scores of all images, from all rows and from pixel statistics."""
-        return ImageScores(self._labels, self.rows, self._pixels)
+    def image_scores(self, run: str) -> ImageScores:
+        """Return the scores of all images, from all rows and from pixel statistics.
+
+        Args:
+            run: Id of the run.
+        """
+        return ImageScores(self._labels, self.rows, self._pixels, run)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the scores of a checkpoint, named by row, probe and role."""

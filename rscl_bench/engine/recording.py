@@ -17,6 +17,7 @@ from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
 from rscl_bench.results.record import package_versions
 from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord
+from rscl_bench.results.text import one_line
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:
@@ -25,10 +26,10 @@ def provenance_of(device: Device, started: datetime) -> Provenance:
         rscl_bench=rscl_bench.__version__,
         started=started,
         device_type=device.torch.type,
-        device=device.name,
+        device=one_line(device.name),
         threads=torch.get_num_threads(),
         python=platform.python_version(),
-        platform=f"{platform.system()} {platform.machine()}",
+        platform=one_line(f"{platform.system()} {platform.machine()}"),
         versions=package_versions(),
     )
 

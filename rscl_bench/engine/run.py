@@ -72,7 +72,8 @@ def execute(
     digest = write_encoder(folder / ENCODER, running.objective.encoder, description)
     record = running.record(digest)
     # The record is written last: a run with a record is complete.
-    write_image_scores(running.prober.image_scores(), folder / "record.json")
+    images = running.prober.image_scores(record.id)
+    write_image_scores(images, folder / "record.json")
     write_record(record, folder / "record.json", force=True)
     running.checkpoints.remove()
     return record
@@ -196,7 +197,7 @@ class RunExecution:
             encoder_digest: SHA-256 of the encoder's file.
         """
         prepared, prober, trainer = self.prepared, self.prober, self.trainer
-        images = prober.image_scores()
+        images = prober.image_scores(prepared.identity.run_id())
         return make_record(
             identity=prepared.identity,
             provenance=provenance_of(prepared.device, self.started).model_copy(

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.agreement import Filed, disagreements
+from rscl_bench.results.files import find_records
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
-from rscl_bench.results.tuning import FOLDER
 from rscl_bench.spec import Edition, edition_folder, is_method_key
 
 
@@ -133,33 +134,19 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]
             or different results for one row and seed.
     """
     groups: dict[GroupKey, list[LoadedRecord]] = {}
-    for path in record_files(sources):
+    for path in find_records(sources).records:
         loaded = LoadedRecord(path, read_record(path))
         groups.setdefault(group_key(loaded.record), []).append(loaded)
     if not groups:
         raise ArtefactError("There is no run record to build a leaderboard from; run a method.")
     for loaded_records in groups.values():
         _check_same_data(loaded_records)
+    disagreement = next(
+        disagreements(Filed(i.path, i.record) for loaded in groups.values() for i in loaded), None
+    )
+    if disagreement:
+        raise ArtefactError(disagreement.sentence)
     return {key: _distinct(groups[key]) for key in sorted(groups)}
-
-
-def record_files(sources: Iterable[Path]) -> list[Path]:
-    """Return all files among the sources, and all JSON files below the folders, sorted.
-
-    The folder of tunings is left out.
-
-    Raises:
-        ArtefactError: If a source does not exist.
-    """
-    files: set[Path] = set()
-    for source in sources:
-        if not source.exists():
-            raise ArtefactError(f"There is no file or folder '{source}'; give a path to records.")
-        paths = [source]
-        if source.is_dir():  # `tune` stores its choices in a subfolder
-            paths = [p for p in source.rglob("*.json") if p.relative_to(source).parts[0] != FOLDER]
-        files.update(path.resolve() for path in paths)
-    return sorted(files)
 
 
 def _check_same_data(loaded: Sequence[LoadedRecord]) -> None:

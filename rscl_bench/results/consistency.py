@@ -4,12 +4,22 @@ The checks are cheap. They find slips of the program and edits by hand.
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.results.continual import continual_of
 from rscl_bench.results.differences import ROUNDING, first_difference
-from rscl_bench.results.schema import RunRecord, TaskRecord, probe_key, task_key
+from rscl_bench.results.schema import (
+    ProbeScore,
+    RunRecord,
+    TaskRecord,
+    probe_key,
+    task_key,
+)
+
+# Relative difference that rounding makes between a sum of times and its parts.
+_ROUNDED_TIME = 1e-6
 
 
 def problems(record: RunRecord) -> Iterator[str]:
@@ -23,7 +33,9 @@ def problems(record: RunRecord) -> Iterator[str]:
         yield f"field 'id' is {record.id}, and the field 'identity' hashes to {expected}"
     yield from _name_problems(record)
     yield from _digest_problems(record)
+    yield from _software_problems(record)
     yield from _training_problems(record)
+    yield from _time_problems(record)
     yield from _score_problems(record)
     probes = {probe.name for probe in record.probes}
     for row in record.spread or ():
@@ -46,6 +58,9 @@ def _name_problems(record: RunRecord) -> Iterator[str]:
     digests |= {probe_key(probe, role) for probe in probes for role in ("train", "test")}
     for key in sorted(digests - set(record.identity.data)):
         yield f"field 'identity.data' lacks the digest of '{key}'"
+    digests |= {probe_key(probe, "val") for probe in probes}
+    for key in sorted(set(record.identity.data) - digests):
+        yield f"field 'identity.data' has a digest of '{key}', no split of a task or probe"
 
 
 def _digest_problems(record: RunRecord) -> Iterator[str]:
@@ -57,9 +72,31 @@ def _digest_problems(record: RunRecord) -> Iterator[str]:
         )
 
 
+def _software_problems(record: RunRecord) -> Iterator[str]:
+    identity, provenance = record.identity, record.provenance
+    if provenance.rscl_bench != identity.code:
+        yield (
+            f"field 'provenance.rscl_bench' is {provenance.rscl_bench}, and the field "
+            f"'identity.code' {identity.code}"
+        )
+    asked = identity.protocol.get("precision", "auto")
+    if asked not in ("auto", identity.precision):
+        yield (
+            f"field 'identity.precision' is {identity.precision}, and the field "
+            f"'identity.protocol.precision' is {asked}"
+        )
+    named = re.search(r"\((\d+) threads?\)$", provenance.device)
+    if named and int(named[1]) != provenance.threads:
+        yield (
+            f"field 'provenance.device' names {named[1]} threads, and the field "
+            f"'provenance.threads' is {provenance.threads}"
+        )
+
+
 def _training_problems(record: RunRecord) -> Iterator[str]:
     try:
         batch = record.identity.setting("training", "batch_size")
+        epochs = record.identity.setting("training", "epochs")
         record.identity.setting("seeds")
     except ValueError as error:
         yield str(error)
@@ -68,6 +105,8 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
         yield "field 'tasks' has no training step"
     for index, task in enumerate(record.tasks):
         field = f"field 'tasks.{index}"
+        if task.epochs != epochs:
+            yield f"{field}.epochs' is {task.epochs}, and the protocol asks for {epochs}"
         for name in ("images_per_second", "final_loss"):
             if (getattr(task, name) is None) != (task.steps == 0):
                 yield f"{field}.{name}' does not fit {task.steps} steps"
@@ -90,6 +129,19 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
                 f"{field}.images_per_second' times {task.train_seconds:.6g} s is {images:.6g} "
                 f"images, but {task.steps} steps of {batch} are {task.steps * batch}"
             )
+
+
+def _time_problems(record: RunRecord) -> Iterator[str]:
+    seconds = record.seconds
+    trained = math.fsum(task.train_seconds for task in record.tasks)
+    if not math.isclose(seconds.training, trained, rel_tol=_ROUNDED_TIME):
+        yield (
+            f"field 'seconds.training' is {seconds.training:.6g}, and the fields "
+            f"'tasks.train_seconds' sum to {trained:.6g}"
+        )
+    parts = math.fsum([seconds.training, seconds.probing, seconds.packing or 0.0])
+    if seconds.total < parts * (1 - _ROUNDED_TIME):
+        yield f"field 'seconds.total' is {seconds.total:.6g}, less than its parts with {parts:.6g}"
 
 
 def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> Iterator[str]:
@@ -126,10 +178,37 @@ def _score_problems(record: RunRecord) -> Iterator[str]:
         for name, score in row.items():
             yield from _map_problems(f"{field}.{name}.test", score.test, labels[name])
             yield from _map_problems(f"{field}.{name}.val", score.val, labels[name])
+    yield from _split_problems(record, score_rows)
     expected = continual_of(record.tasks, record.probes, record.scores).model_dump()
     different = first_difference("continual", record.continual.model_dump(), expected, ROUNDING)
     if different:
         yield f"field '{different}' does not follow from the field 'scores'"
+
+
+def _split_problems(
+    record: RunRecord, score_rows: Mapping[str, Mapping[str, ProbeScore]]
+) -> Iterator[str]:
+    """Yield rows whose splits or labels differ: no training changes the labels of a split.
+
+    An undefined score has no labels, and is compared with none.
+    """
+    for probe in record.probes:
+        has_val = probe_key(probe.name, "val") in record.identity.data
+        defined = [row[probe.name] for row in score_rows.values() if probe.name in row]
+        counted = next(filter(any, map(_counted, defined)), [])
+        for field, row in score_rows.items():
+            score = row.get(probe.name)
+            if score is None:  # pixel statistics of a probe that trains the encoder
+                continue
+            where = f"field '{field}.{probe.name}"
+            if (score.val is not None) != has_val:
+                yield f"{where}.val' does not fit the splits in the field 'identity.data'"
+            elif any(_counted(score)) and _counted(score) != counted:
+                yield f"{where}' has other numbers 'macro_labels' than the rows before"
+
+
+def _counted(score: ProbeScore) -> list[int]:
+    return [values.macro_labels for values in (score.test, score.val) if values is not None]
 
 
 def _map_problems(field: str, values: MultilabelMAP | None, labels: int) -> Iterator[str]:

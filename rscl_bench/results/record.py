@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,8 +12,11 @@ from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.consistency import problems
 from rscl_bench.results.continual import continual_of
+from rscl_bench.results.plausibility import implausible
+from rscl_bench.results.reading import read_json
 from rscl_bench.results.schema import (
     FORMAT,
+    FORMATS,
     FlopsRecord,
     Identity,
     Parameters,
@@ -24,10 +28,9 @@ from rscl_bench.results.schema import (
     SpreadRecord,
     TaskRecord,
 )
+from rscl_bench.results.text import shown
 from rscl_bench.spec import first_problem
 
-#: Formats that `read_record` reads.
-_READABLE = (2, FORMAT)
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -151,30 +154,23 @@ def read_record(path: Path) -> RunRecord:
         ArtefactError: If the file is missing, damaged, of an unknown format or edited by hand. The
             message names the file and the field.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = json.loads(text)
-    except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be read ({error.strerror or error}); check the path."
-        ) from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise ArtefactError(f"{path} is damaged ({error}); {_MEND}.") from error
+    text, raw = read_json(path, _MEND)
     if not isinstance(raw, dict) or "format" not in raw:
         raise ArtefactError(f"{path} is no run record: it has no field 'format'; move it away.")
-    if raw["format"] not in _READABLE:
+    layout = raw["format"]
+    if type(layout) is not int or layout not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
         raise ArtefactError(
-            f"{path}: field 'format' is {raw['format']!r} and this version reads "
-            f"{' and '.join(map(str, _READABLE))}; read it with the version of rscl-bench that "
-            "wrote it."
+            f"{path}: field 'format' is {layout!r:.60} and this version reads {known}; read it "
+            "with the version of rscl-bench that wrote it."
         )
     try:
         record = RunRecord.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise ArtefactError(f"{path}: {first_problem(error)}; {_MEND}.") from error
-    problem = next(problems(record), None)
+        raise ArtefactError(f"{path}: {shown(first_problem(error))}; {_MEND}.") from error
+    problem = next(chain(problems(record), implausible(record)), None)
     if problem:
-        raise ArtefactError(f"{path}: {problem}; {_MEND}.")
+        raise ArtefactError(f"{path}: {shown(problem)}; {_MEND}.")
     return record
 
 

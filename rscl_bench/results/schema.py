@@ -4,26 +4,44 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
+    BaseModel,
     Field,
-    JsonValue,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     field_validator,
 )
 
 from rscl_bench.probes.metrics import MultilabelMAP
-from rscl_bench.spec import Edition, Name, Positive, Spec, identity
+from rscl_bench.results.text import LONGEST, Line, PlainJson, Reference, SettingKey, Version
+from rscl_bench.spec import Edition, Spec, identity
+from rscl_bench.spec import Name as AnyName
 
-#: Format of the records that are made; format 2 is read too.
+#: Layout of the records that this version writes.
 FORMAT = 3
+#: Layouts of records that this version reads.
+FORMATS = (2, 3)
 RANDOM_ENCODER = "random-encoder"
 PIXEL_STATISTICS = "pixel-statistics"
 
+#: A number that a float holds exactly, so that no arithmetic overflows.
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_PositiveCount = Annotated[int, Field(ge=1, le=2**53)]
+_Parameters = Annotated[int, Field(ge=1, le=10**12)]
+#: The values of a digest: hexadecimal digits of SHA-256, whole or cut.
+_Digest = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", min_length=8, max_length=LONGEST)
+]
+#: The qualified name of a class, such as ``plugins.make.<locals>.Plugin``.
+_ClassName = Annotated[Line, Field(pattern=r"^\w[\w.<>]*$")]
+#: A mean of float32 losses cannot exceed the largest float32.
+_Loss = Annotated[float, Field(ge=-3.4028235e38, le=3.4028235e38)]
+
 # A version is part of folder names: it has no path separator, and no '-', so that the name of a
 # folder splits into its parts.
-PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$")]
-ProtocolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$", max_length=LONGEST)]
+ProtocolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=LONGEST)]
+#: Name of a scenario, method, task or probe.
+Name = Annotated[AnyName, Field(max_length=LONGEST)]
 
 
 def task_key(task: str) -> str:
@@ -52,7 +70,21 @@ class ScenarioName(Spec):
 
     name: Name
     version: PathPart
-    digest: str
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+class _Component(BaseModel):
+    """The name of an objective or a strategy; its parameters are not looked at."""
+
+    name: Reference
+
+
+class _Recipe(BaseModel):
+    """The parts of a resolved recipe that every record has."""
+
+    name: Name
+    objective: _Component
+    strategies: tuple[_Component, ...] = ()
 
 
 class Identity(Spec):
@@ -78,14 +110,30 @@ class Identity(Spec):
     scenario: ScenarioName
     edition: Edition
     protocol_name: ProtocolName
-    protocol: dict[str, JsonValue]
-    method: dict[str, JsonValue]
-    overrides: dict[str, JsonValue]
-    seed: NonNegativeInt
+    protocol: dict[Line, PlainJson]
+    method: dict[Line, PlainJson]
+    overrides: dict[SettingKey, PlainJson]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     precision: Literal["fp32", "bf16"]
-    data: dict[str, Annotated[str, Field(min_length=8)]]
-    code: str
-    plugins: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
+    data: dict[Line, _Digest]
+    code: Version
+    plugins: Annotated[tuple[_ClassName, ...], Field(exclude_if=lambda names: not names)] = ()
+
+    @field_validator("method")
+    @classmethod
+    def _names_its_components(cls, method: dict[str, Any]) -> dict[str, Any]:
+        _Recipe.model_validate(method)
+        return method
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return _Recipe.model_validate(self.method).objective.name
+
+    @property
+    def strategies(self) -> list[str]:
+        """Names of the strategies, in the order in which they act."""
+        return [strategy.name for strategy in _Recipe.model_validate(self.method).strategies]
 
     def run_id(self) -> str:
         """Return the id of the run: 16 hexadecimal digits.
@@ -104,7 +152,7 @@ class Identity(Spec):
         value: Any = self.protocol
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or not 1 <= value <= 2**53:
             raise ValueError(f"field 'identity.protocol.{'.'.join(path)}' is no positive integer")
         return value
 
@@ -119,9 +167,9 @@ class Resumption(Spec):
             difference.
     """
 
-    task: NonNegativeInt
-    step: NonNegativeInt
-    changed: tuple[str, ...]
+    task: _Count
+    step: _Count
+    changed: tuple[Annotated[str, Field(max_length=1000)], ...]
 
 
 class Provenance(Spec):
@@ -144,18 +192,18 @@ class Provenance(Spec):
             records of earlier versions.
     """
 
-    rscl_bench: str
+    rscl_bench: Version
     started: AwareDatetime
-    device_type: str
-    device: str
-    threads: Positive
-    python: str
-    platform: str
-    versions: dict[str, str | None]
+    device_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=32)]
+    device: Annotated[Line, Field(min_length=1)]
+    threads: _PositiveCount
+    python: Version
+    platform: Line
+    versions: dict[Line, Line | None]
     resumed: tuple[Resumption, ...] = ()
     matrix_flops: PositiveFloat | None = None
-    processor: str | None = None
-    cpu_capability: str | None = None
+    processor: Line | None = None
+    cpu_capability: Line | None = None
 
     @field_validator("started")
     @classmethod
@@ -189,13 +237,13 @@ class TaskRecord(Spec):
     """
 
     name: Name
-    tiles: Positive
-    epochs: Positive
-    steps: NonNegativeInt
+    tiles: _PositiveCount
+    epochs: _PositiveCount
+    steps: _Count
     train_seconds: NonNegativeFloat
     images_per_second: PositiveFloat | None
-    final_loss: float | None
-    peak_memory_bytes: NonNegativeInt | None
+    final_loss: _Loss | None
+    peak_memory_bytes: _Count | None
     waited_seconds: NonNegativeFloat | None = None
     flop_utilisation: PositiveFloat | None = None
 
@@ -203,8 +251,8 @@ class TaskRecord(Spec):
 class Parameters(Spec):
     """Number of parameters of the encoder, and number of trained parameters."""
 
-    encoder: Positive
-    trainable: Positive
+    encoder: _Parameters
+    trainable: _Parameters
 
 
 class FlopsRecord(Spec):
@@ -215,8 +263,8 @@ class FlopsRecord(Spec):
         without_gradient: Operations of forward passes without gradient, such as a teacher's.
     """
 
-    with_gradient: Positive
-    without_gradient: NonNegativeInt
+    with_gradient: _PositiveCount
+    without_gradient: _Count
 
 
 class SpreadRecord(Spec):
@@ -238,10 +286,10 @@ class ProbeRecord(Spec):
     """
 
     name: Name
-    probe: str
+    probe: Reference
     task: Name | None
-    test_tiles: Positive
-    labels: Positive
+    test_tiles: _PositiveCount
+    labels: _PositiveCount
 
 
 class ProbeScore(Spec):
@@ -355,4 +403,4 @@ class RunRecord(Spec):
     spread: tuple[dict[str, SpreadRecord], ...] | None = None
     skipped: dict[str, tuple[str, ...]] = Field(default={})
     encoder_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    pixel_digests: dict[str, Annotated[str, Field(min_length=8)]] = Field(default={})
+    pixel_digests: dict[Line, _Digest] = Field(default={})

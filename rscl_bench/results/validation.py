@@ -1,38 +1,93 @@
-"""Recomputes the scores of run records from the stored image scores."""
+"""Judges run records: recomputes their scores from image scores, and compares records."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.agreement import Filed, disagreements
+from rscl_bench.results.components import check_components
 from rscl_bench.results.differences import ROUNDING, first_difference
-from rscl_bench.results.image_scores import ImageScores, probe_scores, read_image_scores
+from rscl_bench.results.image_scores import (
+    ImageScores,
+    image_scores_path,
+    probe_scores,
+    read_image_scores,
+)
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
 
-def refusals(paths: Iterable[Path]) -> dict[Path, str | None]:
-    """Return the reason for refusing each record; None for a valid record.
+class Verdict(NamedTuple):
+    """The verdict on one record.
 
-    A record is valid if all its scores are those computed from the stored image scores.
+    Attributes:
+        state: ``valid``: all scores are those computed from the image scores beside the record.
+            ``refused``: the record is damaged, contradicts itself, its image scores or another
+            record, or cannot be true. ``not checkable``: nothing was found, but there are no image
+            scores beside the record.
+        reason: One sentence; empty for a valid record.
+        notes: What could not be checked, one clause each.
+    """
+
+    state: Literal["valid", "refused", "not checkable"]
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def verdicts(paths: Iterable[Path]) -> dict[Path, Verdict]:
+    """Return the verdict on each record; a bad record does not keep the others from being judged.
 
     Args:
         paths: Record files.
+
+    Raises:
+        ArtefactError: If there is no record file.
     """
-    return {path: _refusal(path) for path in paths}
+    judged: dict[Path, Verdict] = {}
+    read: list[Filed] = []
+    for path in paths:
+        try:
+            record = read_record(path)
+        except ArtefactError as error:
+            judged[path] = Verdict("refused", str(error))
+        else:
+            judged[path] = _alone(path, record)
+            read.append(Filed(path, record))
+    if not judged:
+        raise ArtefactError("There is no run record to validate; check the path.")
+    for disagreement in disagreements(read):
+        for path in disagreement.paths:
+            if judged[path].state != "refused":
+                judged[path] = Verdict("refused", disagreement.sentence)
+    return judged
 
 
-def _refusal(path: Path) -> str | None:
+def _alone(path: Path, record: RunRecord) -> Verdict:
+    """Return the verdict on a record without regard to other records."""
+    components = check_components(record)
+    notes = tuple(
+        f"{name} is not registered here, so its parameters are not checked"
+        for name in components.unknown
+    )
+    if components.problems:
+        return Verdict("refused", _sentence(path, components.problems), notes)
     try:
-        record = read_record(path)
         images = read_image_scores(path, record)
     except ArtefactError as error:
-        return str(error)
+        return Verdict("refused", str(error), notes)
     if images is None:
-        return f"{path} has no scores of images beside it; restore the run's record.safetensors."
+        missing = f"there are no image scores in {image_scores_path(path)}"
+        return Verdict("not checkable", missing, notes)
     field = _first_wrong_score(record, images)
     if field:
-        return f"The field '{field}' of {path} does not follow from the scores of its images."
-    return None
+        reason = f"The field '{field}' of {path} does not follow from the scores of its images."
+        return Verdict("refused", reason, notes)
+    return Verdict("valid", notes=notes)
+
+
+def _sentence(path: Path, problems: Sequence[str]) -> str:
+    return f"{path}: {problems[0]}; restore the file from where it was published, or run again."
 
 
 def _first_wrong_score(record: RunRecord, images: ImageScores) -> str | None:

@@ -1,6 +1,8 @@
 """Run records made for tests."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -70,31 +72,36 @@ def record_of(
     keys += [probe_key(probe, role) for probe in probes for role in ("train", "test")]
     if images is None:
         scores = [{name: score(value) for name in probes} for value in (random, *finals)]
-        statistics, digest = {name: score(pixels) for name in probes}, "0" * 64
+        statistics = {name: score(pixels) for name in probes}
         shapes = dict.fromkeys(probes, (8, 4))
     else:
         scores = [probe_scores(images.labels, row) for row in images.scores]
         statistics = probe_scores(images.labels, images.pixel_statistics)
-        digest = images.digest()
         shapes = {name: labels["test"].shape for name, labels in images.labels.items()}
     data = {**{key: f"{key}-digest" for key in keys}, **(digests or {})}
     base = {"seeds": 3, "training": {"batch_size": 4, "epochs": 2}, "image_size": 32}
+    identity = Identity(
+        scenario=ScenarioName(name=scenario, version=version, digest=scenario_digest),
+        edition=edition,
+        protocol_name=protocol_name,
+        protocol={**base, **(protocol or {})},
+        method={"name": method, "objective": {"name": "mae"}, **(parameters or {})},
+        overrides=overrides or {},
+        seed=seed,
+        precision=precision,
+        data=data,
+        code=code,
+    )
+    run = identity.run_id()
+    digest = (
+        sha256(run.encode()).hexdigest() if images is None else replace(images, run=run).digest()
+    )
+    training = sum(seconds for taken in steps[: len(tasks)] if taken)
     return make_record(
-        identity=Identity(
-            scenario=ScenarioName(name=scenario, version=version, digest=scenario_digest),
-            edition=edition,
-            protocol_name=protocol_name,
-            protocol={**base, **(protocol or {})},
-            method={"name": method, "objective": {"name": "mae"}, **(parameters or {})},
-            overrides=overrides or {},
-            seed=seed,
-            precision=precision,
-            data=data,
-            code=code,
-        ),
+        identity=identity,
         provenance=Provenance(
             rscl_bench=code,
-            started=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+            started=datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC),
             device_type=device_type,
             device=device,
             threads=2,
@@ -129,7 +136,7 @@ def record_of(
         scores=scores,
         pixel_statistics=statistics,
         image_scores_digest=digest,
-        seconds=Seconds(packing=None, training=40.0, probing=3.0, total=50.0),
+        seconds=Seconds(packing=None, training=training, probing=3.0, total=training + 10.0),
         pixel_digests={key: f"{key}-pixels" for key in data},
     )
 
@@ -148,6 +155,14 @@ def images_of(quality: float, seed: int, spread: float = 0.05) -> ImageScores:
     )
 
 
+def write_run(path: Path, images: ImageScores, **changes: Any) -> RunRecord:
+    """Write a record with the scores of these images, and the image scores beside the record."""
+    record = record_of(images=images, **changes)
+    write_image_scores(replace(images, run=record.id), path)
+    write_record(record, path)
+    return record
+
+
 def save(
     folder: Path,
     method: str,
@@ -161,6 +176,4 @@ def save(
     for seed in range(first, first + seeds):
         images = images_of(quality, seed, spread)
         path = folder / f"{method}-{seed}.json"
-        write_image_scores(images, path)
-        record = record_of(method=method, seed=seed, images=images, steps=steps, device=device)
-        write_record(record, path)
+        write_run(path, images, method=method, seed=seed, steps=steps, device=device)

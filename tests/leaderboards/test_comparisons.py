@@ -3,12 +3,13 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.records import FOLDER, images_of, record_of, save
+from helpers.records import FOLDER, images_of, save, write_run
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.build import build_leaderboard
@@ -17,9 +18,8 @@ from rscl_bench.results.image_scores import (
     image_scores_path,
     probe_scores,
     read_image_scores,
-    write_image_scores,
 )
-from rscl_bench.results.record import read_record, write_record
+from rscl_bench.results.record import read_record
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -215,8 +215,7 @@ def test_methods_with_images_in_another_order_are_refused(tmp_path: Path) -> Non
     assert probe_scores(shuffled.labels, shuffled.scores[0])["outer"].test.micro == pytest.approx(
         probe_scores(images.labels, images.scores[0])["outer"].test.micro
     ), "the scores of the record do not depend on the order of images"
-    write_image_scores(shuffled, tmp_path / "two.json")
-    write_record(record_of(method="two", images=shuffled, seed=1), tmp_path / "two.json")
+    write_run(tmp_path / "two.json", shuffled, method="two", seed=1)
     with pytest.raises(
         ArtefactError, match=r"one-0\.json and .*two\.json .*labels of probe 'outer"
     ):
@@ -266,9 +265,8 @@ def test_image_scores_take_precedence_over_stored_intervals(study: Path, tmp_pat
 def test_methods_with_equal_results_are_not_separated(tmp_path: Path) -> None:
     for method in ("one", "two"):
         for seed in range(3):
-            images, path = images_of(1.0, seed), tmp_path / f"{method}-{seed}.json"
-            write_image_scores(images, path)
-            write_record(record_of(method=method, seed=seed, images=images), path)
+            path = tmp_path / f"{method}-{seed}.json"
+            write_run(path, images_of(1.0, seed), method=method, seed=seed)
     build_leaderboard(tmp_path, tmp_path / "out")
     line = table(tmp_path / "out" / FOLDER / "comparisons.csv")[0]
     numbers = ("difference", "seed_low", "seed_high", "image_low", "image_high")
@@ -280,7 +278,8 @@ def test_methods_with_equal_results_are_not_separated(tmp_path: Path) -> None:
 def test_image_scores_are_read_bit_for_bit_as_written(tmp_path: Path) -> None:
     save(tmp_path, "one", 1.0, seeds=1)
     path = tmp_path / "one-0.json"
-    record, images = read_record(path), images_of(1.0, 0)
+    record = read_record(path)
+    images = replace(images_of(1.0, 0), run=record.id)
     read = read_image_scores(path, record)
     assert read is not None
     assert image_scores_path(path).read_bytes() == images.to_bytes() == read.to_bytes()
@@ -289,5 +288,5 @@ def test_image_scores_are_read_bit_for_bit_as_written(tmp_path: Path) -> None:
     image_scores_path(path).unlink()
     assert read_image_scores(path, record) is None
     image_scores_path(path).mkdir()
-    with pytest.raises(ArtefactError, match=r"one-0\.safetensors cannot be read"):
+    with pytest.raises(ArtefactError, match=r"one-0\.safetensors is no regular file"):
         read_image_scores(path, record)

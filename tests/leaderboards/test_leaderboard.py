@@ -267,9 +267,9 @@ def test_copied_record_counts_once_and_contradicting_record_is_refused(tmp_path:
     [
         ({"scenario_digest": "fedcba9876543210"}, "identity.scenario.digest"),
         ({"digests": {"tasks.sea": "changed-data"}}, "identity.data.tasks.sea"),
-        ({"digests": {"probes.outer.val": "extra-data"}}, "identity.data.probes.outer.val"),
+        ({"digests": {"probes.outer.test": "extra-data"}}, "identity.data.probes.outer.test"),
         ({"parameters": {"objective": {"name": "simmim"}}}, "identity.method"),
-        ({"finals": (0.4,), "digests": {"tasks.land": "tasks.land-digest"}}, "tasks"),
+        ({"finals": (0.4,)}, "identity.data.tasks.land"),
         ({"random": 0.25, "method": "other", "seed": 0}, "scores.0.outer.test.micro"),
         ({"random": None, "method": "other", "seed": 0}, "scores.0.outer.test.micro"),
         ({"pixels": 0.15}, "pixel_statistics.outer.test.micro"),

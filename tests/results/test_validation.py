@@ -12,7 +12,7 @@ from helpers.records import save
 from rscl_bench.results.continual import continual_of
 from rscl_bench.results.image_scores import image_scores_path
 from rscl_bench.results.schema import ProbeRecord, ProbeScore, TaskRecord
-from rscl_bench.results.validation import refusals
+from rscl_bench.results.validation import Verdict, verdicts
 
 
 @pytest.fixture
@@ -29,16 +29,20 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def refusal(path: Path) -> str:
-    (reason,) = refusals([path]).values()
-    assert reason is not None
-    return reason
+    (verdict,) = verdicts([path]).values()
+    assert verdict.state == "refused"
+    return verdict.reason
 
 
 def test_unchanged_record_is_valid(path: Path) -> None:
-    assert refusals([path]) == {path: None}
+    assert verdicts([path]) == {path: Verdict("valid")}
     result = call("leaderboard", "validate", path.parent)
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [f"{path}: valid", "1 of 1 records are valid"]
+    assert result.stdout.splitlines() == [
+        f"{path}: valid",
+        "1 records: 1 valid, 0 not checkable, 0 refused",
+    ]
+    assert result.stderr == ""
 
 
 @pytest.mark.parametrize("kind", ["micro", "macro"])
@@ -79,9 +83,17 @@ def test_removed_field_is_refused_with_its_name(path: Path) -> None:
     assert "parameters" in refusal(path)
 
 
-def test_record_without_image_scores_is_refused(path: Path) -> None:
-    image_scores_path(path).unlink()
-    assert "has no scores of images beside it" in refusal(path)
+def test_record_without_image_scores_is_not_checkable(path: Path) -> None:
+    wanted = image_scores_path(path)
+    wanted.unlink()
+    reason = f"there are no image scores in {wanted}"
+    assert verdicts([path]) == {path: Verdict("not checkable", reason)}
+    result = call("leaderboard", "validate", path)
+    assert result.exit_code == 3
+    assert result.stdout.splitlines() == [
+        f"{path}: not checkable: {reason}",
+        "1 records: 0 valid, 1 not checkable, 0 refused",
+    ]
 
 
 def test_image_scores_of_another_run_are_refused(path: Path, tmp_path: Path) -> None:
@@ -96,5 +108,9 @@ def test_command_prints_a_verdict_for_every_record(path: Path) -> None:
     edit(path, lambda raw: raw.pop("scores"))
     result = call("leaderboard", "validate", path.parent)
     assert result.exit_code == 1
-    assert "refused: " in result.stdout
-    assert result.stdout.splitlines()[-1] == "1 of 2 records are valid"
+    (refused,) = result.stderr.splitlines()
+    assert refused.startswith(f"refused: {path}: field 'scores'")
+    assert result.stdout.splitlines() == [
+        f"{path.with_name('second-0.json')}: valid",
+        "2 records: 1 valid, 0 not checkable, 1 refused",
+    ]
