@@ -304,12 +304,6 @@ class DatasetAdapter(ABC):
     def _check_image(self, path: Path, image: NDArray[Any]) -> None:
         if image.ndim != 3:
             raise ArchiveError(f"{path} has shape {image.shape} where an image is [H, W, C].")
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            band = int(np.argmin(np.isfinite(image).all(axis=(0, 1))))
-            raise ArchiveError(
-                f"{path} holds NaN or infinite values in band {band + 1}; store integers, and "
-                "declare a nodata value for what is missing."
-            )
         self._check_type(path, image.shape[2], image.dtype.name)
 
     def _check_type(self, path: Path, bands: int, dtype: str) -> None:

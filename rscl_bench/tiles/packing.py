@@ -179,6 +179,7 @@ def _manifest(
         "scale": adapter.sensor.scale,
         "unit": adapter.sensor.unit,
         "blank": writer.blank,
+        "missing": writer.missing.tolist(),
         "skipped": writer.skipped,
         "inputs": inputs,
         "dtype": adapter.sensor.dtype,

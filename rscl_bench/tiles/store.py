@@ -49,6 +49,8 @@ class TileStore:
         digest: SHA-256 of tiles, shares and their description; part of a run's identity.
         path: The store's folder.
         skipped: Bad images that were skipped, by path in the archive.
+        missing: Number of pixels of each band that the archive declares as missing; they are filled
+            and stay out of mean and deviation.
     """
 
     tiles: NDArray[Any]
@@ -61,6 +63,12 @@ class TileStore:
     digest: str
     path: Path
     skipped: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
+
+    @property
+    def missing_share(self) -> float:
+        """Largest share of a band's pixels that the archive declares as missing."""
+        return max(self.missing, default=0) / max(self.tiles[..., 0].size, 1)
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -112,7 +120,7 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
     if manifest["count"] == 0:
         raise ArchiveError(f"{adapter.root} has no tile in split '{adapter.split}'.")
     shares = folder / "shares.npy"
-    derived = ("inputs", "mean", "std", "blank", "skipped")
+    derived = ("inputs", "mean", "std", "blank", "missing", "skipped")
     identity = {k: v for k, v in manifest.items() if k not in derived}
     return TileStore(
         tiles=np.memmap(folder / "tiles.raw", manifest["dtype"], "r", shape=_shape(manifest)),
@@ -125,6 +133,7 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
         digest=sha256(canonical_json(identity)).hexdigest(),
         path=folder,
         skipped=tuple(manifest.get("skipped", ())),
+        missing=tuple(manifest.get("missing", ())),
     )
 
 
