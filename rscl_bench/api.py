@@ -569,6 +569,11 @@ def _prepare(
     for name, store in prepared.named_stores().items():
         if store.blank:
             reporter.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are blank")
+        if store.missing_share:
+            reporter.message(
+                f"note: {store.missing_share:.2%} of the pixels of {name} are declared as missing "
+                "(nodata); they are filled and left out of mean and deviation"
+            )
         if store.skipped:
             reporter.message(
                 f"note: {len(store.skipped)} images of {name} cannot be used and were left out: "

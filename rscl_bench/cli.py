@@ -290,6 +290,8 @@ def prepare(
     for name, store in stores.items():
         shape = "×".join(map(str, store.tiles.shape[1:]))
         print(f"{name}: {len(store)} tiles of {shape} {store.tiles.dtype}, {store.blank} all zero")
+        if store.missing_share:
+            print(f"{name}: {store.missing_share:.2%} declared as missing (nodata), filled")
         if store.skipped:
             print(f"{name}: left out {len(store.skipped)}: {', '.join(store.skipped)}")
 

@@ -5,13 +5,17 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rscl_bench.archives.files import MAX_PIXELS, Nodata, open_image
+from rscl_bench.archives.formats import DamagedFileError, require_regular, unreachable
+from rscl_bench.archives.libraries import strict_libraries
+from rscl_bench.archives.listing import demanded, names_in
 from rscl_bench.errors import ArchiveError, RsclError, SpecError, unknown
 from rscl_bench.sensors import Sensor
 from rscl_bench.spec import Spec, validated
@@ -21,6 +25,13 @@ SKETCH_MARKER = "SKETCH"
 _MARKER_HEADER = "Synthetic images drawn by rscl-bench, not the archive of this name. Files:"
 #: Class of mask pixels without a label.
 UNDEFINED = 255
+#: Class attributes that a subclass must declare.
+_REQUIRED = ("name", "folder", "title", "sensor", "splits", "source", "licence", "layout")
+_SKIP = "Add --on-bad-tile skip to go on without such images."
+
+
+class MissingArchiveError(ArchiveError):
+    """An archive is missing or partial, so that leaving out single images does not help."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +42,15 @@ class Scene:
         image: Pixels, ``[H, W, C]``, in the sensor's dtype and band order.
         labels: Multi-labels, ``[L]`` ``uint8`` of 0 and 1, or None.
         mask: Class of every pixel, ``[H, W]`` ``uint8``, 255 where undefined, or None.
+        missing: Where the archive declares pixels as missing, ``[H, W, C]``, or None. These pixels
+            of ``image`` are filled, and stay out of the statistics. ``_read`` may return a masked
+            array as ``image`` instead.
     """
 
     image: NDArray[Any]
     labels: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
+    missing: NDArray[np.bool_] | None = None
 
 
 class NoOptions(Spec):
@@ -45,11 +60,14 @@ class NoOptions(Spec):
 class DatasetAdapter(ABC):
     """One split of one archive, real or sketch.
 
-    A subclass declares the class attributes and implements three hooks: ``_list_files`` lists the
-    images of the split, ``_read`` reads one of them, and ``_draw_sketch`` writes a small synthetic
-    archive. The public methods around the hooks are final: ``scene`` checks every image, so that a
-    wrong band count, dtype or size is refused by file name, and ``write_sketch`` marks the
-    synthetic archive.
+    A subclass declares the class attributes and implements two hooks: ``_list_files`` lists the
+    images of the split, and ``_read`` reads one of them. A third hook, ``_draw_sketch``, writes a
+    small synthetic archive; without it, the dataset has no sketch edition. The public methods
+    around the hooks are final: ``scene`` checks every image, so that a wrong band count, dtype or
+    size is refused by file name, and ``write_sketch`` marks the synthetic archive.
+
+    ``_read`` reads an image with ``read_image``, which checks format, size, bands and dtype before
+    it decodes pixels.
 
     A real archive must hold every file of its publisher; a subclass checks this in
     ``_list_files`` with ``_require_files`` and ``_require_count``. A sketch is smaller than the
@@ -70,6 +88,11 @@ class DatasetAdapter(ABC):
         citations: Links to the papers to cite.
         version: Version of the reading. Raise it when the class reads other values from the same
             files, so that packed tiles and runs of the earlier reading are not taken for new ones.
+        formats: Formats of the images, among ``"JPEG"``, ``"PNG"`` and ``"TIFF"``.
+        max_pixels: Largest number of pixels of an image; a larger one is refused, not decoded.
+        nodata: What happens to pixels that a file declares as missing, by a nodata value or a mask:
+            ``"fill"`` fills them with the mean of the image's other pixels and leaves them out of
+            the statistics, ``"refuse"`` refuses the image, ``"keep"`` takes them for measurements.
         Options: What a scenario may set for this dataset; a subclass of ``NoOptions`` adds fields.
     """
 
@@ -86,6 +109,9 @@ class DatasetAdapter(ABC):
     notes: ClassVar[tuple[str, ...]] = ()
     citations: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
+    formats: ClassVar[tuple[str, ...]] = ("JPEG", "PNG", "TIFF")
+    max_pixels: ClassVar[int] = MAX_PIXELS
+    nodata: ClassVar[Nodata] = "fill"
     Options: ClassVar[type[Spec]] = NoOptions
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
@@ -109,9 +135,33 @@ class DatasetAdapter(ABC):
             raise self.missing(f"the folder {self.root} does not exist")
         if self.is_sketch:
             self._check_sketch()
-        self.files = self._list_files()
+        self.files = self._listed()
         if not self.files:
             raise self.missing(f"{self.root} holds no image of split '{split}'")
+
+    @classmethod
+    def undeclared(cls) -> list[str]:
+        """Return the names of the class attributes that the class should declare and does not."""
+        return [name for name in _REQUIRED if not hasattr(cls, name)]
+
+    @final
+    @classmethod
+    def has_sketch(cls) -> bool:
+        """Return whether the class can write a sketch of its archive."""
+        return cls._draw_sketch.__func__ is not DatasetAdapter._draw_sketch.__func__  # type: ignore[attr-defined]
+
+    def _listed(self) -> list[Path]:
+        """Return the files of ``_list_files``, each once."""
+        try:
+            files = self._list_files()
+        except OSError as error:
+            raise unreachable(Path(error.filename or self.root), error) from error
+        if len(set(files)) < len(files):
+            twice = next(path for i, path in enumerate(files) if path in files[:i])
+            raise ArchiveError(
+                f"Split '{self.split}' of {self.title} lists {twice} twice; delete one of the two."
+            )
+        return files
 
     @abstractmethod
     def _list_files(self) -> list[Path]:
@@ -126,12 +176,16 @@ class DatasetAdapter(ABC):
         """Read the image ``files[index]``, and its labels or mask if ``with_labels`` is true."""
 
     @classmethod
-    @abstractmethod
     def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
         """Write a small synthetic archive in the published layout into the empty folder ``root``.
 
-        Every random number must come from ``rng``, so that a sketch can be drawn again.
+        Every random number must come from ``rng``, so that a sketch can be drawn again. A class
+        without this method has no sketch edition.
         """
+        raise SpecError(
+            f"Dataset {cls.name} has no sketch: give the folder of its real archive with "
+            f"--data-root, or write {cls.__name__}._draw_sketch."
+        )
 
     @final
     @classmethod
@@ -144,7 +198,10 @@ class DatasetAdapter(ABC):
 
         Raises:
             ArchiveError: If the archive's folder holds files that are no sketch.
+            SpecError: If the class draws no sketch.
         """
+        if not cls.has_sketch():
+            cls._draw_sketch(data_root, rng)  # raises, before a folder is made
         with sketch_folder(data_root / cls.folder) as root:
             cls._draw_sketch(root, rng)
 
@@ -208,40 +265,111 @@ class DatasetAdapter(ABC):
             raise SpecError(f"Dataset {self.name} has no labels; it cannot serve a probe.")
         path = self.files[index]
         try:
-            scene = self._read(index, with_labels)
-        except RsclError:
+            scene = self._read_strictly(index, with_labels)
+            self._check_image(path, scene.image)
+            if scene.mask is not None:
+                self._check_mask(path, scene.mask, scene.image.shape[:2])
+            if scene.labels is not None:
+                self._check_labels(path, scene.labels)
+        except MissingArchiveError:
             raise
-        except Exception as error:
-            raise self.damaged(
-                f"{path} cannot be read ({type(error).__name__}: {error})"
-            ) from error
-        self._check_image(path, scene.image)
-        if scene.mask is not None:
-            self._check_mask(path, scene.mask, scene.image.shape[:2])
+        except DamagedFileError as error:
+            raise ArchiveError(f"{self.damaged(str(error))} {_SKIP}") from error
+        except ArchiveError as error:
+            raise ArchiveError(f"{error} {_SKIP}") from error
         if with_labels and scene.mask is None and scene.labels is None:
             raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
+        if isinstance(scene.image, np.ma.MaskedArray):
+            missing = np.ma.getmaskarray(scene.image)
+            return replace(scene, image=scene.image.data, missing=missing)
         return scene
 
+    def _read_strictly(self, index: int, with_labels: bool) -> Scene:
+        """Call ``_read``, and name the file in every error."""
+        path = self.files[index]
+        require_regular(path)
+        try:
+            with strict_libraries(self.max_pixels):
+                return self._read(index, with_labels)
+        except RsclError:
+            raise
+        except PermissionError as error:
+            raise unreachable(Path(error.filename or path), error) from error
+        except MemoryError as error:
+            raise ArchiveError(f"{path} does not fit into memory.") from error
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # what decoders raise
+            raise DamagedFileError(
+                f"{path} cannot be read ({type(error).__name__}: {error})"
+            ) from error
+        except Exception as error:
+            raise DamagedFileError(
+                f"{path} cannot be read ({type(error).__name__}: {error}); if the file is sound, "
+                f"mend {type(self).__name__}._read; if not"
+            ) from error
+
+    @final
+    def read_image(self, path: Path) -> NDArray[Any]:
+        """Read an image of the archive, after a look at its header.
+
+        Args:
+            path: A JPEG, PNG or TIFF, according to ``formats``.
+
+        Returns:
+            Pixels, ``[H, W, C]``, as stored; a masked array if the file declares pixels as missing
+            and ``nodata`` is ``"fill"``.
+
+        Raises:
+            ArchiveError: If the file is damaged or too large, or differs from the declaration in
+                format, band count or dtype. No pixel has been decoded then.
+        """
+        with open_image(path, self.formats) as image:
+            header = image.header
+            header.require_at_most(self.max_pixels, max_bands=max(64, len(self.sensor.bands)))
+            self._check_type(path, header.bands, header.dtype)
+            return image.pixels(self.nodata)
+
     def _check_image(self, path: Path, image: NDArray[Any]) -> None:
-        bands = len(self.sensor.bands)
-        if image.ndim != 3 or image.shape[2] != bands:
-            got = image.shape[2] if image.ndim == 3 else f"shape {image.shape}"
-            raise ArchiveError(f"{path} has {got} bands where {self.title} has {bands}.")
-        if image.dtype == np.dtype(self.sensor.dtype):
-            return
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            band = self.sensor.bands[int(np.argmin(np.isfinite(image).all(axis=(0, 1))))].name
-            raise self.damaged(f"{path} holds NaN or infinite values in band '{band}'")
-        raise ArchiveError(f"{path} is {image.dtype} where {self.title} is {self.sensor.dtype}.")
+        if image.ndim != 3:
+            raise ArchiveError(f"{path} has shape {image.shape} where an image is [H, W, C].")
+        self._check_type(path, image.shape[2], image.dtype.name)
+
+    def _check_type(self, path: Path, bands: int, dtype: str) -> None:
+        expected = len(self.sensor.bands)
+        if bands != expected:
+            raise ArchiveError(
+                f"{path} has {bands} bands where {self.title} has {expected}; store it with the "
+                "bands of the others."
+            )
+        if dtype != self.sensor.dtype:
+            missing = ", and a declared nodata value in place of NaN" if "float" in dtype else ""
+            raise ArchiveError(
+                f"{path} is {dtype} where {self.title} is {self.sensor.dtype}; store "
+                f"{self.sensor.dtype} numbers{missing}."
+            )
+
+    def _check_labels(self, path: Path, labels: NDArray[np.uint8]) -> None:
+        count, dtype = len(self.classes), getattr(labels, "dtype", None)
+        if dtype != np.uint8:
+            raise ArchiveError(f"Labels are {dtype}, not uint8, for {path}; mend _read.")
+        if labels.shape != (count,):
+            raise ArchiveError(
+                f"Labels are {labels.shape} for {count} classes, for {path}; mend _read."
+            )
+        if labels.max(initial=0) > 1:
+            raise ArchiveError(
+                f"Labels are not 0 and 1, but up to {labels.max()}, for {path}; mend _read."
+            )
 
     def _check_mask(self, path: Path, mask: NDArray[np.uint8], size: tuple[int, ...]) -> None:
         if mask.shape != size:
-            raise ArchiveError(f"The mask of {path} is {mask.shape} where its image is {size}.")
+            raise ArchiveError(
+                f"The mask of {path} is {mask.shape} where its image is {size}; fetch both again."
+            )
         highest = int(mask[mask != UNDEFINED].max(initial=0))
         if highest >= len(self.classes):
             raise ArchiveError(
                 f"The mask of {path} holds class {highest} where {self.title} has classes "
-                f"0 to {len(self.classes) - 1}, and {UNDEFINED} for undefined."
+                f"0 to {len(self.classes) - 1}, and {UNDEFINED} for undefined; fetch it again."
             )
 
     def _check_sketch(self) -> None:
@@ -262,12 +390,31 @@ class DatasetAdapter(ABC):
         for path in paths:
             parent = path.parent
             if parent not in folders:
-                folders[parent] = {p.name for p in parent.iterdir()} if parent.is_dir() else set()
+                folders[parent] = set(names_in(parent))
             if path.name not in folders[parent]:
                 absent.append(path)
         if absent:
             more = f" and {len(absent) - 1} more files do" if len(absent) > 1 else " does"
             raise self.missing(f"{absent[0]}{more} not exist")
+
+    def _require_pictures(self, folder: Path, names: Sequence[str]) -> list[Path]:
+        """Return the paths of the pictures that a folder must hold, and that alone.
+
+        Args:
+            folder: The folder.
+            names: Names of the pictures. ``x.JPG`` and ``x.jpeg`` count as ``x.jpg``.
+
+        Raises:
+            ArchiveError: If a picture does not exist, or if the folder holds further ones.
+        """
+        paths, over = demanded(folder, names)
+        self._require_files(paths)
+        if over:
+            more = f" and {len(over) - 1} more" if len(over) > 1 else ""
+            raise ArchiveError(
+                f"{folder} holds {over[0]}{more}, no part of {self.title}; move it away."
+            )
+        return paths
 
     def _require_count(self, count: int, expected: int, what: str) -> None:
         """Raise ``ArchiveError`` if a real archive holds another number of files or folders."""
@@ -276,7 +423,7 @@ class DatasetAdapter(ABC):
 
     def missing(self, what: str) -> ArchiveError:
         """Return the error for a missing or partial archive; it says what to fetch and where to."""
-        return ArchiveError(
+        return MissingArchiveError(
             f"The archive of {self.title} is missing or partial: {what}. Fetch it from "
             f"{self.source} (licence: {self.licence}) into {self.root} as {self.layout}."
         )

@@ -53,6 +53,7 @@ class PotsdamAdapter(DatasetAdapter):
         "car",
     )
     splits = tuple(_SPLITS)
+    formats = ("TIFF",)
     source = "https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-potsdam.aspx"
     licence = "research use, on request from ISPRS; see the source"
     layout = (
@@ -83,7 +84,7 @@ class PotsdamAdapter(DatasetAdapter):
         return list(self.masks)
 
     def _read(self, index: int, with_labels: bool) -> Scene:
-        image = read_tiff(self.files[index])
+        image = self.read_image(self.files[index])
         return Scene(image, mask=self._read_mask(self.masks[index]) if with_labels else None)
 
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
@@ -94,11 +95,11 @@ class PotsdamAdapter(DatasetAdapter):
         (252, 255, 0). Users who rounded report that no pixel of the archive is within 40 of the
         middle, and that no pixel rounds to black or magenta, the two corners without a class.
         """
-        colours = read_tiff(path)
+        colours = read_tiff(path, nodata="keep", max_pixels=self.max_pixels)
         if colours.shape[2] != 3 or colours.dtype != np.uint8:
             raise ArchiveError(
                 f"{path} has {colours.shape[2]} bands of {colours.dtype} where the masks of "
-                f"{self.title} have 3 of uint8."
+                f"{self.title} have 3 of uint8; fetch it again from {self.source}."
             )
         mask = _CORNERS[_corner(colours)]
         undecided = (np.abs(colours.astype(np.int16) - 128) < UNDECIDED).any(axis=2)

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
-from rscl_bench.archives.files import read_picture, write_picture
+from rscl_bench.archives.files import write_picture
+from rscl_bench.archives.listing import pictures_in, plain_name
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import Look
 from rscl_bench.archives.painting.scenes import SCENES
@@ -30,6 +31,7 @@ class SceneFoldersAdapter(DatasetAdapter):
     """
 
     splits = ("train",)
+    formats = ("JPEG",)
     image_folder: ClassVar[str]
     images_per_class: ClassVar[int | None] = None
     sketch_count: ClassVar[int]
@@ -50,19 +52,24 @@ class SceneFoldersAdapter(DatasetAdapter):
         files: list[Path] = []
         for scene_class in self._selected_classes():
             folder = self.root / self.image_folder / scene_class
-            pictures = folder.glob("*.jpg") if folder.is_dir() else ()
-            count = max((_number_of(path) for path in pictures), default=0)
+            count = max((_number_of(name) for name in self._numbered(scene_class)), default=0)
             if count < 1:
                 raise self.missing(f"{folder} holds no numbered *.jpg")
             if self.images_per_class is not None and not self.is_sketch:
                 count = self.images_per_class
-            files += [folder / self._file_name(scene_class, i) for i in range(1, count + 1)]
-        self._require_files(files)
+            names = [self._file_name(scene_class, i) for i in range(1, count + 1)]
+            files += self._require_pictures(folder, names)
         return files
+
+    def _numbered(self, scene_class: str) -> list[str]:
+        """Return the names in the folder of a class that are names of the class's pictures."""
+        folder = self.root / self.image_folder / scene_class
+        names = (plain_name(name) for name in pictures_in(folder, ".jpg"))
+        return [name for name in names if name == self._file_name(scene_class, _number_of(name))]
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]
-        image = read_picture(path)
+        image = self.read_image(path)
         if not with_labels:
             return Scene(image)
         labels = np.zeros(len(self.classes), np.uint8)
@@ -83,7 +90,7 @@ class SceneFoldersAdapter(DatasetAdapter):
                 )
 
 
-def _number_of(path: Path) -> int:
+def _number_of(name: str) -> int:
     """Return the number at the end of a file's name, or 0 if the name has none."""
-    match = re.search(r"\d+$", path.stem)
+    match = re.search(r"[0-9]+$", Path(name).stem)
     return int(match[0]) if match else 0

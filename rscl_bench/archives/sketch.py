@@ -12,7 +12,7 @@ from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Scenario
 
 #: Version of all sketches: raised when an adapter draws other pixels or files.
-VERSION = 1
+VERSION = 2
 
 
 def datasets_of(scenario: Scenario) -> list[str]:

@@ -14,7 +14,8 @@ from torchgeo.datasets import TreeSatAI
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
-from rscl_bench.archives.files import read_tiff, write_tiff
+from rscl_bench.archives.files import write_tiff
+from rscl_bench.archives.lists import read_names, read_text
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import Look, Material
 from rscl_bench.errors import ArchiveError
@@ -40,6 +41,7 @@ class TreeSatAIAdapter(DatasetAdapter):
     sensor = sensors.TREESATAI_AERIAL
     classes = TreeSatAI.classes
     splits = ("train", "test", *_PAPER_COUNTS)
+    formats = ("TIFF",)
     source = "https://zenodo.org/records/6780578"
     licence = "CC BY 4.0"
     layout = (
@@ -59,18 +61,34 @@ class TreeSatAIAdapter(DatasetAdapter):
         self.listing = self.root / f"{'test' if self.split == 'test' else 'train'}_filenames.lst"
         self.label_file = self.root / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
         self._require_files([self.listing, self.label_file])
-        names = self.listing.read_text(encoding="utf-8").split()
+        names = read_names(self.listing)
+        self._require_apart(names)
         if self.split in _PAPER_COUNTS:
             names = self._paper_subset(names)
         files = [self.root / "aerial" / "60m" / name for name in names]
         self._require_files(files)
         try:
-            self.labels = json.loads(self.label_file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            self.labels = json.loads(read_text(self.label_file))
+        except (ValueError, RecursionError) as error:
             raise self.damaged(f"{self.label_file} is not valid JSON ({error})") from error
+        if not isinstance(self.labels, dict):
+            raise self.damaged(f"{self.label_file} is no JSON object of file names")
         for path in files:
             self._label(path)
         return files
+
+    def _require_apart(self, names: list[str]) -> None:
+        """Refuse lists of training and test files that share a name."""
+        other = self.root / f"{'train' if self.split == 'test' else 'test'}_filenames.lst"
+        if not other.is_file():  # a copy may have the files of one list only
+            return
+        shared = sorted(set(names) & set(read_names(other)))
+        if shared:
+            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            raise ArchiveError(
+                f"{self.listing} and {other.name} both list {shared[0]}{more}; delete it from one, "
+                "so that no test image is trained on."
+            )
 
     def _paper_subset(self, names: list[str]) -> list[str]:
         train, val = _PAPER_COUNTS["paper-train"], _PAPER_COUNTS["paper-val"]
@@ -96,7 +114,13 @@ class TreeSatAIAdapter(DatasetAdapter):
         if path.name not in self.labels:
             raise ArchiveError(f"{self.label_file} has no labels for {path.name}.")
         label = np.zeros(len(self.classes), np.uint8)
-        for genus, _ in self.labels[path.name]:
+        try:
+            genera = [genus for genus, _ in self.labels[path.name]]
+        except (TypeError, ValueError) as error:
+            raise self.damaged(
+                f"{self.label_file} gives {path.name} no list of genera and shares"
+            ) from error
+        for genus in genera:
             if genus not in self.classes:
                 raise ArchiveError(
                     f"{self.label_file} gives {path.name} the genus '{genus}', which is none of "
@@ -107,7 +131,7 @@ class TreeSatAIAdapter(DatasetAdapter):
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]
-        return Scene(read_tiff(path), labels=self._label(path) if with_labels else None)
+        return Scene(self.read_image(path), labels=self._label(path) if with_labels else None)
 
     @classmethod
     def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:

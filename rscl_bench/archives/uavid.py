@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.files import read_picture, write_picture
+from rscl_bench.archives.listing import names_in, pictures_in, plain_name
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import Look
 from rscl_bench.archives.painting.scenes import districts
@@ -53,6 +54,7 @@ class UAVidAdapter(DatasetAdapter):
     sensor = sensors.UAVID_RGB
     classes = tuple(COLOURS)
     splits = tuple(SEQUENCES)
+    formats = ("PNG",)
     source = "https://uavid.nl/"
     licence = "CC BY-NC-SA 4.0"
     layout = "uavid_train/seq1/Images/000000.png, uavid_train/seq1/Labels/000000.png and so on"
@@ -68,13 +70,15 @@ class UAVidAdapter(DatasetAdapter):
         parents = [p for p in (self.root, self.root / _ZIP_FOLDER) if (p / split_folder).is_dir()]
         if not parents:
             raise self.missing(f"{self.root} has no {split_folder}/seq*/Images/*.png")
-        sequences = sorted(
-            (p for p in (parents[0] / split_folder).iterdir() if re.fullmatch(r"seq\d+", p.name)),
-            key=lambda sequence: int(sequence.name.removeprefix("seq")),
-        )
-        files = [image for seq in sequences for image in sorted((seq / "Images").glob("*.png"))]
-        if not self.is_sketch:
-            self._require_files([seq / "Images" / name for seq in sequences for name in FRAMES])
+        folder = parents[0] / split_folder
+        numbers = [re.fullmatch(r"seq([0-9]+)", name) for name in names_in(folder)]
+        found = sorted((match for match in numbers if match), key=lambda match: int(match[1]))
+        sequences = [folder / match[0] for match in found]
+        files = []
+        for sequence in sequences:
+            held = {plain_name(name) for name in pictures_in(sequence / "Images", ".png")}
+            names = [name for name in FRAMES if name in held] if self.is_sketch else FRAMES
+            files += self._require_pictures(sequence / "Images", names)
         self.masks = [] if self.split == "test" else [_mask_of(image) for image in files]
         self._require_files(self.masks)
         self._require_count(len(sequences), SEQUENCES[self.split], f"{self.split} sequences")
@@ -95,7 +99,7 @@ class UAVidAdapter(DatasetAdapter):
     def _read(self, index: int, with_labels: bool) -> Scene:
         if with_labels and self.split == "test":
             raise SpecError("The labels of UAVid's split 'test' are not public; use 'val'.")
-        image = read_picture(self.files[index])
+        image = self.read_image(self.files[index])
         return Scene(image, mask=self._read_mask(self.masks[index]) if with_labels else None)
 
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
@@ -138,7 +142,7 @@ class UAVidAdapter(DatasetAdapter):
 
 
 def _mask_of(image: Path) -> Path:
-    return image.parent.parent / "Labels" / image.name
+    return image.parent.parent / "Labels" / plain_name(image.name)
 
 
 def _packed(colours: NDArray[np.uint8]) -> NDArray[np.int32]:

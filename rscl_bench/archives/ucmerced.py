@@ -8,6 +8,7 @@ names of the columns were read from the published file.
 
 import csv
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
-from rscl_bench.archives.files import read_tiff, write_tiff
+from rscl_bench.archives.files import write_tiff
+from rscl_bench.archives.lists import read_lines
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import ROOFS, Look
 from rscl_bench.archives.painting.scenes import SCENES
@@ -108,6 +110,7 @@ class UCMercedAdapter(DatasetAdapter):
     sensor = sensors.UCMERCED_RGB
     classes = tuple(_LABELS)
     splits = tuple(SPLIT_SIZES)
+    formats = ("TIFF",)
     source = (
         "http://weegee.vision.ucmerced.edu/datasets/landuse.html and, for the labels, "
         "https://bigearth.eu/datasets"
@@ -140,26 +143,37 @@ class UCMercedAdapter(DatasetAdapter):
             )
         # An archive that lacks an image of any split is partial.
         names = self.labels if self.is_sketch else stored_split()
-        self._require_files([self._image(name) for name in names])
+        images = self._images(sorted(names))
         split = sorted(name for name, part in stored_split().items() if part == self.split)
-        return [self._image(name) for name in split if name in self.labels]
+        return [images[name] for name in split if name in self.labels]
 
-    def _image(self, name: str) -> Path:
-        return self.root / IMAGE_FOLDER / name[:-2] / f"{name}.tif"
+    def _images(self, names: list[str]) -> dict[str, Path]:
+        """Return the path of each image by its name without suffix."""
+        images: dict[str, Path] = {}
+        for scene, group in groupby(names, key=lambda name: name[:-2]):
+            wanted = list(group)
+            folder = self.root / IMAGE_FOLDER / scene
+            found = self._require_pictures(folder, [f"{name}.tif" for name in wanted])
+            images |= dict(zip(wanted, found, strict=True))
+        return images
 
     def _read_labels(self) -> dict[str, NDArray[np.uint8]]:
         """Return the labels ``[17]`` of every image, by the name of the image."""
-        text = self.label_file.read_text(encoding="utf-8")
-        header, *rows = (line.split("\t") for line in text.splitlines())
+        header, *rows = (line.split("\t") for line in read_lines(self.label_file))
+        if len(header) == 1:
+            raise self.damaged(f"{self.label_file} has no tabs between its columns")
         if tuple(name.strip() for name in header[1:]) != self.classes:
             raise self.damaged(f"{self.label_file} has the columns {header[1:]}, not the 17 labels")
-        labels = {}
+        labels: dict[str, NDArray[np.uint8]] = {}
         for row in rows:
-            if len(row) != len(header) or not set(row[1:]) <= {"0", "1"}:
+            name, values = row[0].strip(), [value.strip() for value in row[1:]]
+            if len(row) != len(header) or not set(values) <= {"0", "1"}:
                 raise self.damaged(
                     f"{self.label_file} has a row that is not a name and 17 times 0 or 1: {row}"
                 )
-            labels[row[0]] = np.array(row[1:], dtype=np.uint8)
+            if name in labels:
+                raise self.damaged(f"{self.label_file} has two rows for {name}")
+            labels[name] = np.array(values, dtype=np.uint8)
         return labels
 
     def inputs(self) -> list[Path]:
@@ -168,7 +182,7 @@ class UCMercedAdapter(DatasetAdapter):
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]
-        return Scene(read_tiff(path), labels=self.labels[path.stem] if with_labels else None)
+        return Scene(self.read_image(path), labels=self.labels[path.stem] if with_labels else None)
 
     @classmethod
     def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:

@@ -7,8 +7,10 @@ loaders.
 """
 
 import json
+import re
 import warnings
-from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,10 +22,12 @@ from pydantic import Field
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import UNDEFINED, DatasetAdapter, Scene
-from rscl_bench.archives.files import read_tiff, write_tiff
+from rscl_bench.archives.files import open_image, read_tiff, write_tiff
+from rscl_bench.archives.listing import names_in, pictures_in, plain_name
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import Look
 from rscl_bench.archives.painting.scenes import districts
+from rscl_bench.errors import ArchiveError
 from rscl_bench.spec import Spec
 
 #: Class to its LAS code in the masks.
@@ -33,6 +37,7 @@ UNLABELED = 65
 #: Number of MSI files of the archive.
 IMAGES = 2783
 _DESCRIPTION_TAG = 270
+_IMAGE = re.compile(r"(JAX|OMA)_[0-9]+_[0-9]+_MSI\.tif")
 
 
 class US3DOptions(Spec):
@@ -62,6 +67,7 @@ class US3DAdapter(DatasetAdapter):
     sensor = sensors.WORLDVIEW3
     classes = tuple(CODES)
     splits = ("train", "val")
+    formats = ("TIFF",)
     source = "https://ieee-dataport.org/open-access/data-fusion-contest-2019-dfc2019"
     licence = "free for research with citation; images courtesy of DigitalGlobe, see the source"
     layout = (
@@ -82,25 +88,46 @@ class US3DAdapter(DatasetAdapter):
     Options = US3DOptions
 
     def _list_files(self) -> list[Path]:
-        images = {path.name: path for path in self._files("Track1-MSI*", "*_MSI.tif")}
+        images = self._images()
         if not images:
             raise self.missing(f"{self.root} has no Track1-MSI*/*_MSI.tif")
         self._require_count(len(images), IMAGES, "files *_MSI.tif")
         files = [path for name, path in sorted(images.items()) if self._is_selected(name)]
-        masks = {path.name: path for path in self._files("Track1-Truth", "*_CLS.tif")}
+        masks = {
+            plain_name(name): folder / name
+            for folder in self._folders("Track1-Truth")
+            for name in pictures_in(folder, ".tif")
+        }
         self.masks = [masks.get(_mask_name(path)) for path in files] if masks else []
         if None in self.masks:
             image = files[self.masks.index(None)]
             raise self.missing(f"{_mask_name(image)}, the mask of {image}, does not exist")
         return files
 
-    def _files(self, folder: str, pattern: str) -> Iterator[Path]:
-        """Yield files of a folder at the root or one level below, where the ZIPs were unpacked."""
-        folders = sorted(
-            p for p in (*self.root.glob(folder), *self.root.glob(f"*/{folder}")) if p.is_dir()
-        )
-        for path in folders:
-            yield from path.glob(pattern)
+    def _images(self) -> dict[str, Path]:
+        """Return the path of each MSI file by its name; a copy of one is refused."""
+        images: dict[str, Path] = {}
+        for folder in self._folders("Track1-MSI*"):
+            for spelled in pictures_in(folder, ".tif"):
+                name, path = plain_name(spelled), folder / spelled
+                if not _IMAGE.fullmatch(name):
+                    raise ArchiveError(f"{path} is no part of {self.title}; move it away.")
+                if name in images:
+                    raise ArchiveError(
+                        f"{path} has the name of {images[name]}; move one of them away."
+                    )
+                images[name] = path
+        return images
+
+    def _folders(self, name: str) -> list[Path]:
+        """Return the folders of a name at the root or one level below, as ZIPs are unpacked."""
+        levels = (self.root, *(self.root / inner for inner in names_in(self.root)))
+        return [
+            level / inner
+            for level in levels
+            for inner in names_in(level)
+            if fnmatchcase(inner, name) and (level / inner).is_dir()
+        ]
 
     def _is_selected(self, file_name: str) -> bool:
         """Return whether an image such as ``JAX_004_006_MSI.tif`` is of the split and cities."""
@@ -122,7 +149,7 @@ class US3DAdapter(DatasetAdapter):
         return f"{'Track1-MSI' if folder.startswith('Track1-MSI') else folder}/{path.name}"
 
     def _read(self, index: int, with_labels: bool) -> Scene:
-        image = _read_msi(self.files[index])
+        image = self._read_msi(self.files[index])
         if not with_labels:
             return Scene(image)
         mask = self.masks[index] if self.masks else None
@@ -130,12 +157,33 @@ class US3DAdapter(DatasetAdapter):
             raise self.missing(f"{self.root} has no Track1-Truth/*_CLS.tif, which hold the labels")
         return Scene(image, mask=self._read_mask(mask))
 
+    def _read_msi(self, path: Path) -> NDArray[Any]:
+        """Read an 8-band image, ``[H, W, 8]``, written by GDAL or by tifffile.
+
+        tifffile took ``[H, W, 8]`` for a stack of images: the published files have H pages of W
+        rows and 8 columns, and the true shape as JSON in the description of the first page. GDAL
+        reads such a file as one band, 8 pixels wide.
+        """
+        with open_image(path, self.formats) as image:
+            header = image.header
+            if (header.width, header.bands) == (8, 1):
+                with Image.open(path, formats=("TIFF",)) as pages:
+                    shape = _paged_shape(pages, header.height)
+                    if shape is not None:
+                        size = replace(header, width=shape[1], height=shape[0], bands=8)
+                        size.require_at_most(self.max_pixels, max_bands=8)
+                        self._check_type(path, 8, header.dtype)
+                        return _stacked(pages, shape, header.dtype)
+        return self.read_image(path)
+
     def _read_mask(self, path: Path) -> NDArray[np.uint8]:
         """Return the class index of every pixel, ``[H, W]``, 255 where unlabeled."""
-        codes = read_tiff(path)[:, :, 0]
+        codes = read_tiff(path, nodata="keep", max_pixels=self.max_pixels)[:, :, 0]
         unknown = sorted(set(np.unique(codes).tolist()) - {*CODES.values(), UNLABELED})
         if unknown:
             raise self.damaged(f"{path} holds the codes {unknown}, which are no class")
+        if codes.dtype != np.uint8:
+            codes = codes.astype(np.uint8)
         table = np.full(256, UNDEFINED, np.uint8)
         table[list(CODES.values())] = range(len(CODES))
         mask: NDArray[np.uint8] = table[codes]
@@ -180,29 +228,25 @@ def split_of(location: str) -> str:
 
 
 def _mask_name(image: Path) -> str:
-    return image.name.removesuffix("_MSI.tif") + "_CLS.tif"
+    return plain_name(image.name).removesuffix("_MSI.tif") + "_CLS.tif"
 
 
-def _read_msi(path: Path) -> NDArray[Any]:
-    """Read an 8-band image, ``[H, W, 8]``, written by GDAL or by tifffile.
+def _paged_shape(pages: Image.Image, width: int) -> tuple[int, int, int] | None:
+    """Return the shape that tifffile wrote into the first of ``pages``; None if it wrote none."""
+    description = str(pages.tag_v2.get(_DESCRIPTION_TAG, ""))  # type: ignore[attr-defined]
+    try:
+        rows, columns, bands = json.loads(description)["shape"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    fits = isinstance(rows, int) and rows > 0 and (columns, bands) == (width, 8)
+    return (rows, columns, bands) if fits else None
 
-    tifffile took ``[H, W, 8]`` for a stack of images: the published files have H pages of W rows
-    and 8 columns, and the true shape as JSON in the description of the first page. GDAL reads such
-    a file as one band, 8 pixels wide.
-    """
-    image = read_tiff(path)
-    if image.shape[1:] != (8, 1):
-        return image
-    with warnings.catch_warnings(), Image.open(path) as pages:
+
+def _stacked(pages: Image.Image, shape: tuple[int, int, int], dtype: str) -> NDArray[Any]:
+    """Read every page as one row of an image of a shape ``[H, W, 8]``."""
+    full = np.empty(shape, dtype)
+    with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow only warns if the tags of a page are cut off
-        description = str(pages.tag_v2.get(_DESCRIPTION_TAG, ""))  # type: ignore[attr-defined]
-        try:
-            shape = tuple(json.loads(description)["shape"])
-        except (ValueError, KeyError, TypeError):
-            return image  # no shape is declared: one band of eight columns
-        if len(shape) != 3 or shape[1:] != (image.shape[0], 8):
-            return image
-        full = np.empty(shape, image.dtype)
         for row in range(shape[0]):
             pages.seek(row)  # raises EOFError where the file ends early
             full[row] = np.asarray(pages)

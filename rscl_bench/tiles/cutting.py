@@ -1,6 +1,6 @@
 """Cuts the scenes of an archive into tiles, with class shares and band sums."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +25,11 @@ class SceneTiles:
         tiles: ``[n, H, W, C]``, contiguous, in the archive's dtype; the source's bands only.
         shares: Share of each tile's pixels that each of L classes takes, ``[n, L]``; None without
             labels.
-        sums: Sum over the pixels of each tile and band, ``[n, C]``.
-        squares: Sum of the squared pixels of each tile and band, ``[n, C]``.
+        sums: Sum over the measured pixels of each tile and band, ``[n, C]``.
+        squares: Sum of the squared measured pixels of each tile and band, ``[n, C]``.
         blank: Number of tiles that are zero everywhere.
+        missing: Number of pixels of each tile and band that the archive declares as missing,
+            ``[n, C]``.
     """
 
     tiles: NDArray[Any]
@@ -35,6 +37,7 @@ class SceneTiles:
     sums: NDArray[np.float64]
     squares: NDArray[np.float64]
     blank: int
+    missing: NDArray[np.int64]
 
 
 class SceneResult(NamedTuple):
@@ -91,39 +94,51 @@ class SceneCutter(Dataset[SceneResult]):
             skip = isinstance(error, ArchiveError) and self.on_bad_tile == "skip"
             return None if skip else error
         if not self.with_labels:
-            scene = Scene(scene.image)  # Tasks show no labels, even if an adapter returns some.
+            # Tasks show no labels, even if an adapter returns some.
+            scene = Scene(scene.image, missing=scene.missing)
         try:
             return self._cut(scene, self.adapter.files[index])
         except RsclError as error:
             return error
 
     def _cut(self, scene: Scene, path: Path) -> SceneTiles:
-        tiles, shares = zip(
+        tiles, shares, missing = zip(
             *_tiles(scene, self.source, len(self.adapter.classes), path), strict=True
         )
-        selected = [tile[:, :, self._bands] for tile in tiles]
-        stacked = selected[0][None] if len(selected) == 1 else np.stack(selected)
-        stacked = np.ascontiguousarray(stacked)  # Indexing by a list changes the memory order.
-        sums, squares = zip(*map(_band_sums, stacked), strict=True)
+        stacked = self._stacked(tiles)
+        measured = stacked
+        counts = np.zeros((len(stacked), stacked.shape[3]), np.int64)
+        if scene.missing is not None:
+            left_out = self._stacked(missing)
+            measured, counts = np.where(left_out, 0, stacked), left_out.sum(axis=(1, 2))
+        sums, squares = zip(*map(_band_sums, measured), strict=True)
         return SceneTiles(
             stacked,
             np.stack(shares) if self.with_labels else None,
             np.stack(sums).astype(np.float64),
             np.stack(squares).astype(np.float64),
             sum(not tile_sums.any() for tile_sums in sums),
+            counts,
         )
+
+    def _stacked(self, tiles: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Select the source's bands of tiles ``[H, W, C]``: ``[n, H, W, C]``, contiguous."""
+        selected = [tile[:, :, self._bands] for tile in tiles]
+        stacked = selected[0][None] if len(selected) == 1 else np.stack(selected)
+        return np.ascontiguousarray(stacked)  # Indexing by a list changes the memory order.
 
 
 def _tiles(
     scene: Scene, source: Source, classes: int, path: Path
-) -> Iterator[tuple[NDArray[Any], NDArray[np.float32] | None]]:
-    """Yield the tiles of a scene ``[H, W, C]`` with the class shares ``[L]`` of each."""
+) -> Iterator[tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.bool_] | None]]:
+    """Yield the tiles of a scene ``[H, W, C]``, their class shares ``[L]`` and missing pixels."""
     size = source.tile_size
     height, width = scene.image.shape[:2]
     labels = None if scene.labels is None else scene.labels.astype(np.float32)
     if source.cut == "whole":
         shares = _shares(scene.mask, classes) if scene.mask is not None else labels
-        yield _resized(scene.image, size), shares
+        missing = None if scene.missing is None else _nearest(scene.missing, size)
+        yield _resized(scene.image, size), shares, missing
         return
     if height < size or width < size:
         raise ArchiveError(
@@ -136,7 +151,8 @@ def _tiles(
             shares = labels
             if scene.mask is not None:
                 shares = _shares(scene.mask[window], classes)
-            yield scene.image[window], shares
+            missing = None if scene.missing is None else scene.missing[window]
+            yield scene.image[window], shares, missing
 
 
 def _shares(mask: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
@@ -156,6 +172,12 @@ def _resized(image: NDArray[Any], size: int) -> NDArray[Any]:
         resized = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR))
         bands.append(resized if band.dtype == np.uint8 else np.rint(resized).astype(band.dtype))
     return np.stack(bands, axis=2)
+
+
+def _nearest(pixels: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Resize ``[H, W, C]`` to ``[size, size, C]`` by the nearest pixel."""
+    rows, columns = ((np.arange(size) * 2 + 1) * side // (2 * size) for side in pixels.shape[:2])
+    return pixels[rows[:, None], columns]
 
 
 def _band_sums(tile: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -211,6 +211,7 @@ class _Packing:
             "unit": adapter.sensor.unit,
             "dtype": adapter.sensor.dtype,
             "blank": writer.blank,
+            "missing": writer.missing.tolist(),
             "skipped": writer.skipped,
             "files": {name: [size, digests[name]] for name, size, _ in self.listing},
             "source_digest": source_digest(self.described, digests, names),

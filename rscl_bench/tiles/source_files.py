@@ -126,7 +126,7 @@ def description(adapter: DatasetAdapter, source: Source, with_labels: bool) -> d
         reader = {"class": type(adapter).__qualname__, "version": adapter.version, "code": code}
     return {
         "dataset": adapter.name,
-        "reader": reader,
+        "reader": {**reader, "nodata": adapter.nodata},
         "sensor": sensor,
         "split": source.split,
         "options": source.options,

@@ -69,6 +69,8 @@ class TileStore:
             identity. See `rscl_bench.tiles.source_files`.
         path: The store's folder.
         skipped: Bad images that were skipped, by path in the archive.
+        missing: Number of pixels of each band that the archive declares as missing; they are filled
+            and stay out of mean and deviation.
     """
 
     tiles: NDArray[Any]
@@ -82,6 +84,12 @@ class TileStore:
     source_digest: str
     path: Path
     skipped: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
+
+    @property
+    def missing_share(self) -> float:
+        """Largest share of a band's pixels that the archive declares as missing."""
+        return max(self.missing, default=0) / max(self.tiles[..., 0].size, 1)
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -145,6 +153,7 @@ def open_store(folder: Path, adapter: DatasetAdapter) -> TileStore:
         source_digest=manifest["source_digest"],
         path=folder,
         skipped=tuple(manifest.get("skipped", ())),
+        missing=tuple(manifest.get("missing", ())),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rscl_bench.atomic import write_atomic
@@ -35,8 +36,9 @@ class _Journal(Spec):
         scenes: Number of scenes, skipped ones included.
         count: Number of tiles.
         blank: Number of tiles that are zero everywhere.
-        sums: Sum of the pixels of each band.
-        squares: Sum of the squared pixels of each band.
+        missing: Number of pixels of each band that the archive declares as missing.
+        sums: Sum of the other pixels of each band.
+        squares: Sum of the squares of the other pixels of each band.
         skipped: Skipped scenes, by path in the archive.
         files: The flushed prefix of each file.
     """
@@ -45,6 +47,7 @@ class _Journal(Spec):
     scenes: int
     count: int
     blank: int
+    missing: list[int]
     sums: list[float]
     squares: list[float]
     skipped: list[str]
@@ -98,6 +101,7 @@ class StoreWriter:
         scenes: Number of scenes so far, skipped ones included; also the index of the next scene.
         count: Number of tiles so far.
         blank: Number of tiles so far that are zero everywhere.
+        missing: Number of pixels of each band that the archive declares as missing, ``[C]``.
         skipped: Scenes skipped so far, by path in the archive.
     """
 
@@ -109,6 +113,7 @@ class StoreWriter:
         self.scenes, self.count, self.blank = 0, 0, 0
         bands = len(scenes.source.bands)
         self.sums, self.squares = np.zeros(bands), np.zeros(bands)
+        self.missing = np.zeros(bands, np.int64)
         self.skipped: list[str] = []
         self._saved_at = time.monotonic()
         self._resume(scenes.on_bad_tile)
@@ -134,6 +139,7 @@ class StoreWriter:
             return
         self.scenes, self.count, self.blank = journal.scenes, journal.count, journal.blank
         self.sums, self.squares = np.array(journal.sums), np.array(journal.squares)
+        self.missing = np.array(journal.missing)
         self.skipped = journal.skipped
 
     def _read_journal(self) -> _Journal | None:
@@ -170,6 +176,7 @@ class StoreWriter:
         for sums, squares in zip(scene.sums, scene.squares, strict=True):
             self.sums += sums
             self.squares += squares
+        self.missing += scene.missing.sum(axis=0)
         self.blank += scene.blank
         self.count += len(scene.tiles)
 
@@ -179,6 +186,7 @@ class StoreWriter:
             scenes=self.scenes,
             count=self.count,
             blank=self.blank,
+            missing=self.missing.tolist(),
             sums=self.sums.tolist(),
             squares=self.squares.tolist(),
             skipped=self.skipped,
@@ -211,5 +219,6 @@ class StoreWriter:
         variance = self.squares / self._pixels() - np.square(self.sums / self._pixels())
         return [float(value) for value in np.sqrt(np.maximum(variance, 0))]
 
-    def _pixels(self) -> int:
-        return self.count * self.size * self.size
+    def _pixels(self) -> NDArray[np.int64]:
+        """Return the number of measured pixels of each band, at least 1."""
+        return np.maximum(self.count * self.size * self.size - self.missing, 1)

@@ -290,9 +290,9 @@ def test_tile_larger_than_an_image_is_refused_by_file(data: Path, cache: Path) -
     ("image", "message"),
     [
         (np.zeros((8, 8, 3), np.uint16), r"1\.npy has 3 bands where Masked has 4"),
-        (np.zeros((8, 8), np.uint16), r"1\.npy has shape \(8, 8\) bands"),
+        (np.zeros((8, 8), np.uint16), r"1\.npy has shape \(8, 8\) where"),
         (np.zeros((8, 8, 4), np.uint8), r"1\.npy is uint8 where Masked is uint16"),
-        (np.full((8, 8, 4), np.nan, np.float32), r"1\.npy holds NaN .* band 'a'"),
+        (np.full((8, 8, 4), np.nan, np.float32), r"1\.npy is float32 .* in place of NaN"),
     ],
 )
 def test_unusable_image_is_refused_by_name(
