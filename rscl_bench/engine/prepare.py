@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from pydantic import ValidationError
+
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
@@ -15,7 +17,7 @@ from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.progress import Progress
 from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
-from rscl_bench.spec import Edition, RunSpec, identity
+from rscl_bench.spec import Edition, RunSpec, first_problem, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.view import PixelScaling
@@ -90,12 +92,13 @@ def open_run(
     scenario, protocol = spec.scenario, spec.protocol
     opened_device = open_device(device, protocol.precision)
     _check_tile_sizes(spec)
+    known = _identity(spec, archives.edition, opened_device)  # packing may take hours
     started = time.perf_counter()
     tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
     probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]
     stores = [store for store, _ in tasks]
     _check_tile_counts(spec, stores)
-    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
+    data = {name: store.digest for name, store in _named_stores(spec, stores, probes).items()}
     return PreparedRun(
         spec=spec,
         edition=archives.edition,
@@ -103,17 +106,7 @@ def open_run(
         stores=stores,
         scalings=[scaling for _, scaling in tasks],
         probes=probes,
-        identity=Identity(
-            scenario=ScenarioName(
-                name=scenario.name, version=scenario.version, digest=identity(content)
-            ),
-            edition=archives.edition,
-            protocol_name=spec.protocol_name,
-            precision=opened_device.precision,
-            data={n: store.digest for n, store in _named_stores(spec, stores, probes).items()},
-            code=rscl_bench.__version__,
-            **_identity_of_spec(spec),
-        ),
+        identity=known.model_copy(update={"data": data}),
         packing_seconds=time.perf_counter() - started,
     )
 
@@ -143,6 +136,36 @@ def _named_stores(
     for probe in probes:
         named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
     return named
+
+
+def _identity(spec: RunSpec, edition: Edition, device: Device) -> Identity:
+    """Return the identity of a run without the digests of its data.
+
+    Raises:
+        SpecError: If a record cannot hold a value.
+    """
+    scenario = spec.scenario
+    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
+    try:
+        known = Identity(
+            scenario=ScenarioName(
+                name=scenario.name, version=scenario.version, digest=identity(content)
+            ),
+            edition=edition,
+            protocol_name=spec.protocol_name,
+            precision=device.precision,
+            data={},
+            code=rscl_bench.__version__,
+            **_identity_of_spec(spec),
+        )
+        known.run_id()
+    except ValidationError as error:
+        raise SpecError(
+            f"Scenario {scenario.name} cannot be recorded: {first_problem(error)}."
+        ) from error
+    except ValueError as error:  # a number that is not finite
+        raise SpecError(f"This run cannot be recorded: {error}.") from error
+    return known
 
 
 def _identity_of_spec(spec: RunSpec) -> dict[str, Any]:
