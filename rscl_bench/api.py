@@ -88,6 +88,7 @@ def run(
     data_root: str | Path | None = None,
     out: str | Path = "runs",
     device: str = "auto",
+    threads: int | None = None,
     checkpoint_minutes: float = 10.0,
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
@@ -109,6 +110,8 @@ def run(
             sketch edition where this variable is not set.
         out: Folder for records and encoders.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads of the run; None for torch's number, which is all cores unless
+            OMP_NUM_THREADS says otherwise. The number of threads changes the last bits of results.
         checkpoint_minutes: Minutes between checkpoints within a task; 0 for a checkpoint after
             every step.
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
@@ -133,23 +136,26 @@ def run(
     with _reporter(verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
         from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
+        from rscl_bench.engine.device import cpu_threads
         from rscl_bench.engine.prepare import check_writable
         from rscl_bench.engine.run import execute
         from rscl_bench.results import folders
         from rscl_bench.results.record import read_record
 
         check_writable(Path(out))  # packing takes up to an hour, so this comes first
-        prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
-        prepared = prepared.with_plugins(plugins)
-        folder = folders.run_folder(Path(out), prepared.identity)
-        path = folder / "record.json"
-        if path.is_file() and not force:
-            reporter.message("This run is recorded already; force runs it again.")
-            # A run that was killed just after it wrote its record leaves checkpoints.
-            remove_checkpoints(folder / FOLDER)
-            return read_record(path)
-        seconds = 60 * checkpoint_minutes
-        return execute(prepared, folder, reporter, interval=seconds, force=force)
+        with cpu_threads(threads):
+            prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
+            prepared = prepared.with_plugins(plugins)
+            folder = folders.run_folder(Path(out), prepared.identity)
+            path = folder / "record.json"
+            if path.is_file() and not force:
+                reporter.message("This run is recorded already; force runs it again.")
+                # A run that was killed just after it wrote its record leaves checkpoints.
+                remove_checkpoints(folder / FOLDER)
+                return read_record(path)
+            reporter.message(f"Device: {prepared.device.name}, {prepared.device.precision}.")
+            seconds = 60 * checkpoint_minutes
+            return execute(prepared, folder, reporter, interval=seconds, force=force)
 
 
 def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
@@ -175,6 +181,7 @@ def sweep(
     out: str | Path = "runs",
     device: str = "auto",
     jobs: int | None = None,
+    threads: int | None = None,
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
     verbose: bool = True,
@@ -194,7 +201,9 @@ def sweep(
         out: As in `run`.
         device: As in `run`.
         jobs: Number of runs at a time; the runs share the cores evenly. None is one run per core
-            on a CPU and one run on a GPU. The number of threads changes the last bits of results.
+            on a CPU and one run on a GPU.
+        threads: CPU threads of each run; None for an even share of the cores. The number of threads
+            changes the last bits of results.
         on_bad_tile: As in `run`.
         force: As in `run`.
         verbose: As in `run`.
@@ -216,7 +225,9 @@ def sweep(
         protocol,
         dict(set or {}),
     )
-    options = _Options(_data_root(data_root), Path(out), device, jobs, on_bad_tile, force, verbose)
+    options = _Options(
+        _data_root(data_root), Path(out), device, jobs, threads, on_bad_tile, force, verbose
+    )
     return _run_all(planned, options, "method", "test")
 
 
@@ -232,6 +243,7 @@ def tune(
     out: str | Path = "runs",
     device: str = "auto",
     jobs: int | None = None,
+    threads: int | None = None,
     on_bad_tile: "OnBadTile" = "stop",
     store: str | Path | None = None,
     verbose: bool = True,
@@ -254,6 +266,7 @@ def tune(
         out: As in `run`.
         device: As in `run`.
         jobs: As in `sweep`.
+        threads: As in `sweep`.
         on_bad_tile: As in `run`.
         store: File for the choice and the scores of the grid; None for a file below ``out/tuning``.
         verbose: As in `run`.
@@ -271,7 +284,9 @@ def tune(
     planned = grid_runs(
         _scenario(scenario), _method(method), grid, seeds, protocol, dict(set or {})
     )
-    options = _Options(_data_root(data_root), Path(out), device, jobs, on_bad_tile, False, verbose)
+    options = _Options(
+        _data_root(data_root), Path(out), device, jobs, threads, on_bad_tile, False, verbose
+    )
     runs = _run_all(planned, options, "setting", "val")
     settings: dict[str, list[RunRecord]] = {}
     for run in runs:
@@ -589,6 +604,7 @@ class _Options(NamedTuple):
     out: Path
     device: str
     jobs: int | None
+    threads: int | None
     on_bad_tile: "OnBadTile"
     force: bool
     verbose: bool
@@ -614,7 +630,7 @@ def _run_all(
             options.on_bad_tile,
             reporter,
         )
-        jobs, threads = share_cores(options.jobs, prepared.device.torch.type)
+        jobs, threads = share_cores(options.jobs, options.threads, prepared.device.torch.type)
         runs = plan(planned, prepared, archives, threads, options.out, options.force)
         waiting = sum(run.state == "waiting" for run in runs)
         reporter.message(

@@ -5,32 +5,66 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from rscl_bench import api
+from rscl_bench.cores import let_threads_sleep, set_threads
 from rscl_bench.errors import RsclError
+from rscl_bench.interruption import Interrupted, raising
+from rscl_bench.output import discard_unwritten, lasting_output
 
 
 class Commands(TyperGroup):
-    """Prints a user's error as one sentence without a traceback, and exits with status 1."""
+    """Prints a user's error as one sentence without a traceback, and exits with status 1.
+
+    Every signal that ends a command is an exception within it, so that its ``finally`` blocks
+    remove temporary files and show the cursor. The exit status is then 128 plus the number of the
+    signal.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except RsclError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            resumes = f"the same command resumes from {error}"
-            advice = resumes if error.args else "no run was recorded"
-            print(f"interrupted; {advice}", file=sys.stderr)
-            raise typer.Exit(getattr(error, "status", 130)) from error
+        let_threads_sleep()
+        with raising() as watch:
+            try:
+                return super().invoke(ctx)
+            except RsclError as error:
+                _exit(1, f"error: {error}")
+            except KeyboardInterrupt as error:
+                watch.came = True  # from here on, another signal ends the process at once
+                _exit(_status(error), _interrupted(error))
+            except BrokenPipeError:
+                _exit(128 + signal.SIGPIPE)  # as other programs whose reader has gone
+            except OSError as error:
+                if error.strerror is None:
+                    raise
+                where = "" if error.filename is None else f" {error.filename}"
+                _exit(1, f"error: The system refuses{where}: {error.strerror}.")
+            except SystemExit as error:
+                _exit(1, f"error: Code outside of rscl-bench called sys.exit({error.code!r}).")
+
+
+def _exit(status: int, line: str = "") -> NoReturn:
+    """Print a line on standard error, if it can be written, and exit."""
+    if line:
+        with suppress(OSError):  # the terminal may be gone
+            print(line, file=sys.stderr, flush=True)
+    raise typer.Exit(status)
+
+
+def _status(error: KeyboardInterrupt) -> int:
+    return error.status if isinstance(error, Interrupted) else 128 + signal.SIGINT
+
+
+def _interrupted(error: KeyboardInterrupt) -> str:
+    where = error.where if isinstance(error, Interrupted) else ""
+    advice = f"the same command resumes from {where}" if where else "nothing was recorded"
+    return f"interrupted by {signal.Signals(_status(error) - 128).name}; {advice}"
 
 
 app = typer.Typer(
@@ -81,8 +115,18 @@ JobsOption = Annotated[
         min=1,
         metavar="N",
         help="How many runs train at a time; the runs share the cores evenly. The default is one "
-        "run per core, with one thread each, or one run on a GPU. Each run needs its own memory. "
-        "The number of threads changes the last bits of results.",
+        "run per core, with one thread each, or one run on a GPU. Each run needs its own memory.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="CPU threads of each run. The default is all cores for one run, and an even share of "
+        "the cores in a sweep. The number of threads changes the last bits of results and is "
+        "recorded, but is no part of a run's identity.",
     ),
 ]
 OnBadOption = Annotated[
@@ -105,6 +149,7 @@ def run(
     data_root: DataRootOption = None,
     out: OutOption = RUNS,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     assignments: SetOption = None,
     checkpoint_minutes: Annotated[
         float,
@@ -120,27 +165,32 @@ def run(
     """Train one method through a scenario, probe after each task, write the record.
 
     The same command resumes an interrupted run from its last checkpoint, to the same bits as
-    without the interruption. On SIGINT (Ctrl-C), SIGTERM and SIGUSR1 the run finishes its step and
-    writes a checkpoint; the exit status is then 128 plus the number of the signal.
+    without the interruption. On SIGINT (Ctrl-C), SIGTERM, SIGUSR1, SIGHUP and SIGQUIT the run
+    finishes its step and writes a checkpoint; the exit status is then 128 plus the number of the
+    signal.
     """
     from rscl_bench.console import print_run
     from rscl_bench.resolve import parse_assignments
 
-    record = api.run(
-        scenario,
-        method,
-        protocol=protocol,
-        seed=seed,
-        set=parse_assignments(assignments or ()),
-        data_root=data_root,
-        out=out,
-        device=device,
-        checkpoint_minutes=checkpoint_minutes,
-        on_bad_tile=on_bad_tile,
-        force=force,
-    )
-    print_run(record)
-    print(f"record: {api.run_folder(record, out) / 'record.json'}")
+    if threads is not None:
+        set_threads(threads)  # before the libraries are loaded
+    with lasting_output():
+        record = api.run(
+            scenario,
+            method,
+            protocol=protocol,
+            seed=seed,
+            set=parse_assignments(assignments or ()),
+            data_root=data_root,
+            out=out,
+            device=device,
+            threads=threads,
+            checkpoint_minutes=checkpoint_minutes,
+            on_bad_tile=on_bad_tile,
+            force=force,
+        )
+        print_run(record)
+        print(f"record: {api.run_folder(record, out) / 'record.json'}")
 
 
 @app.command()
@@ -153,6 +203,7 @@ def sweep(
     out: OutOption = RUNS,
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
+    threads: ThreadsOption = None,
     assignments: SetOption = None,
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
@@ -167,7 +218,7 @@ def sweep(
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import split_list, split_seeds
 
-    with _interruptible(force):
+    with lasting_output(), _interruptible(force):
         runs = api.sweep(
             scenario,
             split_list("--methods", methods),
@@ -178,6 +229,7 @@ def sweep(
             out=out,
             device=device,
             jobs=jobs,
+            threads=threads,
             on_bad_tile=on_bad_tile,
             force=force,
         )
@@ -207,6 +259,7 @@ def tune(
     out: OutOption = RUNS,
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
+    threads: ThreadsOption = None,
     assignments: SetOption = None,
     on_bad_tile: OnBadOption = "stop",
     store: Annotated[
@@ -228,7 +281,7 @@ def tune(
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import parse_grid, split_seeds
 
-    with _interruptible():
+    with lasting_output(), _interruptible():
         try:
             tuning = api.tune(
                 scenario,
@@ -241,6 +294,7 @@ def tune(
                 out=out,
                 device=device,
                 jobs=jobs,
+                threads=threads,
                 on_bad_tile=on_bad_tile,
                 store=store,
             )
@@ -388,29 +442,17 @@ def _print_foreign(records: list[Path]) -> None:
         )
 
 
-class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM, which ends a sweep in the way of Ctrl-C."""
-
-
 @contextmanager
 def _interruptible(force: bool = False) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, print how to resume and exit with 128 plus the signal's number."""
-
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
+    """On a signal, print how to resume the other runs, and exit."""
     try:
         yield
     except KeyboardInterrupt as error:
-        print(
-            "interrupted; all records stay, and the same command"
-            f"{' without --force' if force else ''} resumes the other runs from their checkpoints",
-            file=sys.stderr,
+        line = (
+            f"{_interrupted(error).partition(';')[0]}; all records stay, and the same command"
+            f"{' without --force' if force else ''} resumes the other runs from their checkpoints"
         )
-        raise typer.Exit(143 if isinstance(error, Terminated) else 130) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        _exit(_status(error), line)
 
 
 def main() -> None:
@@ -418,7 +460,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # for terminals that cannot show "–"
-    app()
+    status: str | int | None = 0
+    try:
+        app()
+    except SystemExit as ended:
+        status = ended.code
+    lost = discard_unwritten(sys.stdout)
+    if lost is not None and not status:
+        broken = isinstance(lost, BrokenPipeError)
+        status = 128 + signal.SIGPIPE if broken else 1
+        if not broken:
+            with suppress(OSError):
+                reason = lost.strerror or lost
+                print(f"error: The output cannot be written ({reason}).", file=sys.stderr)
+    discard_unwritten(sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

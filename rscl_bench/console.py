@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from rscl_bench.output import say
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -54,7 +56,7 @@ class PlainReporter:
 
     def message(self, text: str) -> None:
         """Print one line."""
-        print(text, flush=True)
+        say(text)
 
 
 class BarReporter:
@@ -105,16 +107,16 @@ class PlainSweep:
     def changed(self, run: "Run") -> None:
         """Print the state of a run that has ended, or that has printed no line for 10 s."""
         if run.state == "failed":
-            print(f"{run.name}: failed: {run.reason}", flush=True)
+            say(f"{run.name}: failed: {run.reason}")
         elif run.record is not None:
             scores = _final_scores(run.record, self._split)
             split = SPLIT_NAMES[self._split]
-            print(f"{run.name}: {run.state}, micro-mAP on the {split}: {scores}", flush=True)
+            say(f"{run.name}: {run.state}, micro-mAP on the {split}: {scores}")
         elif run.phase:
             now = time.monotonic()
             if now - self._last.setdefault(run.name, now) >= PLAIN_SECONDS:
                 self._last[run.name] = now
-                print(f"{run.name}: {_progress(run)}, {_left(run)} left", flush=True)
+                say(f"{run.name}: {_progress(run)}, {_left(run)} left")
 
 
 class LiveSweep:
@@ -202,7 +204,11 @@ def print_tuning(tuning: "Tuning") -> None:
 
 
 def print_run(record: "RunRecord") -> None:
-    """Print the table of a run: the rows of the references, then one row per task."""
+    """Print the table of a run: the rows of the references, then one row per task.
+
+    Below the table are the continual metrics that the record defines, and for a sketch edition a
+    line that its scores are no result.
+    """
     from rscl_bench.leaderboards.formats import percent
     from rscl_bench.leaderboards.run_table import run_table
 
@@ -232,6 +238,27 @@ def print_run(record: "RunRecord") -> None:
     # A pipe has no width, and without a width rich would cut the table at 80 columns.
     width = None if sys.stdout.isatty() else 60 + 30 * len(probes)
     Console(width=width).print(table)
+    for line in _continual_lines(record):
+        print(line)
+    if record.identity.edition == "sketch":
+        print(
+            "These images are synthetic: no score above says anything about a method. For a result "
+            "give --data-root DIR with the real archives."
+        )
+
+
+def _continual_lines(record: "RunRecord") -> list[str]:
+    """Return a line for each continual metric that is defined."""
+    from rscl_bench.leaderboards.formats import percent
+
+    names = ("forgetting", "backward_transfer", "forward_transfer")
+    micro, macro = record.continual.micro, record.continual.macro
+    return [
+        f"{name.replace('_', ' ')}: {percent(getattr(micro, name))} micro-mAP, "
+        f"{percent(getattr(macro, name))} macro-mAP (points)"
+        for name in names
+        if getattr(micro, name) is not None
+    ]
 
 
 def print_names(title: str, rows: list[tuple[str, str]]) -> None:

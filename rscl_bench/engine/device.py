@@ -3,15 +3,18 @@
 import logging
 import platform
 import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from rscl_bench.errors import SpecError
 
@@ -51,7 +54,7 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         SpecError: If there is no such device.
     """
     accelerator, _, index = name.partition(":")
-    if accelerator not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise SpecError(f"Unknown device '{name}'; use auto, cpu, cuda or cuda:N.")
     available = torch.cuda.device_count()
     if accelerator == "cuda" and int(index or 0) >= available:
@@ -70,8 +73,26 @@ def open_device(name: str, precision: Literal["auto", "bf16", "fp32"]) -> Device
         accelerator=accelerator,
         devices=[int(index or 0)] if accelerator == "cuda" else 1,
         precision=_FABRIC_PRECISION[resolved],
+        # A run has one process. Lightning's search for a cluster would warn where `srun` exists,
+        # and refuse a SLURM job with several tasks.
+        plugins=[LightningEnvironment()],
     )
     return Device(fabric.device, _device_name(fabric.device), resolved, fabric.autocast)
+
+
+@contextmanager
+def cpu_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use a number of CPU threads within a block.
+
+    Args:
+        threads: Number of threads; None for the present number.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def matrix_flops(device: Device) -> float:
@@ -130,12 +151,27 @@ def _native_bf16(accelerator: str) -> bool:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    model = ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else ""
     threads = torch.get_num_threads()
-    name = model or platform.processor() or platform.machine()
-    return f"{name} ({threads} thread{'' if threads == 1 else 's'})"
+    return f"{processor_name()} ({threads} thread{'' if threads == 1 else 's'})"
+
+
+def processor_name() -> str:
+    """Return the model name of the processor, or its architecture where no model is known."""
+    return _linux_processor() or _mac_processor() or platform.processor() or platform.machine()
+
+
+def _linux_processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"^model name\s*:(.*)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _mac_processor() -> str:
+    if sys.platform != "darwin":
+        return ""
+    command = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -60,8 +60,9 @@ class PreparedRun:
 
     def with_spec(self, spec: RunSpec) -> "PreparedRun":
         """Return this prepared run for another method or seed of its scenario and protocol."""
-        changed = {**dict(self.identity), **_identity_of_spec(spec)}
-        return replace(self, spec=spec, identity=_checked_identity(**changed))
+        known = _identity(spec, self.edition, self.device)
+        kept = {"data": self.identity.data, "plugins": self.identity.plugins}
+        return replace(self, spec=spec, identity=known.model_copy(update=kept))
 
     def with_plugins(self, plugins: Sequence[BaseSGDPlugin]) -> "PreparedRun":
         """Return this prepared run with Avalanche plugins that act after the strategies.
@@ -96,12 +97,15 @@ def open_run(
     scenario, protocol = spec.scenario, spec.protocol
     opened_device = open_device(device, protocol.precision)
     _check_tile_sizes(spec)
+    known = _identity(spec, archives.edition, opened_device)  # packing may take hours
     started = time.perf_counter()
     tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
     probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]
     stores = [store for store, _ in tasks]
     _check_tile_counts(spec, stores)
-    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
+    data = {
+        name: store.source_digest for name, store in _named_stores(spec, stores, probes).items()
+    }
     return PreparedRun(
         spec=spec,
         edition=archives.edition,
@@ -109,17 +113,7 @@ def open_run(
         stores=stores,
         scalings=[scaling for _, scaling in tasks],
         probes=probes,
-        identity=_checked_identity(
-            scenario=ScenarioName(
-                name=scenario.name, version=scenario.version, digest=identity(content)
-            ),
-            edition=archives.edition,
-            protocol_name=spec.protocol_name,
-            precision=opened_device.precision,
-            data={n: s.source_digest for n, s in _named_stores(spec, stores, probes).items()},
-            code=rscl_bench.__version__,
-            **_identity_of_spec(spec),
-        ),
+        identity=known.model_copy(update={"data": data}),
         packing_seconds=time.perf_counter() - started,
     )
 
@@ -151,18 +145,34 @@ def _named_stores(
     return named
 
 
-def _checked_identity(**fields: Any) -> Identity:
-    """Return an identity; a record could not be made of one that is not valid.
+def _identity(spec: RunSpec, edition: Edition, device: Device) -> Identity:
+    """Return the identity of a run without the digests of its data.
 
     Raises:
-        SpecError: If a name or a text is none that a table can show.
+        SpecError: If a record cannot hold a value.
     """
+    scenario = spec.scenario
+    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
     try:
-        return Identity(**fields)
+        known = Identity(
+            scenario=ScenarioName(
+                name=scenario.name, version=scenario.version, digest=identity(content)
+            ),
+            edition=edition,
+            protocol_name=spec.protocol_name,
+            precision=device.precision,
+            data={},
+            code=rscl_bench.__version__,
+            **_identity_of_spec(spec),
+        )
+        known.run_id()
     except ValidationError as error:
         raise SpecError(
-            f"This run could not be recorded: {shown(first_problem(error))}; change that text."
+            f"Scenario {scenario.name} cannot be recorded: {shown(first_problem(error))}."
         ) from error
+    except ValueError as error:  # a number that is not finite
+        raise SpecError(f"This run cannot be recorded: {error}.") from error
+    return known
 
 
 def _identity_of_spec(spec: RunSpec) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from rscl_bench import registry
 from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_prefix
 from rscl_bench.engine.device import Device
+from rscl_bench.errors import TrainingError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import BaseProbe, Labels, Scores
 from rscl_bench.probes.collapse_metrics import CollapseMetrics, collapse_metrics
@@ -59,7 +60,11 @@ class OpenProbe:
     def evaluate(
         self, encoder: FrozenEncoder, protocol: Protocol, device: Device
     ) -> tuple[dict[str, Scores], CollapseMetrics]:
-        """Return the scores by role, and the collapse metrics of the test split's features."""
+        """Return the scores by role, and the collapse metrics of the test split's features.
+
+        Raises:
+            TrainingError: If the features are not finite.
+        """
         context = EvalContext(
             image_size=protocol.image_size,
             views=protocol.views,
@@ -67,8 +72,14 @@ class OpenProbe:
             device=device.torch,
             autocast=device.autocast,
         )
+        features = encoder.features(self.tiles["test"], context)
+        if not np.isfinite(features).all():
+            raise TrainingError(
+                f"The encoder's features of probe '{self.spec.name}' are not finite; lower "
+                "training.learning_rate or run with --set precision=fp32."
+            )
         scores = self.probe.evaluate(encoder, self.tiles, self.labels["train"], context)
-        return scores, collapse_metrics(encoder.features(self.tiles["test"], context))
+        return scores, collapse_metrics(features)
 
     def evaluate_pixel_statistics(self) -> dict[str, Scores] | None:
         """Return the scores of pixel statistics by role; None for a probe that needs an encoder."""

@@ -3,21 +3,75 @@
 import platform
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 import rscl_bench
 from rscl_bench import registry
-from rscl_bench.engine.device import Device
+from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.flops import Flops
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
+from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
 from rscl_bench.results.record import package_versions
-from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord
-from rscl_bench.results.text import one_line
+from rscl_bench.results.schema import (
+    FlopsRecord,
+    Parameters,
+    ProbeRecord,
+    Provenance,
+    TaskRecord,
+)
+from rscl_bench.results.text import one_line, shown
+from rscl_bench.spec import first_problem
+
+_SKIPPED = TypeAdapter(dict[str, tuple[str, ...]])
+
+
+class KnownParts(NamedTuple):
+    """The parts of a record that are known before the first step.
+
+    Attributes:
+        probes: Descriptions of the probes.
+        flops: Operations per image; None if the objective has no counted operation.
+        skipped: Paths of the images that were left out, by key of ``identity.data``.
+        description: Description in the encoder's file.
+    """
+
+    probes: list[ProbeRecord]
+    flops: FlopsRecord | None
+    skipped: dict[str, tuple[str, ...]]
+    description: EncoderDescription
+
+
+def known_parts(prepared: PreparedRun, flops: Flops, started: datetime) -> KnownParts:
+    """Return the parts of a record that are known before the first step.
+
+    Args:
+        prepared: The run.
+        flops: Operations per image of one step.
+        started: UTC time of the start.
+
+    Raises:
+        SpecError: If a record cannot hold a value.
+    """
+    stores = prepared.named_stores()
+    try:
+        provenance_of(prepared.device, started)
+        return KnownParts(
+            probes=[probe_record(probe) for probe in prepared.probes],
+            flops=FlopsRecord(**flops._asdict()) if flops.with_gradient else None,
+            skipped=_SKIPPED.validate_python(
+                {n: s.skipped for n, s in stores.items() if s.skipped}
+            ),
+            description=describe_encoder(prepared),
+        )
+    except ValidationError as error:
+        raise SpecError(f"This run cannot be recorded: {shown(first_problem(error))}.") from error
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:
@@ -31,6 +85,8 @@ def provenance_of(device: Device, started: datetime) -> Provenance:
         python=platform.python_version(),
         platform=one_line(f"{platform.system()} {platform.machine()}"),
         versions=package_versions(),
+        processor=processor_name(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
     )
 
 
@@ -65,7 +121,7 @@ def task_records(
                 final_loss=trainer.final_loss[task],
                 peak_memory_bytes=peaks[task],
                 waited_seconds=trainer.task_clock.waited_seconds[task],
-                flop_utilisation=rate and rate * sum(flops) / matrix_flops,
+                flop_utilisation=rate and (rate * sum(flops) / matrix_flops or None),
             )
         )
     return records

@@ -11,19 +11,20 @@ from torch import Tensor
 from rscl_bench.avalanche_api import DatasetExperience
 from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
-from rscl_bench.engine.checkpointing.state import Snapshot, has_state
+from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import count_flops
+from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name
 from rscl_bench.engine.probing import Prober
 from rscl_bench.engine.recording import (
-    describe_encoder,
+    known_parts,
     parameter_counts,
-    probe_record,
     provenance_of,
     task_line,
     task_records,
 )
+from rscl_bench.engine.run_lock import locked
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import TrainingError
@@ -33,8 +34,8 @@ from rscl_bench.models.encoder_file import write_encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
-from rscl_bench.results.record import make_record, write_record
-from rscl_bench.results.schema import FlopsRecord, RunRecord, Seconds
+from rscl_bench.results.record import make_record, read_record, write_record
+from rscl_bench.results.schema import RunRecord, Seconds
 from rscl_bench.strategies.base import Strategy
 
 
@@ -48,7 +49,8 @@ def execute(
 ) -> RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
 
-    An interrupted run is resumed from its last checkpoint, and ends in the same bits.
+    An interrupted run is resumed from its last checkpoint, and ends in the same bits. One process
+    at a time executes a run in a folder.
 
     Args:
         prepared: The run, from `open_run`.
@@ -58,24 +60,30 @@ def execute(
         force: Whether to start over.
 
     Returns:
-        The record that was written.
+        The record that was written, here or by another process in the same moment.
 
     Raises:
-        RsclError: If training cannot continue or the folder is not writable.
+        RsclError: If training cannot continue, the folder is not writable, or another process
+            executes the run in this folder.
         Interrupted: If a signal ended the run.
     """
     check_writable(folder)
-    running = RunExecution(prepared, folder, reporter, interval)
-    with running.checkpoints.interruption.watched():
-        running.go(force)
-    description = describe_encoder(prepared)
-    digest = write_encoder(folder / ENCODER, running.objective.encoder, description)
-    record = running.record(digest)
-    # The record is written last: a run with a record is complete.
-    images = running.prober.image_scores(record.id)
-    write_image_scores(images, folder / "record.json")
-    write_record(record, folder / "record.json", force=True)
-    running.checkpoints.remove()
+    path = folder / "record.json"
+    with locked(folder):
+        if path.is_file() and not force:  # another process recorded the run since this one began
+            return read_record(path)
+        for abandoned in folder.glob(".*.tmp"):  # of a process that was killed in a write
+            abandoned.unlink(missing_ok=True)
+        running = RunExecution(prepared, folder, reporter, interval)
+        with running.checkpoints.interruption.watched():
+            running.go(force)
+        encoder = running.objective.encoder
+        digest = write_encoder(folder / ENCODER, encoder, running.known.description)
+        record = running.record(digest)
+        # The record is written last: a run with a record is complete.
+        write_image_scores(running.prober.image_scores(record.id), path)
+        write_record(record, path, force=True)
+        running.checkpoints.remove()
     return record
 
 
@@ -87,13 +95,16 @@ class RunExecution:
         self.started, self.process_started = datetime.now(UTC), time.perf_counter()
         self.seconds_before = 0.0  # of the processes that were interrupted
         spec, device = prepared.spec, prepared.device
-        self.objective = build_objective(spec, device.torch)
-        strategies = build_strategies(spec, self.objective, device.torch)
-        self.flops = count_flops(self.objective, spec.protocol.image_size)
+        with memory_for("to build the objective", "use a smaller backbone or smaller heads"):
+            self.objective = build_objective(spec, device.torch)
+            strategies = build_strategies(spec, self.objective, device.torch)
+            self.flops = count_flops(self.objective, spec.protocol.image_size)
         if spec.protocol.compile:
             compile_blocks(self.objective)
-        self.prober = Prober(prepared.probes, self.objective.encoder, spec.protocol, device)
         self.trainer = self._make_trainer(self.objective, strategies)
+        # Before training, so that a value that no record can hold is refused before training.
+        self.known = known_parts(prepared, self.flops, self.started)
+        self.prober = Prober(prepared.probes, self.objective.encoder, spec.protocol, device)
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]
@@ -152,7 +163,7 @@ class RunExecution:
         try:
             self.trainer.train(experience, eval_streams=[])
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise TrainingError(
                 f"Memory ran out in task {self.trainer.task + 1} after step {self.trainer.step}; "
@@ -164,7 +175,11 @@ class RunExecution:
 
     def _on_step(self, task: int, step: int, steps: int, _loss: Tensor) -> None:
         name = self.prepared.spec.scenario.tasks[task].name
-        self.reporter.progress(f"training task {task + 1} {name}", step, steps)
+        try:
+            self.reporter.progress(f"training task {task + 1} {name}", step, steps)
+        except Exception:  # such as a pipe that is closed: the step is complete, so it is kept
+            self.checkpoints.write()
+            raise
         if self.checkpoints.wanted():
             with self.trainer.task_clock.paused():
                 self.checkpoints.write()
@@ -185,10 +200,11 @@ class RunExecution:
 
     def _restore(self, snapshot: Snapshot) -> None:
         metadata = snapshot.metadata
-        self.trainer.restore(snapshot)
-        self.prober.restore(snapshot)
-        self.started = datetime.fromisoformat(metadata["started"])
-        self.seconds_before, self.peaks = metadata["total"], list(metadata["peaks"])
+        with loading():
+            self.trainer.restore(snapshot)
+            self.prober.restore(snapshot)
+            self.started = datetime.fromisoformat(metadata["started"])
+            self.seconds_before, self.peaks = metadata["total"], list(metadata["peaks"])
 
     def record(self, encoder_digest: str) -> RunRecord:
         """Return the record of a run that has ended.
@@ -205,7 +221,7 @@ class RunExecution:
             ),
             tasks=task_records(prepared, trainer, self.peaks, self.flops, self.matrix_flops),
             parameters=parameter_counts(trainer),
-            probes=[probe_record(probe) for probe in prepared.probes],
+            probes=self.known.probes,
             scores=prober.scores(),
             pixel_statistics=probe_scores(images.labels, images.pixel_statistics),
             image_scores_digest=images.digest(),
@@ -215,14 +231,9 @@ class RunExecution:
                 probing=prober.seconds,
                 total=prepared.packing_seconds + self._seconds(),
             ),
-            flops=FlopsRecord(**self.flops._asdict()),
+            flops=self.known.flops,
             spread=prober.spreads,
-            skipped={n: s.skipped for n, s in prepared.named_stores().items() if s.skipped},
+            skipped=self.known.skipped,
             encoder_digest=encoder_digest,
             pixel_digests=prepared.pixel_digests(),
         )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    types = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, types) or "can't allocate memory" in str(error)  # torch on a CPU

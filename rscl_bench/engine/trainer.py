@@ -19,6 +19,7 @@ from rscl_bench.engine.checkpointing.state import (
     Snapshot,
     has_state,
     load_optimiser,
+    loading,
     optimiser_tensors,
     plugin_tensors,
     strip_prefix,
@@ -305,6 +306,10 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
     def _resume(self, snapshot: Snapshot) -> None:
         """Load the state within a task over the state that the hooks at its start have made."""
         self._interrupted = None
+        with loading():
+            self._load_task(snapshot)
+
+    def _load_task(self, snapshot: Snapshot) -> None:
         tensors, metadata = snapshot
         self._load(tensors)
         self.model.load_task_state(strip_prefix(tensors, "task"))

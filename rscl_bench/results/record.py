@@ -39,16 +39,21 @@ _PACKAGES = (
     "avalanche-lib",
     "torchgeo",
     "numpy",
+    "scipy",
     "scikit-learn",
+    "kornia",
+    "rasterio",
+    "Pillow",
 )
 
 
 def package_versions() -> dict[str, str | None]:
     """Return the versions of the packages that can change a number.
 
-    The version of a package that is not installed is None.
+    The version of a package that is not installed is None. ``GDAL`` is the library within rasterio,
+    which decodes TIFF files.
     """
-    return {name: _version(name) for name in _PACKAGES}
+    return {**{name: _version(name) for name in _PACKAGES}, "GDAL": _gdal_version()}
 
 
 def make_record(
@@ -175,6 +180,14 @@ def read_record(path: Path) -> RunRecord:
 
 
 _MEND = "restore the file from where it was published, or run again"
+
+
+def _gdal_version() -> str | None:
+    try:
+        from rasterio import __gdal_version__
+    except ImportError:
+        return None
+    return str(__gdal_version__)
 
 
 def _version(package: str) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from rscl_bench.engine.build import build_objective, build_strategies
+from rscl_bench.engine.memory import memory_for
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import read_record
@@ -56,6 +57,7 @@ def plan(
     first = runs[0].job.spec.seed  # the seed does not decide whether a method can be built
     for run in runs:
         if run.state == "waiting" and run.job.spec.seed == first:
-            objective = build_objective(run.job.spec, torch.device("cpu"))
-            build_strategies(run.job.spec, objective, torch.device("cpu"))
+            with memory_for(f"to build {run.label}", "use a smaller backbone or smaller heads"):
+                objective = build_objective(run.job.spec, torch.device("cpu"))
+                build_strategies(run.job.spec, objective, torch.device("cpu"))
     return runs

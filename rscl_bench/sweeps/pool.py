@@ -9,24 +9,23 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rscl_bench.cores import usable_cores
+from rscl_bench.cores import THREAD_VARIABLES, usable_cores
 from rscl_bench.errors import ArtefactError
+from rscl_bench.interruption import Interrupted, changeable, exit_now
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.sweeps import worker
-from rscl_bench.sweeps.worker import Event, Job
+from rscl_bench.sweeps.worker import GRACE, Event, Job
 
 State = Literal["waiting", "running", "recorded before", "done", "failed"]
 # With -P, Python does not import modules from the working directory.
 COMMAND = (sys.executable, "-P", "-m", worker.__name__)
-_GRACE = 30.0  # seconds in which a run can finish its step and write a checkpoint
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass
@@ -97,7 +96,7 @@ class Run:
         return finished / len(self.job.spec.scenario.tasks)
 
 
-def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
+def share_cores(jobs: int | None, threads: int | None, device_type: str) -> tuple[int, int]:
     """Return the number of runs that train at a time, and the number of threads of each run.
 
     The default is one run on a GPU, and one run per core on a CPU: together, these runs train more
@@ -106,24 +105,67 @@ def share_cores(jobs: int | None, device_type: str) -> tuple[int, int]:
 
     Args:
         jobs: Number of runs at a time that the user asks for; None for the default.
+        threads: Number of threads of each run that the user asks for; None for the default.
         device_type: ``cpu`` or ``cuda``.
     """
     cores = usable_cores()
-    chosen = jobs or (cores if device_type == "cpu" else 1)
-    return chosen, max(1, cores // chosen)
+    chosen = jobs or (max(1, cores // (threads or 1)) if device_type == "cpu" else 1)
+    return chosen, threads or max(1, cores // chosen)
 
 
 def run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
     """Execute all waiting runs in their order, and store the result in each run.
 
-    On an interrupt or any other exception, all processes are ended before the function returns.
+    On a signal or any exception, all runs write a checkpoint and end before the function returns. A
+    second signal ends this process at once, and the processes of the runs then end by themselves.
 
     Args:
         runs: The runs.
         jobs: Number of runs at a time.
         changed: Called with each run that started, progressed or ended.
+
+    Raises:
+        Interrupted: If a signal came.
     """
-    asyncio.run(_run_all([run for run in runs if run.state == "waiting"], jobs, changed))
+    waiting = [run for run in runs if run.state == "waiting"]
+    asyncio.run(_until_a_signal(waiting, jobs, changed))
+
+
+async def _until_a_signal(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
+    work = asyncio.ensure_future(_run_all(runs, jobs, changed))
+    came: list[int] = []
+
+    def stop(number: int) -> None:
+        if came:
+            exit_now(number)
+        came.append(number)
+        work.cancel()
+
+    with _signals_call(stop):
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not came:
+                raise
+        if came:
+            raise Interrupted(came[0])
+
+
+@contextmanager
+def _signals_call(stop: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with the number of each signal that comes, between two steps of the loop.
+
+    An exception in a handler of its own could come within a run's own ``finally``.
+    """
+    loop, before = asyncio.get_running_loop(), changeable()
+    for number in before:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, earlier)
 
 
 async def _run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None]) -> None:
@@ -146,7 +188,7 @@ async def _run_all(runs: Sequence[Run], jobs: int, changed: Callable[[Run], None
 
 async def _process(run: Run, changed: Callable[[Run], None]) -> int:
     """Start the process of a run, note its events until it ends, and return its exit status."""
-    environment = {**os.environ, **dict.fromkeys(_THREADS, str(run.job.threads))}
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(run.job.threads))}
     run.job.folder.mkdir(parents=True, exist_ok=True)
     with run.log.open("wb") as log:
         # A new session keeps the terminal's Ctrl-C from the child: only the parent receives it.
@@ -185,7 +227,7 @@ async def _ended(process: Process) -> None:
         if process.returncode is None:
             process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), _GRACE)
+        await asyncio.wait_for(process.wait(), GRACE)
     except TimeoutError:  # killing is safe: all files are written atomically
         process.kill()
     assert process.stdin is not None

@@ -7,19 +7,26 @@ watch for the end of its parent.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TextIO
 
 from pydantic import Field
 
+from rscl_bench.cores import let_threads_sleep
 from rscl_bench.errors import ArtefactError, RsclError
+from rscl_bench.interruption import Interrupted, raising
+from rscl_bench.output import lasting_output
 from rscl_bench.spec import Positive, RunSpec, Spec
 from rscl_bench.tiles.source import ArchiveSource
 
+#: Seconds in which a run that is to end can finish its step and write a checkpoint.
+GRACE = 120.0
 _SECONDS = 0.5
 
 
@@ -63,8 +70,9 @@ class PipeReporter:
         """Drop the text: messages hold test scores, which tuning must not see."""
 
     def failed(self, reason: str) -> None:
-        """Send the reason for the failure of the run."""
-        self._send(Event(reason=reason[:1000]))
+        """Send the reason for the failure of the run, if the parent still lives."""
+        with suppress(OSError):
+            self._send(Event(reason=reason[:1000]))
 
     def _send(self, event: "Event") -> None:
         print(event.model_dump_json(exclude_defaults=True), file=self._pipe, flush=True)
@@ -80,11 +88,16 @@ class Event(Spec):
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, which closes the standard input of this process."""
+    """Let this process write a checkpoint and end when its parent ends.
+
+    The end of the parent, even by SIGKILL, closes the standard input of this process.
+    """
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1):
             pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -122,13 +135,21 @@ def main() -> int:
         if not read:
             return 1
         line += read
-    end_with_parent()
-    reporter = PipeReporter(pipe)
+    let_threads_sleep()
+    with raising() as watch, lasting_output():
+        end_with_parent()
+        try:
+            return _execute(line, PipeReporter(pipe))
+        except Interrupted as error:
+            watch.came = True
+            print(f"interrupted; the run resumes from {error.where or 'its last checkpoint'}")
+            return error.status
+
+
+def _execute(job: bytes, reporter: PipeReporter) -> int:
+    """Execute a job, report a failure, and return the exit status."""
     try:
-        run(Job.model_validate_json(line, strict=True), reporter)
-    except KeyboardInterrupt as error:
-        print(f"interrupted; the run resumes from {error}", flush=True)
-        return getattr(error, "status", 130)
+        run(Job.model_validate_json(job, strict=True), reporter)
     except RsclError as error:
         print(f"error: {error}", flush=True)
         reporter.failed(str(error))

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rscl_bench.cores import usable_cores
+from rscl_bench.interruption import SIGNALS
 from rscl_bench.tiles.cutting import SceneCutter, SceneResult
 
 #: Workers start only for archives of at least this many bytes of files. One process decodes about
@@ -113,7 +114,9 @@ def _start_worker(lock: int | None, _worker: int) -> None:
     """Drop what a forked worker inherited from its parent: lock, signal handlers and console."""
     if lock is not None:
         os.close(lock)  # An open copy would hold the lock after the parent was killed.
-    for interruption in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(interruption, signal.SIG_IGN)
+    # The parent answers signals, and ends its workers by SIGTERM.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A progress bar replaces both streams, and its lock may be held at the moment of the fork.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__

@@ -15,9 +15,9 @@ from helpers.runs import Quiet, Run, Runner
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.engine.checkpointing.signals import Interrupted
 from rscl_bench.engine.run import execute
 from rscl_bench.errors import TrainingError
+from rscl_bench.interruption import Interrupted
 from rscl_bench.results.folders import run_folder
 from rscl_bench.results.record import read_record
 from rscl_bench.testing.tiny import differing, start, tiny_spec, train

@@ -280,11 +280,15 @@ def test_threads_and_job_reach_the_process(tmp_path: Path, monkeypatch: pytest.M
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert share_cores(None, "cpu") == (7, 1)
-    assert share_cores(None, "cuda") == (1, 7)
-    assert share_cores(1, "cpu") == (1, 7)
-    assert share_cores(2, "cpu") == (2, 3)
-    assert share_cores(9, "cuda") == (9, 1)
+    assert share_cores(None, None, "cpu") == (7, 1)
+    assert share_cores(None, None, "cuda") == (1, 7)
+    assert share_cores(1, None, "cpu") == (1, 7)
+    assert share_cores(2, None, "cpu") == (2, 3)
+    assert share_cores(9, None, "cuda") == (9, 1)
+    assert share_cores(None, 2, "cpu") == (3, 2)
+    assert share_cores(None, 9, "cpu") == (1, 9)
+    assert share_cores(4, 1, "cpu") == (4, 1)
+    assert share_cores(None, 3, "cuda") == (1, 3)
 
 
 def gone(pid: int, seconds: float = 20) -> bool:

@@ -20,7 +20,7 @@ from rscl_bench.errors import ArtefactError
 
 FOLDER = "checkpoints"
 _KEPT = 2
-_NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
+_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.safetensors")
 _KEY = "rscl_bench"
 
 
@@ -41,7 +41,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fast: bool = False) -> Pa
     content = save(tensors, {_KEY: json.dumps(snapshot.metadata, sort_keys=True)})
     digest = hashlib.sha256(content).hexdigest()
     earlier = _files(folder)
-    number = 1 + (int(earlier[-1].name[:6]) if earlier else 0)
+    number = 1 + (_number(earlier[-1]) if earlier else 0)
     path = folder / f"{number:06}-{digest}.safetensors"
     write_atomic(path, content)
     if fast:
@@ -52,7 +52,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fast: bool = False) -> Pa
             "The checkpoint before it is unchanged."
         )
     for old in _files(folder)[:-_KEPT]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -64,13 +64,14 @@ def read_checkpoint(folder: Path, message: Callable[[str], None]) -> Snapshot | 
         message: Prints one line for every checkpoint that is skipped.
     """
     for path in reversed(_files(folder)):
-        if _is_whole(path):
-            try:
+        try:
+            if _is_whole(path):
                 return _read(path)
-            except (SafetensorError, KeyError, TypeError, ValueError) as error:  # of other code
-                message(f"{path} is no checkpoint of this version ({error}); skipped")
-                continue
-        message(f"{path} is damaged: its SHA-256 differs from its name; skipped")
+            message(f"{path} is damaged: its SHA-256 differs from its name; skipped")
+        except OSError as error:
+            message(f"{path} cannot be read ({error.strerror or error}); skipped")
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:  # of other code
+            message(f"{path} is no checkpoint of this version ({error}); skipped")
     return None
 
 
@@ -89,14 +90,20 @@ def latest_metadata(folder: Path) -> dict[str, Any] | None:
 def remove_checkpoints(folder: Path) -> None:
     """Remove a run's checkpoints, and temporary files of an interrupted write."""
     for path in [*_files(folder), *folder.glob(".*.tmp")]:
-        path.unlink(missing_ok=True)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _files(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob("*.safetensors") if _NAME.fullmatch(path.name))
+    named = (path for path in folder.glob("*.safetensors") if _NAME.fullmatch(path.name))
+    return sorted(named, key=lambda path: (_number(path), path.name))
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def _is_whole(path: Path) -> bool:

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from rscl_bench.engine.checkpointing.files import (
     FOLDER,
@@ -12,15 +14,28 @@ from rscl_bench.engine.checkpointing.files import (
     remove_checkpoints,
     write_checkpoint,
 )
-from rscl_bench.engine.checkpointing.signals import Interrupted, Interruption
+from rscl_bench.engine.checkpointing.signals import Interruption
 from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.errors import ArtefactError
+from rscl_bench.interruption import Interrupted
 from rscl_bench.results.differences import first_difference
 from rscl_bench.results.schema import Identity, Provenance, Resumption
+from rscl_bench.spec import first_problem
 
 #: Seconds between checkpoints within a task.
 INTERVAL = 600.0
 _SHARE = 0.02  # largest share of the time that the writing of checkpoints takes
+
+
+class _Facts(BaseModel):
+    """What a checkpoint says of its run, as far as the decision to resume needs it."""
+
+    identity: dict[str, Any]
+    pixels: dict[str, str]
+    environment: dict[str, str]
+    resumed: list[str]
+    task: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0)]
 
 
 class Checkpoints:
@@ -71,20 +86,20 @@ class Checkpoints:
         """Return the state to resume from, or None if the run starts from its beginning.
 
         Raises:
-            ArtefactError: If the checkpoint is of another run.
+            ArtefactError: If the checkpoint is of another run, or lacks facts.
         """
         snapshot = read_checkpoint(self.folder, self._message)
         if snapshot is None:
             self._refuse_a_changed_run()
             return None
-        metadata = snapshot.metadata
-        field = first_difference("identity", metadata["identity"], self._identity)
+        facts, earlier = self._facts(snapshot)
+        field = first_difference("identity", facts.identity, self._identity)
         if field:
             raise ArtefactError(
                 f"The checkpoint in {self.folder} is of another run: '{field}' differs; give that "
                 "run its own folder, or start over with --force."
             )
-        field = first_difference("tiles", metadata["pixels"], self._pixels)
+        field = first_difference("tiles", facts.pixels, self._pixels)
         if field:
             raise ArtefactError(
                 f"The checkpoint in {self.folder} is of other pixels: '{field}' differs, because "
@@ -93,24 +108,34 @@ class Checkpoints:
             )
         changed = tuple(
             f"{name}: {before} before, {self._environment.get(name)} now"
-            for name, before in metadata["environment"].items()
+            for name, before in facts.environment.items()
             if before != self._environment.get(name)
         )
-        earlier = [Resumption.model_validate_json(text) for text in metadata["resumed"]]
-        where = Resumption(task=metadata["task"], step=metadata["step"], changed=changed)
+        where = Resumption(task=facts.task, step=facts.step, changed=changed)
         self.resumed = (*earlier, where)
         self._message(f"resuming after step {where.step} of task {where.task + 1}")
         for line in changed:
             self._message(f"note: the last bits of results may differ, since {line}")
         return snapshot
 
+    def _facts(self, snapshot: Snapshot) -> tuple[_Facts, list[Resumption]]:
+        try:
+            facts = _Facts.model_validate(snapshot.metadata, strict=True)
+            return facts, [Resumption.model_validate_json(text) for text in facts.resumed]
+        except ValidationError as error:
+            raise ArtefactError(
+                f"The checkpoint in {self.folder} is incomplete: {first_problem(error)}; start "
+                "over with --force."
+            ) from error
+
     def _refuse_a_changed_run(self) -> None:
         """Refuse to start a run anew that was interrupted with other tiles or other code."""
         for folder in sorted(self.folder.parent.parent.glob(f"*/{FOLDER}")):
             metadata = latest_metadata(folder)
-            if metadata is None or _requested(metadata["identity"]) != _requested(self._identity):
+            found = {} if metadata is None else metadata.get("identity")
+            if not _same_request(found, self._identity):
                 continue
-            field = first_difference("identity", metadata["identity"], self._identity)
+            field = first_difference("identity", found, self._identity)
             raise ArtefactError(
                 f"This run was interrupted in {folder.parent} and cannot resume, because "
                 f"'{field}' has changed since. Restore the earlier value, or start over with "
@@ -159,6 +184,14 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove all checkpoints, because the run is recorded or starts over."""
         remove_checkpoints(self.folder)
+
+
+def _same_request(found: Any, identity: dict[str, Any]) -> bool:
+    """Return whether a checkpoint's identity is of the run that the user requested."""
+    try:
+        return _requested(found) == _requested(identity)
+    except (AttributeError, KeyError, TypeError):  # not written by this package
+        return False
 
 
 def _requested(identity: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """The state of a run at one moment, as named tensors and JSON-able metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
-from rscl_bench.errors import TrainingError
+from rscl_bench.errors import ArtefactError, TrainingError
 
 
 class Snapshot(NamedTuple):
@@ -20,6 +21,24 @@ class Snapshot(NamedTuple):
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Turn the errors of a checkpoint that lacks values, or has values of other shapes.
+
+    A checkpoint of the same run always fits, so such a file was not written by this package.
+
+    Raises:
+        ArtefactError: In place of these errors.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ArtefactError(
+            f"The checkpoint does not fit its run ({reason}); start over with --force."
+        ) from error
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
