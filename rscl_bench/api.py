@@ -59,6 +59,7 @@ __all__ = [
     "tuning_path",
     "validate",
     "write_leaderboards",
+    "write_sweep_leaderboards",
 ]
 
 
@@ -369,22 +370,55 @@ def leaderboard(records: "str | Path | Iterable[str | Path]") -> "dict[str, pd.D
     return leaderboards(_paths(records))
 
 
-def write_leaderboards(records: "str | Path | Iterable[str | Path]", out: str | Path) -> list[Path]:
-    """Write one leaderboard per scenario and protocol: CSV, Markdown and comparisons.
+def write_leaderboards(
+    records: "str | Path | Iterable[str | Path]", out: str | Path | None = None
+) -> list[Path]:
+    """Write one leaderboard per scenario, protocol and package version: CSV and Markdown.
+
+    A table in ``out`` that holds other runs than the records is not replaced.
 
     Args:
         records: Folders or files of run records, one or more.
-        out: Folder for the tables.
+        out: Folder for the tables; None for the folder ``leaderboards`` in the first folder of
+            records.
 
     Returns:
         The files written, sorted.
 
     Raises:
-        ArtefactError: If there is no record, a record is damaged, or records contradict each other.
+        ArtefactError: If there is no record, a record is damaged, records contradict each other, or
+            a table in ``out`` holds runs that are not among the records.
     """
     from rscl_bench.leaderboards.build import build_leaderboard
 
-    return build_leaderboard(_paths(records), Path(out))
+    return build_leaderboard(_paths(records), None if out is None else Path(out))
+
+
+def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") -> list[Path]:
+    """Write the leaderboards of a sweep below ``out/leaderboards``.
+
+    The tables hold all recorded runs of the sweep's scenario and protocol below ``out``, those of
+    earlier sweeps included.
+
+    Args:
+        runs: The runs, from `sweep`.
+        out: The ``out`` of the sweep.
+
+    Returns:
+        The files written, sorted; none if no run has a record.
+
+    Raises:
+        ArtefactError: As in `write_leaderboards`.
+    """
+    from rscl_bench.leaderboards.build import FOLDER, build_leaderboard
+    from rscl_bench.results.folders import protocol_folder
+
+    recorded = [run.record for run in runs if run.record is not None]
+    if not recorded:
+        return []
+    sources = {protocol_folder(Path(out), record.identity) for record in recorded}
+    ids = {record.id for record in recorded}
+    return build_leaderboard(sorted(sources), Path(out) / FOLDER, only=ids)
 
 
 def validate(records: "str | Path | Iterable[str | Path]") -> "dict[Path, Verdict]":

@@ -208,13 +208,14 @@ def sweep(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
 ) -> None:
-    """Run methods × seeds, several at a time, and build their leaderboard.
+    """Run methods × seeds, several at a time, and build and print their leaderboard.
 
     All methods run with the first seed, then with the next, so that an interrupted sweep already
     compares methods. Recorded runs are skipped, so the same command resumes an interrupted sweep.
-    A failed run does not stop the others.
+    A failed run does not stop the others. The leaderboard has all recorded runs of the scenario and
+    protocol below the folder of records, earlier sweeps included.
     """
-    from rscl_bench.console import print_failures
+    from rscl_bench.console import print_failures, print_leaderboards
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import split_list, split_seeds
 
@@ -234,10 +235,11 @@ def sweep(
             force=force,
         )
         print_failures(runs)
-        recorded = [run.record_path for run in runs if run.record is not None]
-        for path in api.write_leaderboards(recorded, out / "leaderboards") if recorded else ():
+        tables = api.write_sweep_leaderboards(runs, out)
+        for path in tables:
             print(path)
-    if len(recorded) < len(runs):
+        print_leaderboards(tables)
+    if any(run.record is None for run in runs):
         raise typer.Exit(1)
 
 
@@ -393,9 +395,19 @@ def build(
     records: Annotated[
         list[Path], typer.Argument(help="Folders or files of run records.", exists=True)
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("leaderboards"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the tables; the default is the folder leaderboards in the first "
+            "folder of records.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Turn run records into one CSV and one Markdown table per scenario and protocol."""
+    """Turn run records into tables per scenario, protocol and version of this package.
+
+    A table that holds runs outside the given records is not replaced.
+    """
     _print_foreign(records)
     for path in api.write_leaderboards(records, out):
         print(path)

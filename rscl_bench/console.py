@@ -23,6 +23,8 @@ from rich.table import Table
 from rscl_bench.output import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import JsonValue
 
     from rscl_bench.results.schema import RunRecord
@@ -259,6 +261,32 @@ def _continual_lines(record: "RunRecord") -> list[str]:
         for name in names
         if getattr(micro, name) is not None
     ]
+
+
+def print_leaderboards(files: "Sequence[Path]") -> None:
+    """Print the short table of every leaderboard.
+
+    Args:
+        files: Files of the leaderboards; others than ``leaderboard.csv`` are left out.
+    """
+    from rscl_bench.leaderboards.formats import SKETCH_WARNING
+    from rscl_bench.leaderboards.summary import summary
+
+    for path in files:
+        if path.name != "leaderboard.csv":
+            continue
+        short = summary(path)
+        print(f"{short.title}: mAP in % after the last task, test split, ± 95 % over seeds")
+        table = Table()
+        for column in short.columns:
+            names = ("method", "precision")
+            table.add_column(column, justify="left" if column in names else "right")
+        for row in short.rows:
+            table.add_row(*row)
+        width = None if sys.stdout.isatty() else 60 + 20 * len(short.columns)
+        Console(width=width, markup=False, highlight=False).print(table)
+        if short.sketch:
+            print(SKETCH_WARNING)
 
 
 def print_names(title: str, rows: list[tuple[str, str]]) -> None:

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rscl_bench.leaderboards.collect import GroupKey, LoadedRecord, RowKey
-from rscl_bench.leaderboards.comparisons import comparisons, contrast_of, pairs, ranks
+from rscl_bench.leaderboards.columns import KEYS, KINDS, score_column
+from rscl_bench.leaderboards.comparisons import comparisons, pairs
+from rscl_bench.leaderboards.costs import costs_by_row
 from rscl_bench.leaderboards.image_intervals import Contrast, Intervals, image_intervals
+from rscl_bench.leaderboards.keys import GroupKey, LoadedRecord, RowKey
+from rscl_bench.leaderboards.ranks import ranks
+from rscl_bench.leaderboards.references import ReferenceSpread, reference_spread
 from rscl_bench.leaderboards.rows import Row, leaderboard_rows
 from rscl_bench.leaderboards.statistics import Interval
-from rscl_bench.leaderboards.values import (
-    COSTS,
-    KEYS,
-    KINDS,
-    over_seeds,
-    run_values,
-    score_column,
-)
+from rscl_bench.leaderboards.values import over_seeds, run_values
 from rscl_bench.results.schema import RunRecord
 
 
@@ -34,6 +31,7 @@ class Board:
         known: Known intervals over test images, by contrast.
         compared: Compared pairs of rows, from `comparisons`.
         ranks: Ranks by row and probe, from `ranks`.
+        spread: Largest differences between scores that no training touches.
     """
 
     key: GroupKey
@@ -43,6 +41,7 @@ class Board:
     known: Mapping[Contrast, Intervals]
     compared: pd.DataFrame
     ranks: pd.DataFrame
+    spread: ReferenceSpread
 
     @property
     def layout(self) -> RunRecord:
@@ -50,10 +49,9 @@ class Board:
         return self.loaded[0].record
 
     @property
-    def shared_setting(self) -> tuple[str, ...] | None:
-        """Precision and device of all trained rows; None if trained rows differ in one of them."""
-        settings = {row.key[1:] for row in self.rows if row.reference != "lower"}
-        return settings.pop() if len(settings) == 1 else None
+    def precisions(self) -> list[str]:
+        """Precisions of the trained rows, sorted."""
+        return sorted({row.key.precision for row in self.rows if row.reference != "lower"})
 
     def bootstrap_interval(self, row: Row, probe: str, kind: str) -> Interval | None:
         """Return the interval over test images of a row's final score; None if not known."""
@@ -81,7 +79,7 @@ def make_board(
             to its record.
     """
     layout = loaded[0].record
-    unordered = leaderboard_rows(loaded)
+    unordered = leaderboard_rows(loaded, stored)
     values = run_values(unordered, loaded)
     means = over_seeds(values)
     last = [f"{score_column(len(layout.tasks), p.name, 'micro')}.mean" for p in layout.probes]
@@ -103,6 +101,7 @@ def make_board(
         known=known,
         compared=compared,
         ranks=ranks(rows, compared),
+        spread=reference_spread(rows, loaded),
     )
 
 
@@ -111,6 +110,7 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
     layout = board.layout
     probes = [probe.name for probe in layout.probes]
     frame = pd.DataFrame(index=board.means.index)
+    frame["device"] = [device_name(row) for row in board.rows]
     frame["seeds"] = pd.array([row.seeds for row in board.rows], dtype="Int64")
     frame["reference"] = [row.reference or "" for row in board.rows]
     for probe in probes:
@@ -124,10 +124,16 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
         for end in Interval._fields
     }
     intervals = pd.DataFrame(image_ends, index=frame.index, dtype="float64")
-    scores = board.means.drop(columns=list(COSTS)).join(intervals)
+    scores = board.means.join(intervals)
+    costs = costs_by_row(board.rows).set_index(frame.index)
     integer_types = {**{f"{p}.rank": "Int64" for p in probes}, "trainable_parameters": "Int64"}
-    joined = frame.join(100 * scores).join(board.means[list(COSTS)])
+    joined = frame.join(100 * scores).join(costs)
     return joined.astype(integer_types).copy().reset_index()  # the copy is not fragmented
+
+
+def device_name(row: Row) -> str:
+    """Return the device of a row; the number of devices if there are several."""
+    return f"{len(row.devices)} devices" if len(row.devices) > 1 else "".join(row.devices)
 
 
 def _contrasts(rows: Sequence[Row], layout: RunRecord) -> list[Contrast]:
@@ -138,7 +144,7 @@ def _contrasts(rows: Sequence[Row], layout: RunRecord) -> list[Contrast]:
         for probe in [probe.name for probe in layout.probes]
         for contrast in (
             *(row.contrast(probe) for row in rows),
-            *(contrast_of(probe, *pair) for pair in comparable),
+            *(pair.contrast(probe) for pair in comparable),
         )
         if contrast
     ]

@@ -1,6 +1,6 @@
-"""Builds leaderboards from run records; equal records give equal bytes."""
+"""Builds leaderboards from run records; equal records give equal tables."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -8,40 +8,72 @@ import pandas as pd
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.board import Board, leaderboard_frame, make_board
-from rscl_bench.leaderboards.collect import LoadedRecord, collect_groups, group_folder
-from rscl_bench.leaderboards.csv_tables import comparisons_csv, leaderboard_csv
-from rscl_bench.leaderboards.image_intervals import FILE as IMAGE_INTERVALS
-from rscl_bench.leaderboards.image_intervals import intervals_text, read_intervals
+from rscl_bench.leaderboards.collect import collect_groups, distinct_records
+from rscl_bench.leaderboards.csv_tables import (
+    comparisons_csv,
+    costs_csv,
+    leaderboard_csv,
+    scores_csv,
+)
+from rscl_bench.leaderboards.keys import group_folders
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.stored_intervals import FILE as IMAGE_INTERVALS
+from rscl_bench.leaderboards.stored_intervals import (
+    StoredRun,
+    StoredTable,
+    intervals_beside,
+    stored_tables,
+    table_text,
+)
+from rscl_bench.results.image_scores import image_scores_path
+
+#: Name of the folder of tables beside the records.
+FOLDER = "leaderboards"
 
 
-def build_leaderboard(sources: Path | Iterable[Path], out: Path) -> list[Path]:
-    """Write one leaderboard per scenario, version, edition and resolved protocol.
+def build_leaderboard(
+    sources: Path | Iterable[Path],
+    out: Path | None = None,
+    only: Collection[str] | None = None,
+) -> list[Path]:
+    """Write one leaderboard per scenario, version, edition, resolved protocol and package version.
 
-    `group_folder` gives the folder of a leaderboard. The folder holds ``leaderboard.csv``,
-    ``leaderboard.md``, ``comparisons.csv`` and ``image-intervals.jsonl``. An existing
-    ``image-intervals.jsonl`` is read first: its intervals replace image scores that do not lie
-    beside their records. All tables are made before the first is written, so contradicting records
-    leave the old tables unchanged. Each file is written whole or not at all.
+    `group_folders` gives the folder of a leaderboard. The folder holds ``leaderboard.csv``,
+    ``leaderboard.md``, ``comparisons.csv``, ``costs.csv``, ``scores.csv`` and
+    ``image-intervals.jsonl``. Stored intervals replace image scores that do not lie beside their
+    records; they are read from ``out`` and from the tables beside the records. All tables are made
+    before the first is written, so contradicting records leave the old tables unchanged. Each file
+    is written whole or not at all.
 
     Args:
         sources: One folder or record file, or several of them. Folders are searched for ``*.json``
             at any depth.
-        out: Folder of the leaderboards.
+        out: Folder of the leaderboards; None for the folder ``leaderboards`` in the first source.
+        only: Ids of runs: leaderboards without one of these runs are not written. None for all.
 
     Returns:
         Paths of the written files, sorted.
 
     Raises:
-        ArtefactError: If there is no record, a record is damaged, records contradict each other, or
-            a file of image scores does not belong to its record.
+        ArtefactError: If there is no record, a record is damaged, records contradict each other, a
+            file of image scores does not belong to its record, or a table in ``out`` holds runs
+            that are not among the records.
     """
+    given = _listed(sources)
+    target = default_folder(given) if out is None else out
+    # The old tables are read before the records. So a run that another process records and puts
+    # into a table meanwhile is among the records.
+    held = stored_tables(target)
+    boards = _boards(given, held, only)
+    _check_kept(held, boards, target)
     files: dict[Path, str] = {}
-    for folder, board in _boards(sources, out).items():
-        files[out / folder / "leaderboard.csv"] = leaderboard_csv(board)
-        files[out / folder / "leaderboard.md"] = leaderboard_markdown(board)
-        files[out / folder / "comparisons.csv"] = comparisons_csv(board.compared)
-        files[out / folder / IMAGE_INTERVALS] = intervals_text(board.known, board.loaded)
+    for folder, board in boards.items():
+        files[target / folder / "leaderboard.csv"] = leaderboard_csv(board)
+        files[target / folder / "leaderboard.md"] = leaderboard_markdown(board)
+        files[target / folder / "comparisons.csv"] = comparisons_csv(board.compared)
+        files[target / folder / "costs.csv"] = costs_csv(board)
+        files[target / folder / "scores.csv"] = scores_csv(board)
+        files[target / folder / IMAGE_INTERVALS] = _intervals_text(board, held)
     for path in sorted(files):
         write_atomic(path, files[path])
     return sorted(files)
@@ -60,28 +92,81 @@ def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
     Raises:
         ArtefactError: As in `build_leaderboard`.
     """
-    return {str(folder): leaderboard_frame(b) for folder, b in _boards(sources, None).items()}
+    boards = _boards(_listed(sources), {}, None)
+    return {str(folder): leaderboard_frame(board) for folder, board in boards.items()}
 
 
-def _boards(sources: Path | Iterable[Path], stored: Path | None) -> dict[Path, Board]:
+def default_folder(sources: Iterable[Path]) -> Path:
+    """Return the folder of tables beside the records of the first source.
+
+    Raises:
+        ArtefactError: If there is no source.
+    """
+    for source in sources:
+        return (source if source.is_dir() else source.parent) / FOLDER
+    raise ArtefactError("There is no run record to build a leaderboard from; run a method.")
+
+
+def _listed(sources: Path | Iterable[Path]) -> list[Path]:
+    return [sources] if isinstance(sources, Path) else list(sources)
+
+
+def _boards(
+    sources: list[Path], held: Mapping[Path, StoredTable], only: Collection[str] | None
+) -> dict[Path, Board]:
     """Return the leaderboards by folder.
 
     Args:
         sources: As in `build_leaderboard`.
-        stored: Folder of earlier leaderboards with stored intervals; None to read none.
+        held: Earlier tables in the folder of the leaderboards.
+        only: As in `build_leaderboard`.
     """
-    groups = collect_groups([sources] if isinstance(sources, Path) else sources)
+    groups = collect_groups(sources)
     boards: dict[Path, Board] = {}
-    owners: dict[Path, LoadedRecord] = {}
-    for key, loaded in groups.items():
-        folder = group_folder(key, loaded)
-        other = owners.setdefault(folder, loaded[0])
-        if other is not loaded[0]:
-            raise ArtefactError(
-                f"{other.path} and {loaded[0].path} resolve protocol '{key.protocol}' of "
-                f"{key.scenario} version {key.version} differently; give the changed scenario "
-                "another version, or move one record away."
-            )
-        intervals = {} if stored is None else read_intervals(stored / folder / IMAGE_INTERVALS)
-        boards[folder] = make_board(key, loaded, intervals)
+    for key, folder in sorted(group_folders(groups).items(), key=lambda item: item[1]):
+        if only is not None and not any(item.record.id in only for item in groups[key]):
+            continue
+        intervals = intervals_beside(sources, folder.parts[0])
+        for table in held.values():
+            intervals.update(table.intervals)
+        boards[folder] = make_board(key, distinct_records(groups[key]), intervals)
     return boards
+
+
+def _check_kept(held: Mapping[Path, StoredTable], boards: Mapping[Path, Board], out: Path) -> None:
+    """Refuse to write tables without the runs that the old tables hold.
+
+    Raises:
+        ArtefactError: If a run of a table is not among the records.
+    """
+    given = {item.record.id for board in boards.values() for item in board.loaded}
+    for folder in boards:
+        runs = held[folder].runs if folder in held else ()
+        missing = sorted({run.id for run in runs} - given)
+        if missing:
+            raise ArtefactError(
+                f"The table in {out / folder} holds {len(missing)} runs that are not among the "
+                f"records, such as {missing[0]}; name the folder of their records too, choose "
+                "another --out, or remove the table's folder."
+            )
+
+
+def _intervals_text(board: Board, held: Mapping[Path, StoredTable]) -> str:
+    """Return the stored intervals of a table: the known ones, and those that would be lost.
+
+    An interval in an old table is kept if its runs stand in this table, and it cannot be computed
+    again, since image scores of these runs do not lie beside their records.
+    """
+    runs = [StoredRun(i.record.image_scores_digest, i.record.id) for i in board.loaded]
+    own = {run.digest for run in runs}
+    with_images = {
+        item.record.image_scores_digest
+        for item in board.loaded
+        if image_scores_path(item.path).is_file()
+    }
+    kept = dict(board.known)
+    for table in held.values():
+        for contrast, intervals in table.intervals.items():
+            if contrast.runs <= own and not contrast.runs <= with_images:
+                kept.setdefault(contrast, intervals)
+    return table_text(runs, kept)

@@ -1,57 +1,81 @@
-"""Compares the rows of one leaderboard in pairs, and ranks the methods."""
+"""Compares the rows of one leaderboard in pairs."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
 
+from rscl_bench.leaderboards.columns import KINDS, score_column
+from rscl_bench.leaderboards.corrections import RATE, benjamini_hochberg, holm
 from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
+from rscl_bench.leaderboards.keys import RowKey
+from rscl_bench.leaderboards.machines import same_machine
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import t_interval
-from rscl_bench.leaderboards.values import KEYS, KINDS, score_column
 from rscl_bench.results.schema import RunRecord
 
 LEAST_SEEDS = 3
-COLUMNS = (
-    "probe",
-    "score",
-    "method",
-    "other",
-    "precision",
-    "device",
-    "seeds",
+#: Whether rows of two precisions are compared and ranked together.
+COMPARE_PRECISIONS = False
+_NAMES = ("probe", "score", "method", "precision", "other", "other_precision")
+_COUNTS = ("seeds", "other_machine", "unknown_machine")
+_NUMBERS = (
     "difference",
     "seed_low",
     "seed_high",
     "image_low",
     "image_high",
     "p",
-    "separated",
+    "p_bh",
+    "p_holm",
 )
+COLUMNS = (*_NAMES, *_COUNTS, *_NUMBERS, "separated")
 
 
-def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row, tuple[int, ...]]]:
-    """Return the comparable pairs of rows with their common seeds, sorted by row key.
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that are compared, and their common seeds."""
 
-    The rows of a pair are trained, have the same precision and device, and have at least
-    `LEAST_SEEDS` common seeds.
+    row: Row
+    other: Row
+    seeds: tuple[int, ...]
+
+    def contrast(self, probe: str) -> Contrast:
+        """Return the contrast of the rows: the difference of their mean final scores."""
+        of, minus = (
+            tuple(side.runs[seed].record.image_scores_digest for seed in self.seeds)
+            for side in (self.row, self.other)
+        )
+        return Contrast(probe, self.row.after, of, minus)
+
+    def machines(self) -> tuple[int, int]:
+        """Count the seeds whose two runs ran on two machines, and the seeds that do not tell."""
+        same = [
+            same_machine(self.row.runs[seed].record, self.other.runs[seed].record)
+            for seed in self.seeds
+        ]
+        return same.count(False), same.count(None)
+
+
+def comparable_precisions(one: str, two: str) -> bool:
+    """Tell whether rows of two precisions are compared and ranked together."""
+    return COMPARE_PRECISIONS or one == two
+
+
+def pairs(rows: Sequence[Row]) -> list[Pair]:
+    """Return the comparable pairs of rows, sorted by row key.
+
+    The rows of a pair are trained and have at least `LEAST_SEEDS` common seeds. They have the same
+    precision, unless `COMPARE_PRECISIONS`.
     """
     trained = sorted((row for row in rows if row.reference != "lower"), key=lambda row: row.key)
-    comparable = []
-    for row, other in combinations(trained, 2):
-        seeds = tuple(sorted(row.runs.keys() & other.runs.keys()))
-        if row.key[1:] == other.key[1:] and len(seeds) >= LEAST_SEEDS:
-            comparable.append((row, other, seeds))
-    return comparable
-
-
-def contrast_of(probe: str, row: Row, other: Row, seeds: Sequence[int]) -> Contrast:
-    """Return the contrast of two rows: the difference of their mean final scores over ``seeds``."""
-    of, minus = (
-        tuple(side.runs[seed].record.image_scores_digest for seed in seeds) for side in (row, other)
-    )
-    return Contrast(probe, row.after, of, minus)
+    return [
+        Pair(row, other, seeds)
+        for row, other in combinations(trained, 2)
+        if comparable_precisions(row.key.precision, other.key.precision)
+        if len(seeds := tuple(sorted(row.runs.keys() & other.runs.keys()))) >= LEAST_SEEDS
+    ]
 
 
 def comparisons(
@@ -73,77 +97,93 @@ def comparisons(
         are fractions:
 
         - ``difference``: mean of ``method`` minus ``other`` over the common seeds;
+        - ``other_machine``, ``unknown_machine``: number of common seeds whose two runs ran on two
+          machines, and whose records do not tell;
         - ``seed_low``, ``seed_high``, ``p``: paired t test over seeds; ``p`` is NaN if all
           differences are 0;
         - ``image_low``, ``image_high``: paired bootstrap over test images; NaN if not known;
-        - ``separated``: whether both intervals exclude 0 on the same side; NA if the interval over
-          test images is not known.
+        - ``p_bh``, ``p_holm``: ``p`` after the two corrections. A family is all comparisons of one
+          probe and score that can be judged, that is, with a known interval over test images. NaN
+          outside a family, and where ``p`` is NaN;
+        - ``separated``: whether ``p_bh`` is at most `RATE` and the interval over test images
+          excludes 0 on the side of the difference; NA if that interval is not known.
     """
-    lines: list[tuple[object, ...]] = []
-    comparable = pairs(rows)
+    compared, families = pairs(rows), []
     for probe in [probe.name for probe in layout.probes]:
         for kind in KINDS:
             finals = values[score_column(len(layout.tasks), probe, kind)].unstack("seed")
-            for row, other, seeds in comparable:
-                by_seed = finals.loc[row.key, list(seeds)] - finals.loc[other.key, list(seeds)]
-                if by_seed.isna().any():
-                    continue
-                test = t_interval(by_seed.tolist())
-                intervals = known.get(contrast_of(probe, row, other, seeds))
-                images = intervals and intervals[KINDS.index(kind)]
-                separated = None
-                if images:
-                    low = min(test.interval.low, images.low)
-                    high = max(test.interval.high, images.high)
-                    separated = low > 0 or high < 0
-                names = (probe, kind, row.key.method, other.key.method, *row.key[1:])
-                numbers = (test.mean, *test.interval, *(images or (None, None)), test.p)
-                lines.append((*names, len(seeds), *numbers, separated))
-    numeric = dict.fromkeys(COLUMNS[7:13], "float64")
-    return pd.DataFrame(lines, columns=COLUMNS).astype({**numeric, "separated": "boolean"})
+            lines = pd.DataFrame(_lines(compared, finals, probe, kind, known), columns=COLUMNS)
+            families.append(_corrected(_typed(lines)))
+    return pd.concat(families, ignore_index=True) if families else _typed(pd.DataFrame())
 
 
-def separations(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the separated comparisons by micro-mAP, with two more columns than `comparisons`.
+def _lines(
+    compared: Sequence[Pair],
+    finals: pd.DataFrame,
+    probe: str,
+    kind: str,
+    known: Mapping[Contrast, Intervals],
+) -> Iterator[tuple[object, ...]]:
+    """Yield the lines of one probe and score, without corrections."""
+    for pair in compared:
+        one, two = pair.row.key, pair.other.key
+        by_seed = finals.loc[one, list(pair.seeds)] - finals.loc[two, list(pair.seeds)]
+        if by_seed.isna().any():
+            continue
+        test = t_interval(by_seed.tolist())
+        intervals = known.get(pair.contrast(probe))
+        images = (intervals and intervals[KINDS.index(kind)]) or (None, None)
+        counts = (len(pair.seeds), *pair.machines())
+        numbers = (test.mean, *test.interval, *images, test.p, None, None)
+        yield (probe, kind, *one, *two, *counts, *numbers, None)
 
-    ``above`` is the better method of the pair, and ``below`` the other.
-    """
-    separated = compared[(compared["score"] == "micro") & compared["separated"].fillna(False)]
-    better = separated["difference"] > 0
-    return separated.assign(
-        above=separated["method"].where(better, separated["other"]),
-        below=separated["other"].where(better, separated["method"]),
+
+def _typed(lines: pd.DataFrame) -> pd.DataFrame:
+    frame = lines.reindex(columns=list(COLUMNS))
+    return frame.astype(
+        {
+            **dict.fromkeys(_COUNTS, "int64"),
+            **dict.fromkeys(_NUMBERS, "float64"),
+            "separated": "boolean",
+        }
     )
 
 
-def ranks(rows: Sequence[Row], compared: pd.DataFrame) -> pd.DataFrame:
-    """Rank the methods: 1 + the number of methods that are separated above, by micro-mAP.
+def _corrected(family: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparisons of one probe and score with corrected p values and judgements."""
+    judged = family["image_low"].notna()
+    if not judged.any():
+        return family
+    p = family.loc[judged, "p"]
+    filled = p.fillna(1.0).tolist()  # all differences are 0, so nothing speaks for a difference
+    for column, correct in (("p_bh", benjamini_hochberg), ("p_holm", holm)):
+        family.loc[judged, column] = pd.Series(correct(filled), index=p.index).where(p.notna())
+    up = (family["difference"] > 0) & (family["image_low"] > 0)
+    down = (family["difference"] < 0) & (family["image_high"] < 0)
+    separated = (family["p_bh"] <= RATE) & (up | down)
+    family.loc[judged, "separated"] = separated[judged]
+    return family
 
-    Methods of one precision and device are ranked together, if they have at least `LEAST_SEEDS`
-    seeds. Methods without a separation between them share a rank. If one pair of these methods
-    cannot be judged, none of the methods has a rank, since that pair might change every rank.
+
+def separations(compared: pd.DataFrame) -> list[tuple[RowKey, RowKey]]:
+    """Return the keys of the separated rows by micro-mAP, the better row of each pair first.
 
     Args:
-        rows: Rows of one leaderboard.
-        compared: Comparisons of these rows, from `comparisons`.
-
-    Returns:
-        A frame with a line per row of the leaderboard and a column per probe; NaN without a rank.
+        compared: Comparisons of one probe, from `comparisons`.
     """
-    keys = [row.key for row in rows if row.reference is None and len(row.runs) >= LEAST_SEEDS]
-    by_probe: dict[str, dict[tuple[str, ...], int]] = {}
-    judged = compared[(compared["score"] == "micro") & compared["separated"].notna()]
-    for names, group in judged.groupby(["probe", "precision", "device"]):
-        probe, *setting = map(str, names)
-        methods = [key.method for key in keys if list(key[1:]) == setting]
-        own = group[group["method"].isin(methods) & group["other"].isin(methods)]
-        if len(methods) < 2 or len(own) < math.comb(len(methods), 2):
-            continue
-        above = separations(own)["below"].value_counts()
-        by_probe.setdefault(probe, {}).update(
-            {(method, *setting): 1 + int(above.get(method, 0)) for method in methods}
+    separated = compared[(compared["score"] == "micro") & compared["separated"].fillna(False)]
+    return [
+        (one, two) if difference > 0 else (two, one)
+        for (one, two), difference in zip(
+            compared_rows(separated), separated["difference"], strict=True
         )
-    index = pd.MultiIndex.from_tuples([row.key for row in rows], names=KEYS)
-    return pd.DataFrame(
-        {probe: pd.Series(by_probe[probe], dtype="float64") for probe in by_probe}, index=index
-    )
+    ]
+
+
+def compared_rows(compared: pd.DataFrame) -> list[tuple[RowKey, RowKey]]:
+    """Return the keys of the two rows of each comparison."""
+    names = [compared[name].astype(str) for name in _NAMES[2:]]
+    return [
+        (RowKey(method, precision), RowKey(other, other_precision))
+        for method, precision, other, other_precision in zip(*names, strict=True)
+    ]

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from rscl_bench.leaderboards.board import Board, leaderboard_frame
+from rscl_bench.leaderboards.costs import COSTS, costs_by_device
 from rscl_bench.leaderboards.formats import points, significant, two_decimals
-from rscl_bench.leaderboards.values import COSTS
+from rscl_bench.leaderboards.frame import records_frame
 
 
 def leaderboard_csv(board: Board) -> str:
@@ -19,6 +20,21 @@ def comparisons_csv(compared: pd.DataFrame) -> str:
     """Return `comparisons` as CSV: differences in points with four decimals."""
     numbers = ["difference", "seed_low", "seed_high", "image_low", "image_high"]
     text = {column: compared[column].map(points) for column in numbers}
-    text["p"] = compared["p"].map("{:.4g}".format, na_action="ignore")
+    for column in ("p", "p_bh", "p_holm"):
+        text[column] = compared[column].map("{:.4g}".format, na_action="ignore")
     text["separated"] = compared["separated"].astype(object).map({True: "yes", False: "no"})
     return compared.assign(**text).to_csv(index=False, lineterminator="\n")
+
+
+def costs_csv(board: Board) -> str:
+    """Return `costs_by_device` as CSV, with four digits."""
+    frame = costs_by_device(board.rows)
+    written = {column: frame[column].map(significant) for column in COSTS}
+    written["trainable_parameters"] = frame["trainable_parameters"].map("{:.0f}".format)
+    return frame.assign(**written).to_csv(index=False, lineterminator="\n")
+
+
+def scores_csv(board: Board) -> str:
+    """Return `records_frame` of the leaderboard's records as CSV, with all digits."""
+    frame = records_frame(item.record for item in board.loaded)
+    return frame.to_csv(index=False, lineterminator="\n")

@@ -5,6 +5,10 @@ import math
 import numpy as np
 
 ABSENT = "–"
+SKETCH_WARNING = (
+    "Sketch edition: small synthetic images. These numbers are no result; they say nothing about "
+    "real images."
+)
 
 
 def percent(fraction: float | None) -> str:

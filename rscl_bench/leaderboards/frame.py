@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from rscl_bench.leaderboards.collect import row_key
+from rscl_bench.leaderboards.keys import row_key
 from rscl_bench.results.schema import RANDOM_ENCODER, RunRecord
 
 COLUMNS = (
     "scenario",
     "edition",
     "protocol",
+    "code",
     "method",
     "precision",
     "device",
@@ -32,6 +33,7 @@ def records_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
         A frame with the columns:
 
         - ``scenario``, ``edition``, ``protocol``, ``device``: names, as in the record;
+        - ``code``: version of the package that made the record;
         - ``method``: name of the recipe, with overrides of the method in brackets;
         - ``precision``: ``fp32`` or ``bf16``;
         - ``seed``, ``run_id``: seed and id of the run;
@@ -46,9 +48,9 @@ def records_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 
 def _rows(record: RunRecord) -> Iterator[tuple[str | int | float | None, ...]]:
-    identity, (method, precision, device) = record.identity, row_key(record)
-    names = (identity.scenario.name, identity.edition, identity.protocol_name, method)
-    run = (*names, precision, device, identity.seed, record.id)
+    identity, device = record.identity, record.provenance.device
+    names = (identity.scenario.name, identity.edition, identity.protocol_name, identity.code)
+    run = (*names, *row_key(record), device, identity.seed, record.id)
     task_names = [RANDOM_ENCODER, *(task.name for task in record.tasks)]
     for task, (task_name, row) in enumerate(zip(task_names, record.scores, strict=True)):
         for probe, score in row.items():

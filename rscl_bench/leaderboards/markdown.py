@@ -4,14 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from rscl_bench.leaderboards.board import Board
-from rscl_bench.leaderboards.comparisons import separations
-from rscl_bench.leaderboards.formats import ABSENT, percent, significant
-from rscl_bench.leaderboards.markdown_header import header
-from rscl_bench.leaderboards.rows import Row
-from rscl_bench.leaderboards.statistics import Interval
-from rscl_bench.leaderboards.values import (
-    COSTS,
+from rscl_bench.leaderboards.board import Board, device_name
+from rscl_bench.leaderboards.columns import (
     DOMAIN_METRICS,
     KINDS,
     OUTSIDE_METRICS,
@@ -19,6 +13,13 @@ from rscl_bench.leaderboards.values import (
     outside_column,
     score_column,
 )
+from rscl_bench.leaderboards.comparisons import compared_rows, separations
+from rscl_bench.leaderboards.costs import COSTS, costs_by_device
+from rscl_bench.leaderboards.formats import ABSENT, SKETCH_WARNING, percent, significant
+from rscl_bench.leaderboards.keys import RowKey
+from rscl_bench.leaderboards.markdown_header import header
+from rscl_bench.leaderboards.rows import Row
+from rscl_bench.leaderboards.statistics import Interval
 from rscl_bench.results.schema import ProbeRecord
 
 _LEFT = ("method", "precision", "device", "separated above")
@@ -31,6 +32,8 @@ def leaderboard_markdown(board: Board) -> str:
     if any(probe.task is not None for probe in board.layout.probes):
         sections.append(_continual_section(board))
     sections.append(_cost_section(board))
+    if board.key.edition == "sketch":
+        sections.append(f"{SKETCH_WARNING}\n")
     return "\n".join(sections)
 
 
@@ -73,25 +76,54 @@ def _score_table(board: Board, probe: ProbeRecord, kind: str) -> dict[str, Seque
 
 
 def _separated(board: Board, probe: ProbeRecord) -> list[str]:
+    """Return the counts of separated pairs, and a table of them."""
     compared = board.compared[board.compared["probe"] == probe.name]
     judged = compared[(compared["score"] == "micro") & compared["separated"].notna()]
     apart = separations(judged)
-    above = dict(list(apart.groupby(["above", "precision", "device"])["below"]))
     lines = [
-        f"{len(apart)} of {len(judged)} pairs, upper references included. All pairs, and "
-        "macro-mAP: [comparisons.csv](comparisons.csv).",
+        f"{len(apart)} of {len(judged)} pairs are separated, upper references included. All pairs, "
+        "and macro-mAP: [comparisons.csv](comparisons.csv).",
+        *_difference_lines(judged),
     ]
-    rows = [row for row in board.rows if row.key in above]
+    better = [row for row in board.rows if any(above == row.key for above, _ in apart)]
+    if not better:
+        return lines
+    marks = _marks(judged)
     below = [
         ", ".join(
-            other.key.method
+            _label(board, other) + marks.get(frozenset({row.key, other.key}), "")
             for other in board.rows
-            if other.key[1:] == row.key[1:] and other.key.method in set(above[row.key])
+            if (row.key, other.key) in apart
         )
-        for row in rows
+        for row in better
     ]
-    table = {**_names(board, rows), "separated above": below}
-    return [*lines, "", *_pipes(table)] if rows else lines
+    return [*lines, "", *_pipes({**_names(board, better), "separated above": below})]
+
+
+def _difference_lines(judged: pd.DataFrame) -> list[str]:
+    """Say how many pairs compare runs of two machines, and rows of two precisions."""
+    other, unknown = ((judged[f"{name}_machine"] > 0).sum() for name in ("other", "unknown"))
+    seeds = judged.loc[judged["other_machine"] > 0, "other_machine"].sum()
+    mixed = int((judged["precision"] != judged["other_precision"]).sum())
+    lines = []
+    if other:
+        lines.append(
+            f"- †: {other} pairs compare runs of two machines, at {seeds} of their seeds in total"
+        )
+    if mixed:
+        lines.append(f"- ‡: {mixed} pairs compare two precisions")
+    if unknown:
+        lines.append(f"- The records of {unknown} pairs do not tell whether one machine ran both")
+    return ["", *lines] if lines else []
+
+
+def _marks(judged: pd.DataFrame) -> dict[frozenset[RowKey], str]:
+    """Return the marks of compared pairs: another machine, another precision."""
+    marks: dict[frozenset[RowKey], str] = {}
+    for pair, other in zip(compared_rows(judged), judged["other_machine"], strict=True):
+        mixed = pair[0].precision != pair[1].precision
+        marks[frozenset(pair)] = ("†" if other else "") + ("‡" if mixed else "")
+    return marks
 
 
 def _continual_section(board: Board) -> str:
@@ -106,16 +138,24 @@ def _continual_section(board: Board) -> str:
 
 
 def _cost_section(board: Board) -> str:
-    rows = _trained(board)
-    table = _names(board, rows)
+    rows = {row.key: row for row in _trained(board)}
+    costs = costs_by_device(list(rows.values()))
+    lines_rows = [
+        rows[RowKey(method, precision)]
+        for method, precision in zip(costs["method"], costs["precision"], strict=True)
+    ]
+    table = _names(board, lines_rows)
+    if costs["device"].nunique() > 1:
+        table["device"] = costs["device"].tolist()
+    table["seeds"] = [str(seeds) for seeds in costs["seeds"]]
     for cost in COSTS:
         write: Callable[[float], str] = "{:.0f}".format if "parameters" in cost else significant
-        means = board.means[cost].to_dict()
-        table[_words(cost)] = [write(means[row.key]) for row in rows]
+        table[_words(cost)] = [write(mean) or ABSENT for mean in costs[cost]]
     lines = [
         "## Cost",
         "",
-        "Training only, mean over seeds; compare times within one device.",
+        "Training only, mean over the seeds of one device. Times, utilisation and memory compare "
+        "within one device only.",
         "",
         *_pipes(table),
         "",
@@ -127,12 +167,17 @@ def _trained(board: Board) -> list[Row]:
     return [row for row in board.rows if row.reference != "lower"]
 
 
+def _label(board: Board, row: Row) -> str:
+    return row.key.method if len(board.precisions) == 1 else " ".join(row.key)
+
+
 def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:
     """Return the columns with the keys of rows and with their number of seeds."""
-    shown = ("method",) if board.shared_setting else ("method", "precision", "device")
-    names: dict[str, Sequence[str]] = {
-        name: [getattr(row.key, name) or ABSENT for row in rows] for name in shown
-    }
+    names: dict[str, Sequence[str]] = {"method": [row.key.method for row in rows]}
+    if len(board.precisions) > 1:
+        names["precision"] = [row.key.precision or ABSENT for row in rows]
+    if len({device for row in board.rows for device in row.devices}) > 1:
+        names["device"] = [device_name(row) or ABSENT for row in rows]
     return {**names, "seeds": [ABSENT if r.seeds is None else f"{r.seeds}" for r in rows]}
 
 

@@ -1,18 +1,23 @@
 """Writes the header of a leaderboard in Markdown; the header explains the numbers."""
 
 import json
+from collections import Counter
+from itertools import combinations
 
 from rscl_bench.leaderboards.board import Board
-from rscl_bench.leaderboards.collect import protocol_overrides
-from rscl_bench.leaderboards.comparisons import LEAST_SEEDS
-from rscl_bench.leaderboards.formats import ABSENT
+from rscl_bench.leaderboards.comparisons import LEAST_SEEDS, comparable_precisions
+from rscl_bench.leaderboards.corrections import RATE
+from rscl_bench.leaderboards.formats import ABSENT, two_decimals
+from rscl_bench.leaderboards.keys import protocol_overrides
+from rscl_bench.leaderboards.machines import machine_name, machine_of
+from rscl_bench.leaderboards.pixels import decoders_of, pixels_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
 
 
 def header(board: Board) -> str:
     """Return the title, the facts that hold for all records, and how to read the numbers."""
-    key, layout, setting = board.key, board.layout, board.shared_setting
+    key, layout = board.key, board.layout
     stream = " → ".join(f"T{t} {task.name}" for t, task in enumerate(layout.tasks, 1))
     edition = (
         "real archives"
@@ -25,7 +30,6 @@ def header(board: Board) -> str:
         for name, value in protocol_overrides(item.record).items()
     }
     overridden = f", with {', '.join(sorted(changed))}" if changed else ""
-    versions = ", ".join(sorted({item.record.identity.code for item in board.loaded}))
     lines = [
         f"# {key.scenario}: protocol {key.protocol}",
         "",
@@ -34,13 +38,58 @@ def header(board: Board) -> str:
         f"- Scenario: {key.scenario}, version {key.version}: {stream}",
         f"- Edition: {edition}",
         f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
-        *([f"- Trained in {setting[0]} on {setting[1]}"] if setting else []),
-        f"- Code: rscl-bench {versions}",
+        f"- Code: rscl-bench {key.code}",
+        f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
+        f"- Machines: {_machines(board)}",
+        *_pixel_line(board),
         *_how_to_read(board),
         *_unknown_line(board),
         "",
     ]
     return "\n".join(lines)
+
+
+def _precision_note(board: Board) -> str:
+    if len(board.precisions) == 1:
+        return ""
+    if all(comparable_precisions(*pair) for pair in combinations(board.precisions, 2)):
+        return "; rows of two precisions are compared, and such pairs are marked ‡"
+    return "; rows of two precisions are neither compared nor ranked together"
+
+
+def _machines(board: Board) -> str:
+    """Return the machines with their number of runs, and how they differ."""
+    runs = Counter(machine_of(item.record) for item in board.loaded)
+    listed = [
+        f"{machine_name(machine)}: {count} runs"
+        for machine, count in sorted(runs.items(), key=lambda item: machine_name(item[0]))
+    ]
+    several = ""
+    if len(listed) > 1:
+        points = two_decimals(100 * board.spread.untrained)
+        several = (
+            ". Another machine gives other last bits, which training amplifies; the untrained "
+            f"encoders of one seed differ by up to {points} points. Scores of all machines are "
+            "compared, times are not"
+        )
+    return "; ".join(listed) + several
+
+
+def _pixel_line(board: Board) -> list[str]:
+    """Say where equal files were decoded to different pixels, and what that changes."""
+    decoders: dict[tuple[tuple[str, str], ...], set[str]] = {}
+    for item in board.loaded:
+        names = ", ".join(decoders_of(item.record)) or "decoders not recorded"
+        decoders.setdefault(pixels_of(item.record), set()).add(names)
+    if len(decoders) == 1:
+        return []
+    groups = sorted(" or ".join(sorted(names)) for names in decoders.values())
+    pixels, untrained = (two_decimals(100 * difference) for difference in board.spread)
+    return [
+        f"- Pixels: equal files, decoded in {len(groups)} ways: {'; '.join(groups)}. The scores of "
+        f"pixel statistics differ by up to {pixels} points between them, those of the untrained "
+        f"encoders of one seed by up to {untrained} points"
+    ]
 
 
 def _how_to_read(board: Board) -> list[str]:
@@ -54,17 +103,36 @@ def _how_to_read(board: Board) -> list[str]:
         f"{RESAMPLES:,} resamples of the test images, the same for all rows. It is the spread over "
         "images with the seeds as they are; ± is the spread over seeds with the images as they are",
         f"- Seeds: {_seeds(board)}",
-        "- Rank: 1 + the number of methods that are separated above, by micro-mAP after the last "
-        "task. Two methods are separated if both 95 % intervals of their difference exclude 0 on "
-        "the same side: over seeds (paired t, common seeds) and over test images (paired "
-        "bootstrap). So methods that nothing separates share a rank, and a method whose seeds "
-        "differ much may rank above one with a higher mean. The intervals are per pair, not "
-        f"corrected for the number of pairs. No rank: fewer than {LEAST_SEEDS} seeds, or a pair of "
-        "methods that could not be compared. Ranks are within one precision and device",
+        "- Separated: two rows whose difference after the last task has an adjusted p value of at "
+        f"most {RATE} (paired t test over common seeds, adjusted for all pairs of the probe after "
+        "Benjamini and Hochberg) and a 95 % interval over test images (paired bootstrap) that "
+        "excludes 0 on the side of the difference",
+        *_correction_lines(board),
+        "- Rank: 1 + the number of methods that are separated above, by micro-mAP. Methods that "
+        "nothing separates share a rank, so equal ranks mean that no difference was shown, and not "
+        "that there is none. A method whose seeds differ much may rank above one with a higher "
+        f"mean. No rank: fewer than {LEAST_SEEDS} seeds, or not comparable with the ranked methods",
         "- References, without a rank: `random-encoder` is the encoder before any training and "
         "`pixel-statistics` the mean and deviation of each band, so both are the same after every "
         f"task{trained_at_once if upper else ''}",
     ]
+
+
+def _correction_lines(board: Board) -> list[str]:
+    """Say how many pairs of each probe survive which correction."""
+    lines = []
+    for probe in [probe.name for probe in board.layout.probes]:
+        own = board.compared[
+            (board.compared["probe"] == probe) & (board.compared["score"] == "micro")
+        ]
+        judged = own[own["separated"].notna()]
+        plain, holm, bh = (int((judged[name] <= RATE).sum()) for name in ("p", "p_holm", "p_bh"))
+        lines.append(
+            f"- Corrections, {probe}: of {len(judged)} pairs, {plain} have p ≤ {RATE}; {holm} "
+            f"remain after Holm's correction and {bh} after Benjamini and Hochberg's, at a rate of "
+            f"{100 * RATE:.0f} %"
+        )
+    return lines
 
 
 def _seeds(board: Board) -> str:
@@ -94,5 +162,5 @@ def _unknown_line(board: Board) -> list[str]:
 
 
 def _name(board: Board, row: Row) -> str:
-    shown = row.key[:1] if board.shared_setting else row.key
+    shown = row.key[:1] if len(board.precisions) == 1 else row.key
     return " ".join(part for part in shown if part)

@@ -1,11 +1,12 @@
 """Assigns runs to the rows of a leaderboard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rscl_bench.leaderboards.collect import LoadedRecord, RowKey, row_key
 from rscl_bench.leaderboards.image_intervals import Contrast
+from rscl_bench.leaderboards.keys import LoadedRecord, RowKey, row_key
+from rscl_bench.results.image_scores import image_scores_path
 from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, RunRecord
 
 
@@ -14,7 +15,7 @@ class Row:
     """One row of a leaderboard.
 
     Attributes:
-        key: Method, precision and device.
+        key: Method and precision.
         runs: Runs of the row by seed. A lower reference takes one run per seed, of any method.
         after: Number of tasks trained before the final probing; None for pixel statistics.
         reference: ``lower`` for a row without training, ``upper`` for a method that trains in the
@@ -25,6 +26,13 @@ class Row:
     runs: Mapping[int, LoadedRecord]
     after: int | None
     reference: Literal["lower", "upper"] | None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Full names of the devices that trained the runs, sorted; empty for a lower reference."""
+        if self.reference == "lower":
+            return ()
+        return tuple(sorted({run.record.provenance.device for run in self.runs.values()}))
 
     @property
     def seeds(self) -> int | None:
@@ -43,27 +51,62 @@ class Row:
 
 
 def encoder_key(record: RunRecord) -> RowKey:
-    """Return the key of the row of a run's untrained encoder; the device is the device's type."""
-    return RowKey(RANDOM_ENCODER, record.identity.precision, record.provenance.device_type)
+    """Return the key of the row of a run's untrained encoder."""
+    return RowKey(RANDOM_ENCODER, record.identity.precision)
 
 
-def leaderboard_rows(loaded: Sequence[LoadedRecord]) -> list[Row]:
+def leaderboard_rows(
+    loaded: Sequence[LoadedRecord], stored: Collection[Contrast] = ()
+) -> list[Row]:
     """Return the rows: untrained encoders, pixel statistics, then methods; each sorted by key.
+
+    Several runs can stand for one seed of a lower reference. Runs whose interval over test images
+    can be computed, or is stored, come first.
 
     Args:
         loaded: Records of one group, sorted by row and seed.
+        stored: Contrasts of the stored intervals.
     """
     methods: dict[RowKey, dict[int, LoadedRecord]] = {}
-    encoders: dict[RowKey, dict[int, LoadedRecord]] = {}
+    encoders: dict[RowKey, dict[int, list[LoadedRecord]]] = {}
     for item in loaded:
         methods.setdefault(row_key(item.record), {})[item.seed] = item
-        encoders.setdefault(encoder_key(item.record), {}).setdefault(item.seed, item)
-    first = loaded[0]
+        encoders.setdefault(encoder_key(item.record), {}).setdefault(item.seed, []).append(item)
+    pixel_runs = _representatives({loaded[0].seed: loaded}, None, stored)
+    after = len(loaded[0].record.tasks)
     return [
-        *(Row(k, dict(sorted(encoders[k].items())), 0, "lower") for k in sorted(encoders)),
-        Row(RowKey(PIXEL_STATISTICS, "", ""), {first.seed: first}, None, "lower"),
-        *(Row(k, runs, len(first.record.tasks), _reference(runs)) for k, runs in methods.items()),
+        *(Row(k, _representatives(encoders[k], 0, stored), 0, "lower") for k in sorted(encoders)),
+        Row(RowKey(PIXEL_STATISTICS, ""), pixel_runs, None, "lower"),
+        *(Row(k, runs, after, _reference(runs)) for k, runs in methods.items()),
     ]
+
+
+def _representatives(
+    by_seed: Mapping[int, Sequence[LoadedRecord]], after: int | None, stored: Collection[Contrast]
+) -> dict[int, LoadedRecord]:
+    """Choose one run per seed of a lower reference.
+
+    Args:
+        by_seed: All runs by seed.
+        after: Field ``after`` of the reference's contrasts.
+        stored: Contrasts of the stored intervals.
+    """
+    seeds = sorted(by_seed)
+    with_images = {
+        seed: next((i for i in by_seed[seed] if image_scores_path(i.path).is_file()), None)
+        for seed in seeds
+    }
+    complete = {seed: item for seed, item in with_images.items() if item is not None}
+    if len(complete) == len(seeds):
+        return complete
+    digests = [{i.record.image_scores_digest: i for i in by_seed[seed]} for seed in seeds]
+    for contrast in stored:
+        if (contrast.after, contrast.minus) == (after, ()) and len(contrast.of) == len(seeds):
+            found = [own.get(d) for own, d in zip(digests, contrast.of, strict=True)]
+            known = {s: item for s, item in zip(seeds, found, strict=True) if item is not None}
+            if len(known) == len(seeds):
+                return known
+    return {seed: by_seed[seed][0] for seed in seeds}
 
 
 def _reference(runs: Mapping[int, LoadedRecord]) -> Literal["upper"] | None:

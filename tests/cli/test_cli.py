@@ -208,12 +208,14 @@ def test_leaderboard_of_the_run(finished: tuple[Path, Result], tmp_path: Path) -
     written = [Path(line) for line in result.stdout.splitlines()]
     assert [path.name for path in written] == [
         "comparisons.csv",
+        "costs.csv",
         "image-intervals.jsonl",
         "leaderboard.csv",
         "leaderboard.md",
+        "scores.csv",
     ]
     assert all(path.is_file() and tmp_path in path.parents for path in written)
-    assert "cosmae" in written[2].read_text(encoding="utf-8")
+    assert "cosmae" in written[3].read_text(encoding="utf-8")
 
 
 def test_leaderboard_without_a_record(tmp_path: Path) -> None:

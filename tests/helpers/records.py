@@ -12,6 +12,7 @@ from helpers.image_scores import labels_of, scored
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.results.image_scores import (
     ImageScores,
+    image_scores_path,
     probe_scores,
     write_image_scores,
 )
@@ -64,6 +65,7 @@ def record_of(
     digests: dict[str, str] | None = None,
     steps: tuple[int, ...] = (4, 4),
     images: ImageScores | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Return a record of one run; every probe has the same scores, or those of ``images``."""
     probes = {"outer": None} if probes is None else probes
@@ -100,14 +102,17 @@ def record_of(
     return make_record(
         identity=identity,
         provenance=Provenance(
-            rscl_bench=code,
-            started=datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC),
-            device_type=device_type,
-            device=device,
-            threads=2,
-            python="3.11.9",
-            platform="Linux-x86_64",
-            versions=package_versions(),
+            **{
+                "rscl_bench": code,
+                "started": datetime(2026, 11, 22, 3, 4, 5, tzinfo=UTC),
+                "device_type": device_type,
+                "device": device,
+                "threads": 2,
+                "python": "3.11.9",
+                "platform": "Linux-x86_64",
+                "versions": package_versions(),
+                **(provenance or {}),
+            }
         ),
         tasks=[
             TaskRecord(
@@ -171,9 +176,13 @@ def save(
     steps: tuple[int, ...] = (4, 4),
     spread: float = 0.05,
     first: int = 0,
-    device: str = "Some CPU",
+    with_images: bool = True,
+    **changes: Any,
 ) -> None:
+    """Write the records of a method with image scores, or with their digests alone."""
     for seed in range(first, first + seeds):
         images = images_of(quality, seed, spread)
         path = folder / f"{method}-{seed}.json"
-        write_run(path, images, method=method, seed=seed, steps=steps, device=device)
+        write_run(path, images, method=method, seed=seed, steps=steps, **changes)
+        if not with_images:
+            image_scores_path(path).unlink()

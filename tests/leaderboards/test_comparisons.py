@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from helpers.records import FOLDER, images_of, save, write_run
+from scipy import stats
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboards import comparisons
 from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.results.image_scores import (
     ImageScores,
@@ -19,7 +22,7 @@ from rscl_bench.results.image_scores import (
     probe_scores,
     read_image_scores,
 )
-from rscl_bench.results.record import read_record
+from rscl_bench.results.record import read_record, write_record
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -106,10 +109,17 @@ def test_comparisons_have_a_line_per_pair_and_score(study: Path) -> None:
     assert 0 < float(line["image_low"]) < 100 * middle < float(line["image_high"])
     assert 0 < float(line["p"]) < 0.05
     assert line["separated"] == "yes"
-    for line in lines:
-        ends = [(float(line[f"{of}_low"]), float(line[f"{of}_high"])) for of in ("seed", "image")]
-        separated = all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)
-        assert line["separated"] == ("yes" if separated else "no")
+    assert (line["other_machine"], line["unknown_machine"]) == ("0", "3")
+    for score in ("micro", "macro"):
+        family = [line for line in lines if line["score"] == score]
+        adjusted = stats.false_discovery_control([float(line["p"]) for line in family])
+        for line, p in zip(family, adjusted, strict=True):
+            assert float(line["p_bh"]) == pytest.approx(p, rel=2e-3)
+            assert float(line["p"]) <= float(line["p_bh"]) <= float(line["p_holm"])
+            low, high = float(line["image_low"]), float(line["image_high"])
+            side = low > 0 if float(line["difference"]) > 0 else high < 0
+            assert line["separated"] == ("yes" if p <= 0.05 and side else "no")
+    assert len({line["separated"] for line in lines}) == 2
 
 
 def test_rows_have_an_interval_over_test_images(study: Path) -> None:
@@ -155,7 +165,10 @@ def test_stored_intervals_of_changed_runs_are_not_used(study: Path, tmp_path: Pa
     rows = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
     assert rows["better"]["T2.outer.micro.image_low"] == ""
     assert rows["worse"]["T2.outer.micro.image_low"] != ""
-    assert set(ranks(copied / "out").values()) == {""}, "one pair might change the others' ranks"
+    by_method = ranks(copied / "out")
+    assert by_method["better"] == "", "its pairs cannot be judged"
+    assert {by_method[name] for name in ("alike-a", "alike-b", "unsteady")} == {"1"}
+    assert by_method["worse"] == "3", "ranks are among the methods that can be judged"
     for line in table(copied / "out" / FOLDER / "comparisons.csv"):
         assert (line["separated"] == "") == ("better" in (line["method"], line["other"]))
     assert (
@@ -174,7 +187,63 @@ def test_method_with_image_scores_is_added_to_stored_intervals(study: Path, tmp_
     assert known == table(study / "out" / FOLDER / "comparisons.csv")
     rows = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
     assert rows["new"]["T2.outer.micro.image_low"] != ""
-    assert set(ranks(copied / "out").values()) == {""}
+    assert ranks(copied / "out") == {**ranks(study / "out"), "new": ""}
+
+
+def test_outside_row_without_image_scores_takes_no_rank(study: Path, tmp_path: Path) -> None:
+    """A row of another device joins published records: all other cells of the table stay."""
+    copied = shutil.copytree(study, tmp_path / "clone")
+    move_image_scores(copied / "records", tmp_path / "away")
+    outside = tmp_path / "outside"
+    # The name comes first in the order of rows, and the digests of its untrained encoders differ.
+    save(outside, "aaa", 5.0, with_images=False, device="Some GPU", device_type="cuda")
+    build_leaderboard([copied / "records", outside], copied / "out")
+    rows = {row["method"]: row for row in table(copied / "out" / FOLDER / "leaderboard.csv")}
+    added = rows.pop("aaa")
+    assert (added["outer.rank"], added["T2.outer.micro.image_low"]) == ("", "")
+    assert float(added["T2.outer.micro.mean"]) > 0
+    before = {row["method"]: row for row in table(study / "out" / FOLDER / "leaderboard.csv")}
+    assert rows == before
+    lines = table(copied / "out" / FOLDER / "comparisons.csv")
+    theirs = [line for line in lines if "aaa" in (line["method"], line["other"])]
+    assert [line for line in lines if line not in theirs] == table(
+        study / "out" / FOLDER / "comparisons.csv"
+    )
+    for line in theirs:
+        assert line["separated"] == line["p_bh"] == line["image_low"] == ""
+        assert (line["other_machine"], line["unknown_machine"]) == ("3", "0")
+        assert float(line["p"]) > 0
+    text = (copied / "out" / FOLDER / "leaderboard.md").read_text()
+    assert "nor were their intervals stored: aaa\n" in text
+    assert "- Machines: Some CPU (processor not recorded): 20 runs; Some GPU (" in text
+
+
+@pytest.mark.parametrize("outside", ["aaa", "zzz"])
+def test_outside_row_leaves_all_published_ranks(tmp_path: Path, outside: str) -> None:
+    """The published records with one more row of another device without image scores."""
+    published = ROOT / "leaderboards"
+    extra = tmp_path / "outside"
+    for seed in range(3):
+        path = next((published / "records" / "scene4" / "cpu").glob(f"finetune-seed{seed}-*.json"))
+        record = read_record(path)
+        identity = record.identity.model_copy(
+            update={"method": {**record.identity.method, "name": outside}}
+        )
+        provenance = record.provenance.model_copy(update={"device": "Another GPU"})
+        changes = {
+            "identity": identity,
+            "id": identity.run_id(),
+            "provenance": provenance,
+            "image_scores_digest": f"{seed}" * 64,
+        }
+        write_record(record.model_copy(update=changes), extra / f"{seed}.json")
+    build_leaderboard([published / "records", extra], tmp_path / "out")
+    folder = Path("scene4-v2") / "cpu"
+    rows = {row["method"]: row for row in table(tmp_path / "out" / folder / "leaderboard.csv")}
+    assert rows.pop(outside)["ucmerced.rank"] == ""
+    before = {row["method"]: row for row in table(published / folder / "leaderboard.csv")}
+    assert rows == before
+    assert sum(row["ucmerced.rank"] != "" for row in rows.values()) == 14
 
 
 def test_stored_intervals_of_other_settings_are_not_used_and_damaged_ones_are_refused(
@@ -232,24 +301,77 @@ def test_only_common_seeds_are_paired(tmp_path: Path) -> None:
         ("early", "late", "3")
     ]
     assert len(lines) == 2, "micro and macro of the one pair with three common seeds"
-    assert set(ranks(tmp_path / "out").values()) == {""}, "two pairs cannot be compared"
+    by_method = ranks(tmp_path / "out")
+    assert (by_method["late"], by_method["early"]) == ("1", "2")
+    assert by_method["later"] == "", "it is in two pairs that cannot be compared"
 
 
-def test_rows_of_two_devices_are_not_compared(tmp_path: Path) -> None:
-    for method, quality, device in (
-        ("one", 1.0, "Some CPU"),
-        ("two", 2.0, "Some CPU"),
-        ("three", 3.0, "Other CPU"),
-    ):
-        save(tmp_path, method, quality, device=device)
+MACHINE = {"processor": "EPYC 9454", "cpu_capability": "AVX512"}
+
+
+def test_rows_of_two_machines_are_compared_and_marked(tmp_path: Path) -> None:
+    save(tmp_path, "one", 1.0, provenance=MACHINE)
+    save(tmp_path, "two", 2.0, seeds=2, provenance=MACHINE)
+    save(tmp_path, "two", 2.0, seeds=1, first=2, provenance={**MACHINE, "processor": "Xeon"})
+    save(tmp_path, "three", 3.0, device="Some GPU", provenance=MACHINE)
+    save(tmp_path, "four", 4.0, provenance={**MACHINE, "cpu_capability": None})
     build_leaderboard(tmp_path, tmp_path / "out")
     lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
-    assert {(line["method"], line["other"]) for line in lines} == {("one", "two")}
+    counts = {
+        (line["method"], line["other"]): (line["other_machine"], line["unknown_machine"])
+        for line in lines
+    }
+    assert counts == {
+        ("four", "one"): ("0", "3"),
+        ("four", "three"): ("3", "0"),
+        ("four", "two"): ("1", "2"),
+        ("one", "three"): ("3", "0"),
+        ("one", "two"): ("1", "0"),
+        ("three", "two"): ("3", "0"),
+    }
     by_method = ranks(tmp_path / "out")
-    assert (by_method["two"], by_method["one"], by_method["three"]) == ("1", "2", "")
+    assert [by_method[name] for name in ("four", "three", "two", "one")] == ["1", "2", "3", "4"]
     text = (tmp_path / "out" / FOLDER / "leaderboard.md").read_text()
-    assert "| 1 | two | fp32 | Some CPU | 3 |" in text
-    assert "Trained in" not in text
+    assert "| 2 | three | Some GPU | 3 |" in text
+    assert "| four | Some CPU | 3 | three†, two†, one |" in text
+    assert "- †: 5 pairs compare runs of two machines, at 11 of their seeds in total\n" in text
+    assert "- The records of 2 pairs do not tell whether one machine ran both\n" in text
+    assert "Some CPU (EPYC 9454, AVX512): 5 runs" in text
+
+
+def test_rows_of_two_precisions_are_compared_only_where_one_constant_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision, worse in (("fp32", 1.0), ("bf16", 2.0)):
+        save(tmp_path / precision, "one", worse, precision=precision)
+        save(tmp_path / precision, "two", worse + 2, precision=precision)
+    build_leaderboard(tmp_path, tmp_path / "out")
+    lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
+    assert [(line["precision"], line["other_precision"]) for line in lines[:2]] == [
+        ("bf16", "bf16"),
+        ("fp32", "fp32"),
+    ]
+    found = {
+        (row["method"], row["precision"]): row["outer.rank"]
+        for row in table(tmp_path / "out" / FOLDER / "leaderboard.csv")
+    }
+    for precision in ("fp32", "bf16"):
+        assert (found["two", precision], found["one", precision]) == ("1", "2")
+    monkeypatch.setattr(comparisons, "COMPARE_PRECISIONS", True)
+    build_leaderboard(tmp_path, tmp_path / "out")
+    lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
+    assert sum(line["precision"] != line["other_precision"] for line in lines) == 8
+    found = {
+        (row["method"], row["precision"]): row["outer.rank"]
+        for row in table(tmp_path / "out" / FOLDER / "leaderboard.csv")
+    }
+    assert found["two", "bf16"] == "1"
+    assert found["two", "fp32"] == "2"
+    assert found["one", "bf16"] == "3"
+    assert found["one", "fp32"] == "4"
+    text = (tmp_path / "out" / FOLDER / "leaderboard.md").read_text()
+    assert "| two | bf16 | 3 | two fp32‡, one bf16, one fp32‡ |" in text
+    assert "- ‡: 4 pairs compare two precisions\n" in text
 
 
 def test_image_scores_take_precedence_over_stored_intervals(study: Path, tmp_path: Path) -> None:

@@ -15,11 +15,19 @@ from hypothesis import strategies as st
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.build import build_leaderboard
+from rscl_bench.leaderboards.formats import SKETCH_WARNING
 from rscl_bench.results.record import write_record
-from rscl_bench.results.schema import RunRecord
+from rscl_bench.results.schema import FlopsRecord, Identity, RunRecord
 
 FOLDER = "toy-v1-sketch/quick"
-FILES = {"leaderboard.csv", "leaderboard.md", "comparisons.csv", "image-intervals.jsonl"}
+FILES = {
+    "leaderboard.csv",
+    "leaderboard.md",
+    "comparisons.csv",
+    "costs.csv",
+    "scores.csv",
+    "image-intervals.jsonl",
+}
 
 
 def saved(folder: Path, records: Iterable[RunRecord]) -> Path:
@@ -68,11 +76,7 @@ def test_row_has_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     assert row["trainable_parameters"] == "1500"
     assert reference["T1.outer.micro.mean"] == reference["T2.outer.micro.mean"] == "22.00"
     assert reference["T1.outer.micro.std"] == f"{stdev([20, 22, 24]):.2f}"
-    assert (reference["seeds"], reference["device"], reference["training_hours"]) == (
-        "3",
-        "cpu",
-        "",
-    )
+    assert (reference["seeds"], reference["device"], reference["training_hours"]) == ("3", "", "")
     assert (pixels["T2.outer.micro.mean"], pixels["T2.outer.micro.std"]) == ("10.00", "")
     assert pixels["seeds"] == ""
     assert not any(name.startswith("continual.") for name in row)
@@ -86,7 +90,8 @@ def test_markdown_explains_the_numbers(tmp_path: Path) -> None:
     assert "**sketch**: synthetic" in text
     assert "- Protocol: quick (digest " in text
     assert "asks for 3 per row; fewer have cosmae (1)" in text
-    assert "- Trained in fp32 on Some CPU\n" in text
+    assert "- Precision: fp32\n" in text
+    assert "- Machines: Some CPU (processor not recorded): 4 runs\n" in text
     # The scores 40, 41, 42 have deviation 1; half the width is t(0.975, 2) / √3 = 4.3027 / 1.7321.
     assert (
         "| – | finetune | 3 | 41.00 ± 2.48 | 50.00 ± 0.00 | – | 45.50 ± 1.24 | 28.00 ± 4.97 |"
@@ -99,7 +104,7 @@ def test_markdown_explains_the_numbers(tmp_path: Path) -> None:
     assert "8 test tiles, 4 labels, domain of task sea" in text
     assert "macro-mAP (over 3 labels with positives)" in text
     assert "| cosmae | 1 | 50.00 | 45.00 | 10.00 | -10.00 | – |" in text
-    assert text.endswith("|\n")
+    assert text.splitlines()[-1] == SKETCH_WARNING
     assert (
         "fewer have"
         not in (built(tmp_path / "full", three_seeds()) / FOLDER / "leaderboard.md").read_text()
@@ -190,7 +195,9 @@ def test_editions_versions_scenarios_and_protocols_have_separate_leaderboards(
     assert all(len(rows_of(out / name)) == 3 for name in names)
     text = (out / overridden.pop() / "leaderboard.md").read_text()
     assert "with image_size=64" in text
-    assert "- Edition: real archives" in (out / "toy-v1/quick/leaderboard.md").read_text()
+    real = (out / "toy-v1/quick/leaderboard.md").read_text()
+    assert "- Edition: real archives" in real
+    assert "no result" not in real
 
 
 def test_protocols_that_differ_in_method_defaults_share_a_leaderboard(tmp_path: Path) -> None:
@@ -235,31 +242,130 @@ def test_method_overrides_are_part_of_the_row_key(tmp_path: Path) -> None:
     }
 
 
-def test_devices_and_precisions_have_separate_rows(tmp_path: Path) -> None:
+def test_seeds_of_several_devices_share_a_row_without_a_time(tmp_path: Path) -> None:
     records = [
         record_of(seconds=10.0),
         record_of(seconds=1000.0, device="Old CPU", seed=1),
-        record_of(seconds=100.0, device="GPU | 1", device_type="cuda", precision="bf16", seed=2),
+        record_of(seconds=20.0, seed=2),
+        record_of(method="other", seconds=100.0, device="GPU | 1", device_type="cuda"),
     ]
     out = built(tmp_path, records)
-    rows = rows_of(out / FOLDER)
-    hours = {row["device"]: row["training_hours"] for row in rows if row["trainable_parameters"]}
-    assert hours == {"Some CPU": "0.005556", "Old CPU": "0.5556", "GPU | 1": "0.05556"}
-    references = [(r["precision"], r["device"], r["seeds"]) for r in rows[:2]]
-    assert references == [("bf16", "cuda", "1"), ("fp32", "cpu", "2")]
-    assert r"GPU \| 1" in (out / FOLDER / "leaderboard.md").read_text()
+    rows = {row["method"]: row for row in rows_of(out / FOLDER)}
+    assert rows["finetune"]["seeds"] == "3"
+    assert rows["finetune"]["device"] == "2 devices"
+    assert rows["finetune"]["training_hours"] == rows["finetune"]["images_per_second"] == ""
+    assert rows["finetune"]["trainable_parameters"] == "1500"
+    assert (rows["other"]["device"], rows["other"]["training_hours"]) == ("GPU | 1", "0.05556")
+    assert rows["random-encoder"]["seeds"] == "3"
+    costs = list(csv.DictReader((out / FOLDER / "costs.csv").read_text().splitlines()))
+    assert [(c["method"], c["device"], c["seeds"], c["training_hours"]) for c in costs] == [
+        ("finetune", "Old CPU", "1", "0.5556"),
+        ("finetune", "Some CPU", "2", "0.008333"),  # 2 tasks of 10 s and of 20 s
+        ("other", "GPU | 1", "1", "0.05556"),
+    ]
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    assert "| finetune | 2 devices | 3 |" in text
+    assert "| finetune | Old CPU | 1 | 0.5556 |" in text
+    assert r"GPU \| 1" in text
+
+
+def test_costs_have_utilisation_and_memory_of_the_records(tmp_path: Path) -> None:
+    record = record_of(provenance={"matrix_flops": 1e9})
+    flops = FlopsRecord(with_gradient=10**8, without_gradient=0)
+    rate = 16 / 18  # images/s
+    tasks = [
+        task.model_copy(
+            update={
+                "flop_utilisation": rate / 10,
+                "peak_memory_bytes": 2**30 * (1 + number),
+            }
+        )
+        for number, task in enumerate(record.tasks)
+    ]
+    whole = record.model_copy(update={"tasks": tuple(tasks), "flops": flops})
+    out = built(tmp_path, [whole])
+    (costs,) = csv.DictReader((out / FOLDER / "costs.csv").read_text().splitlines())
+    assert (costs["flop_utilisation"], costs["peak_memory_gib"]) == ("0.08889", "2")
+    assert costs["gflops_with_gradient"] == "0.1"
+
+
+def test_precisions_have_separate_rows_of_one_table(tmp_path: Path) -> None:
+    records = [record_of(), record_of(precision="bf16", seed=1)]
+    out = built(tmp_path, records)
+    rows = [(row["method"], row["precision"], row["seeds"]) for row in rows_of(out / FOLDER)]
+    assert rows == [
+        ("random-encoder", "bf16", "1"),
+        ("random-encoder", "fp32", "1"),
+        ("pixel-statistics", "", ""),
+        ("finetune", "bf16", "1"),
+        ("finetune", "fp32", "1"),
+    ]
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    assert (
+        "- Precision: bf16, fp32; rows of two precisions are neither compared nor ranked together"
+        in text
+    )
+    assert "| – | finetune | bf16 | 1 |" in text
+
+
+def test_package_versions_have_separate_leaderboards(tmp_path: Path) -> None:
+    """Seeds of two versions never share a mean; the newest version has the plain folder."""
+    records = [
+        record_of(code="0.2.0", finals=(0.4, 0.5)),
+        record_of(code="0.2.0", finals=(0.4, 0.6), seed=1),
+        record_of(code="0.10.0", finals=(0.4, 0.9), seed=2),
+    ]
+    out = built(tmp_path, records)
+    assert folders(out) == {FOLDER, f"{FOLDER}-0.2.0"}
+    newest, older = rows_of(out / FOLDER)[-1], rows_of(out / f"{FOLDER}-0.2.0")[-1]
+    assert (newest["seeds"], newest["T2.outer.micro.mean"]) == ("1", "90.00")
+    assert (older["seeds"], older["T2.outer.micro.mean"]) == ("2", "55.00")
+    assert "- Code: rscl-bench 0.10.0\n" in (out / FOLDER / "leaderboard.md").read_text()
+    alone = built(tmp_path / "alone", records[:2])
+    assert folders(alone) == {FOLDER}
 
 
 def test_copied_record_counts_once_and_contradicting_record_is_refused(tmp_path: Path) -> None:
     out = built(tmp_path, [record_of(), record_of()])
     assert rows_of(out / FOLDER)[-1]["seeds"] == "1"
-    for name, other in (
-        ("rerun", record_of(seconds=20.0)),
-        ("code", record_of(code="0.2.0")),
+    for name, other, devices in (
+        ("rerun", record_of(seconds=20.0), "Some CPU"),
+        ("elsewhere", record_of(device="GPU"), "Some CPU and on GPU"),
     ):
-        with pytest.raises(ArtefactError, match="are both finetune with seed 0 on Some CPU") as e:
+        with pytest.raises(ArtefactError, match="are both finetune with seed 0 in fp32") as e:
             built(tmp_path / name, [record_of(), other])
+        assert f"trained on {devices};" in str(e.value)
         assert str(e.value).count("run.json") == 2
+
+
+IDENTITY_CHANGES: dict[str, dict[str, Any]] = {
+    "scenario": {"version": "2"},
+    "edition": {"edition": "real"},
+    "protocol_name": {"protocol_name": "long"},
+    "protocol": {"protocol": {"image_size": 64}},
+    "method": {"parameters": {"objective": {"name": "simmim"}}},
+    "overrides": {"overrides": {"objective.mask_ratio": 0.5}},
+    "precision": {"precision": "bf16"},
+    "data": {"digests": {"tasks.sea": "changed-data"}},
+    "code": {"code": "0.2.0"},
+}
+
+
+def test_no_field_of_the_identity_is_left_out() -> None:
+    assert {*IDENTITY_CHANGES, "seed", "plugins"} == set(Identity.model_fields)
+
+
+@pytest.mark.parametrize("field", IDENTITY_CHANGES)
+def test_runs_that_differ_in_identity_never_share_a_mean(tmp_path: Path, field: str) -> None:
+    """Two seeds whose identities differ in one more field have two rows, or are refused."""
+    records = [record_of(), record_of(seed=1, **IDENTITY_CHANGES[field])]
+    assert getattr(records[0].identity, field) != getattr(records[1].identity, field)
+    try:
+        out = built(tmp_path, records)
+    except ArtefactError:
+        return
+    rows = [row for path in out.rglob("leaderboard.csv") for row in rows_of(path.parent)]
+    assert [row["seeds"] for row in rows if row["trainable_parameters"]] == ["1", "1"]
 
 
 @pytest.mark.parametrize(

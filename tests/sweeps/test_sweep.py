@@ -1,5 +1,6 @@
 """Sweeps: processes, recorded runs, failures, interruptions and killed processes."""
 
+import csv
 import io
 import os
 import shutil
@@ -21,8 +22,10 @@ from typer.testing import Result
 from rscl_bench.console import LiveSweep, PlainSweep
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.prepare import open_run
+from rscl_bench.leaderboards.formats import SKETCH_WARNING
 from rscl_bench.progress import silent
 from rscl_bench.results.folders import run_folder
+from rscl_bench.results.record import read_record, write_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import RunSpec
 from rscl_bench.sweeps import pool
@@ -95,12 +98,31 @@ def test_a_failing_method_does_not_stop_other_methods(finished: tuple[Path, Resu
 
 def test_the_leaderboard_has_the_finished_runs(finished: tuple[Path, Result]) -> None:
     out, result = finished
-    written = [Path(line) for line in result.stdout.splitlines()[-2:]]
     folder = next((out / "leaderboards" / "toy-v1-sketch").iterdir())
-    assert written == [folder / "leaderboard.csv", folder / "leaderboard.md"]
-    table = written[0].read_text(encoding="utf-8")
+    lines = result.stdout.splitlines()
+    assert str(folder / "leaderboard.md") in lines
+    table = (folder / "leaderboard.csv").read_text(encoding="utf-8")
     assert "finetune" in table
     assert "broken" not in table
+
+
+def test_the_leaderboard_is_printed_with_a_warning_of_sketches(
+    finished: tuple[Path, Result],
+) -> None:
+    """The last lines are the table, whose numbers are those of the CSV, and the warning."""
+    out, result = finished
+    (path,) = out.rglob("leaderboard.csv")
+    lines = result.stdout.splitlines()
+    title = f"toy-v1-sketch/{path.parent.name}: mAP in % after the last task"
+    (start,) = (number for number, line in enumerate(lines) if line.startswith(title))
+    printed = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines[start + 4 : -2]]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row[:2] for row in printed] == [[row["method"], row["seeds"] or "–"] for row in rows]
+    assert [row[2:4] for row in printed] == [
+        [row["T3.toy.micro.mean"], row["T3.toy.macro.mean"]] for row in rows
+    ]
+    assert lines[-1] == SKETCH_WARNING
 
 
 def test_a_pipe_gets_plain_lines(finished: tuple[Path, Result]) -> None:
@@ -170,6 +192,28 @@ def test_recorded_runs_start_no_process(
     half_written = sweep(out, "finetune")
     assert "1 runs: 0 recorded before, 1 to do" in half_written.stdout
     assert half_written.exit_code == 1
+
+
+def test_a_second_sweep_keeps_the_rows_of_the_first(
+    finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (path,) = out.rglob("record.json")
+    record = read_record(path)
+    other = record.identity.model_copy(
+        update={"method": {**record.identity.method, "name": "earlier"}}
+    )
+    earlier = record.model_copy(update={"identity": other, "id": other.run_id()})
+    write_record(earlier, run_folder(out, other) / "record.json")
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", "sys.exit(7)"))
+    again = sweep(out, "finetune")
+    assert again.exit_code == 0, again.output
+    (table,) = out.rglob("leaderboard.csv")
+    with table.open(newline="") as file:
+        methods = [row["method"] for row in csv.DictReader(file) if row["training_hours"]]
+    assert sorted(methods) == ["earlier", "finetune"]
+    assert "│ earlier " in again.stdout
 
 
 def test_a_damaged_record_is_refused_before_the_first_run(

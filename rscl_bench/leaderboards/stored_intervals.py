@@ -1,0 +1,141 @@
+"""Stores intervals over test images beside a table, and finds them again.
+
+The file has one JSON object per line: first the settings and the runs of the table, then the
+intervals.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
+from rscl_bench.leaderboards.statistics import LEVEL, RESAMPLES, Interval
+
+FILE = "image-intervals.jsonl"
+_SETTINGS = {"level": LEVEL, "method": "percentile", "resamples": RESAMPLES}
+
+
+class StoredRun(NamedTuple):
+    """One run of a table: digest of its image scores, and its id."""
+
+    digest: str
+    id: str
+
+
+class StoredTable(NamedTuple):
+    """What the file beside a table says.
+
+    Attributes:
+        runs: Runs of the table. Tables of versions before 0.4 list only runs with an interval.
+        intervals: Stored intervals; empty if the file was made with other settings.
+    """
+
+    runs: tuple[StoredRun, ...]
+    intervals: Mapping[Contrast, Intervals]
+
+
+def stored_tables(folder: Path) -> dict[Path, StoredTable]:
+    """Return the stored tables below a folder of leaderboards, by folder of the table.
+
+    Raises:
+        ArtefactError: If a file cannot be read or is damaged.
+    """
+    paths = sorted(folder.glob(f"*/*/{FILE}"))
+    return {path.parent.relative_to(folder): read_table(path) for path in paths}
+
+
+def intervals_beside(sources: Iterable[Path], scenario: str) -> dict[Contrast, Intervals]:
+    """Return the intervals of the tables of one scenario that lie beside the records.
+
+    The folders of tables are looked for in every folder above a source, in the source, and in its
+    subfolder ``leaderboards``.
+
+    Args:
+        sources: Folders and record files.
+        scenario: Folder of the scenario's tables, such as ``scene4-v2``.
+
+    Raises:
+        ArtefactError: If a file cannot be read or is damaged.
+    """
+    found: dict[Contrast, Intervals] = {}
+    for place in _places(sources):
+        for path in sorted(place.glob(f"{scenario}/*/{FILE}")):
+            found.update(read_table(path).intervals)
+    return found
+
+
+def _places(sources: Iterable[Path]) -> Iterator[Path]:
+    places: dict[Path, None] = {}
+    for source in sources:
+        whole = source.resolve()
+        places |= dict.fromkeys([*reversed(whole.parents), whole, whole / "leaderboards"])
+    yield from places
+
+
+def table_text(runs: Iterable[StoredRun], intervals: Mapping[Contrast, Intervals]) -> str:
+    """Return the content of the file that `read_table` reads.
+
+    Args:
+        runs: Runs of the table and of the intervals.
+        intervals: Known intervals.
+    """
+    listed = sorted(set(runs))
+    position = {run.digest: index for index, run in enumerate(listed)}
+    lines: list[dict[str, Any]] = [
+        {
+            **_SETTINGS,
+            "runs": [{"id": run.id, "image_scores_digest": run.digest} for run in listed],
+        }
+    ]
+    for contrast, (micro, macro) in intervals.items():
+        line = {
+            "probe": contrast.probe,
+            "after": contrast.after,
+            "of": [position[digest] for digest in contrast.of],
+            "minus": [position[digest] for digest in contrast.minus],
+            "micro": micro,
+            "macro": macro,
+        }
+        lines.append(line)
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def read_table(path: Path) -> StoredTable:
+    """Read the file beside a table; a table without the file has no runs and no intervals.
+
+    Raises:
+        ArtefactError: If the file cannot be read or is damaged.
+    """
+    try:
+        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        runs = tuple(StoredRun(run["image_scores_digest"], run["id"]) for run in head["runs"])
+        if {name: head[name] for name in _SETTINGS} != _SETTINGS:
+            return StoredTable(runs, {})
+        intervals = {
+            _contrast(line, runs): (_ends(line["micro"]), _ends(line["macro"])) for line in lines
+        }
+        return StoredTable(runs, intervals)
+    except FileNotFoundError:
+        return StoredTable((), {})
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be read ({error.strerror or error}); mend its permissions."
+        ) from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ArtefactError(
+            f"{path} is damaged ({error!r}); restore it from where it was published, or remove it "
+            "and build again beside the image scores."
+        ) from error
+
+
+def _contrast(line: dict[str, Any], runs: Sequence[StoredRun]) -> Contrast:
+    of, minus = (
+        tuple(runs[position].digest for position in line[side]) for side in ("of", "minus")
+    )
+    return Contrast(line["probe"], line["after"], of, minus)
+
+
+def _ends(pair: list[float] | None) -> Interval | None:
+    return None if pair is None else Interval(*pair)
