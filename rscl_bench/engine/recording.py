@@ -10,13 +10,12 @@ from torch import nn
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.engine.device import Device
-from rscl_bench.engine.flops import Flops
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
 from rscl_bench.results.record import package_versions
-from rscl_bench.results.schema import Parameters, ProbeRecord, Provenance, TaskRecord
+from rscl_bench.results.schema import FlopsRecord, Parameters, ProbeRecord, Provenance, TaskRecord
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:
@@ -37,7 +36,7 @@ def task_records(
     prepared: PreparedRun,
     trainer: SelfSupervisedTrainer,
     peaks: Sequence[int | None],
-    flops: Flops,
+    flops: FlopsRecord,
     matrix_flops: float,
 ) -> list[TaskRecord]:
     """Return the record of every task of a run that has ended.
@@ -64,7 +63,7 @@ def task_records(
                 final_loss=trainer.final_loss[task],
                 peak_memory_bytes=peaks[task],
                 waited_seconds=trainer.task_clock.waited_seconds[task],
-                flop_utilisation=rate and rate * sum(flops) / matrix_flops,
+                flop_utilisation=rate and rate * flops.of_task(task) / matrix_flops,
             )
         )
     return records

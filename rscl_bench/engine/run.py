@@ -24,6 +24,7 @@ from rscl_bench.engine.recording import (
     task_line,
     task_records,
 )
+from rscl_bench.engine.rehearsal import count_strategies
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import TrainingError
@@ -35,6 +36,7 @@ from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
 from rscl_bench.results.record import make_record, write_record
 from rscl_bench.results.schema import FlopsRecord, RunRecord, Seconds
+from rscl_bench.spec import RunSpec
 from rscl_bench.strategies.base import Strategy
 
 
@@ -88,7 +90,7 @@ class RunExecution:
         spec, device = prepared.spec, prepared.device
         self.objective = build_objective(spec, device.torch)
         strategies = build_strategies(spec, self.objective, device.torch)
-        self.flops = count_flops(self.objective, spec.protocol.image_size)
+        self.flops = _count_operations(spec, self.objective)
         if spec.protocol.compile:
             compile_blocks(self.objective)
         self.prober = Prober(prepared.probes, self.objective.encoder, spec.protocol, device)
@@ -213,11 +215,22 @@ class RunExecution:
                 probing=prober.seconds,
                 total=prepared.packing_seconds + self._seconds(),
             ),
-            flops=FlopsRecord(**self.flops._asdict()),
+            flops=self.flops,
             spread=prober.spreads,
             skipped={n: s.skipped for n, s in prepared.named_stores().items() if s.skipped},
             encoder_digest=encoder_digest,
         )
+
+
+def _count_operations(spec: RunSpec, objective: Objective) -> FlopsRecord:
+    alone = count_flops(objective, spec.protocol.image_size)
+    added = count_strategies(spec, objective, alone)
+    return FlopsRecord(
+        with_gradient=alone.with_gradient,
+        without_gradient=alone.without_gradient,
+        strategies_with_gradient=added.with_gradient,
+        strategies_without_gradient=added.without_gradient,
+    )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -159,8 +159,8 @@ def _costs(record: RunRecord) -> dict[str, float | None]:
         "training_hours": math.fsum(task.train_seconds for task in record.tasks) / 3600,
         "images_per_second": images / math.fsum(task.train_seconds for task in trained),
         "trainable_parameters": record.parameters.trainable,
-        "gflops_with_gradient": None if flops is None else flops.with_gradient / 1e9,
-        "gflops_without_gradient": None if flops is None else flops.without_gradient / 1e9,
+        "gflops_with_gradient": None if flops is None else flops.total_with_gradient() / 1e9,
+        "gflops_without_gradient": None if flops is None else flops.total_without_gradient() / 1e9,
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.results.continual import continual_of
 from rscl_bench.results.differences import ROUNDING, first_difference
-from rscl_bench.results.schema import RunRecord, TaskRecord, probe_key, task_key
+from rscl_bench.results.schema import RunRecord, probe_key, task_key
 
 
 def problems(record: RunRecord) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
                 return
         if (task.waited_seconds or 0.0) > task.train_seconds:
             yield f"{field}.waited_seconds' is more than its 'train_seconds'"
-        yield from _utilisation_problems(record, field, task)
+        yield from _utilisation_problems(record, index)
         # A strategy may take more steps than the task's own tiles give, as replay does. Joint
         # training trains on the tiles of all tasks in the first task, and takes no later step.
         least_steps = task.epochs * (task.tiles // batch)
@@ -82,7 +82,8 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
             )
 
 
-def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> Iterator[str]:
+def _utilisation_problems(record: RunRecord, index: int) -> Iterator[str]:
+    field, task = f"field 'tasks.{index}", record.tasks[index]
     if task.flop_utilisation is None:
         return
     flops, available = record.flops, record.provenance.matrix_flops
@@ -92,7 +93,7 @@ def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> It
             "'images_per_second'"
         )
         return
-    used = (flops.with_gradient + flops.without_gradient) * task.images_per_second
+    used = flops.of_task(index) * task.images_per_second
     if not math.isclose(task.flop_utilisation, used / available, rel_tol=0.01):
         yield f"{field}.flop_utilisation' is not {used:.4g} over {available:.4g} a second"
 
