@@ -30,8 +30,14 @@ class Flops(NamedTuple):
     without_gradient: int
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts products and convolutions by the formulas of torch's registry."""
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts products and convolutions by the formulas of torch's registry.
+
+    Attributes:
+        with_gradient: Operations counted with gradient so far.
+        without_gradient: Operations counted without gradient so far.
+        backward: Whether a backward pass runs, whose operations count as with gradient.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -62,7 +68,8 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
     A copy takes the step on the CPU in fp32, on random images, in the second task: some objectives
     have no teacher in the first. Matrix products and convolutions count, attention included.
     Augmentation, strategies and the optimiser's update do not. Random choices of an objective, such
-    as the number of masked patches, may change the count of a step slightly.
+    as the number of masked patches, may change the count of a step slightly. `count_strategies`
+    counts what strategies add.
 
     Args:
         objective: The objective.
@@ -77,7 +84,7 @@ def count_flops(objective: Objective, image_size: int) -> Flops:
         return [torch.randn(count, channels, size, size, generator=generator) for size in sizes]
 
     crops = [whole_tiles(_BATCH, image_size, image_size, torch.device("cpu")) for _ in sizes]
-    counter = _Counter()
+    counter = OperationCounter()
     # Unfused attention, because torch's registry lacks formulas of some fused kernels.
     with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH):
         for task in range(2):

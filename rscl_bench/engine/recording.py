@@ -12,7 +12,6 @@ from torch import nn
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.engine.device import Device, processor_name
-from rscl_bench.engine.flops import Flops
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
@@ -48,7 +47,7 @@ class KnownParts(NamedTuple):
     description: EncoderDescription
 
 
-def known_parts(prepared: PreparedRun, flops: Flops, started: datetime) -> KnownParts:
+def known_parts(prepared: PreparedRun, flops: FlopsRecord | None, started: datetime) -> KnownParts:
     """Return the parts of a record that are known before the first step.
 
     Args:
@@ -64,7 +63,7 @@ def known_parts(prepared: PreparedRun, flops: Flops, started: datetime) -> Known
         provenance_of(prepared.device, started)
         return KnownParts(
             probes=[probe_record(probe) for probe in prepared.probes],
-            flops=FlopsRecord(**flops._asdict()) if flops.with_gradient else None,
+            flops=flops,
             skipped=_SKIPPED.validate_python(
                 {n: s.skipped for n, s in stores.items() if s.skipped}
             ),
@@ -94,7 +93,7 @@ def task_records(
     prepared: PreparedRun,
     trainer: SelfSupervisedTrainer,
     peaks: Sequence[int | None],
-    flops: Flops,
+    flops: FlopsRecord | None,
     matrix_flops: float,
 ) -> list[TaskRecord]:
     """Return the record of every task of a run that has ended.
@@ -121,7 +120,7 @@ def task_records(
                 final_loss=trainer.final_loss[task],
                 peak_memory_bytes=peaks[task],
                 waited_seconds=trainer.task_clock.waited_seconds[task],
-                flop_utilisation=rate and (rate * sum(flops) / matrix_flops or None),
+                flop_utilisation=rate and flops and rate * flops.of_task(task) / matrix_flops,
             )
         )
     return records

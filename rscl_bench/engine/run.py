@@ -24,6 +24,7 @@ from rscl_bench.engine.recording import (
     task_line,
     task_records,
 )
+from rscl_bench.engine.rehearsal import count_strategies
 from rscl_bench.engine.run_lock import locked
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
@@ -35,7 +36,8 @@ from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
 from rscl_bench.results.record import make_record, read_record, write_record
-from rscl_bench.results.schema import RunRecord, Seconds
+from rscl_bench.results.schema import FlopsRecord, RunRecord, Seconds
+from rscl_bench.spec import RunSpec
 from rscl_bench.strategies.base import Strategy
 
 
@@ -98,7 +100,7 @@ class RunExecution:
         with memory_for("to build the objective", "use a smaller backbone or smaller heads"):
             self.objective = build_objective(spec, device.torch)
             strategies = build_strategies(spec, self.objective, device.torch)
-            self.flops = count_flops(self.objective, spec.protocol.image_size)
+            self.flops = _count_operations(spec, self.objective)
         if spec.protocol.compile:
             compile_blocks(self.objective)
         self.trainer = self._make_trainer(self.objective, strategies)
@@ -237,3 +239,17 @@ class RunExecution:
             encoder_digest=encoder_digest,
             pixel_digests=prepared.pixel_digests(),
         )
+
+
+def _count_operations(spec: RunSpec, objective: Objective) -> FlopsRecord | None:
+    """Return the operations of a step; None if the objective has no counted operation."""
+    alone = count_flops(objective, spec.protocol.image_size)
+    if not alone.with_gradient:
+        return None
+    added = count_strategies(spec, objective, alone)
+    return FlopsRecord(
+        with_gradient=alone.with_gradient,
+        without_gradient=alone.without_gradient,
+        strategies_with_gradient=added.with_gradient,
+        strategies_without_gradient=added.without_gradient,
+    )

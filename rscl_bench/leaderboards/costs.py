@@ -80,5 +80,5 @@ def _costs(record: RunRecord) -> Iterator[float | None]:
     yield max(peaks) / 2**30 if len(peaks) == len(memory) else None
     flops = record.flops
     yield record.parameters.trainable
-    yield None if flops is None else flops.with_gradient / 1e9
-    yield None if flops is None else flops.without_gradient / 1e9
+    yield None if flops is None else flops.total_with_gradient() / 1e9
+    yield None if flops is None else flops.total_without_gradient() / 1e9

@@ -13,7 +13,6 @@ from rscl_bench.results.differences import ROUNDING, first_difference
 from rscl_bench.results.schema import (
     ProbeScore,
     RunRecord,
-    TaskRecord,
     probe_key,
     task_key,
 )
@@ -113,7 +112,7 @@ def _training_problems(record: RunRecord) -> Iterator[str]:
                 return
         if (task.waited_seconds or 0.0) > task.train_seconds:
             yield f"{field}.waited_seconds' is more than its 'train_seconds'"
-        yield from _utilisation_problems(record, field, task)
+        yield from _utilisation_problems(record, index)
         # A strategy may take more steps than the task's own tiles give, as replay does. Joint
         # training trains on the tiles of all tasks in the first task, and takes no later step.
         least_steps = task.epochs * (task.tiles // batch)
@@ -144,7 +143,8 @@ def _time_problems(record: RunRecord) -> Iterator[str]:
         yield f"field 'seconds.total' is {seconds.total:.6g}, less than its parts with {parts:.6g}"
 
 
-def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> Iterator[str]:
+def _utilisation_problems(record: RunRecord, index: int) -> Iterator[str]:
+    field, task = f"field 'tasks.{index}", record.tasks[index]
     if task.flop_utilisation is None:
         return
     flops, available = record.flops, record.provenance.matrix_flops
@@ -154,7 +154,7 @@ def _utilisation_problems(record: RunRecord, field: str, task: TaskRecord) -> It
             "'images_per_second'"
         )
         return
-    used = (flops.with_gradient + flops.without_gradient) * task.images_per_second
+    used = flops.of_task(index) * task.images_per_second
     if not math.isclose(task.flop_utilisation, used / available, rel_tol=0.01):
         yield f"{field}.flop_utilisation' is not {used:.4g} over {available:.4g} a second"
 

@@ -86,7 +86,7 @@ def make_record(
         pixel_statistics: Scores by probe, with pixel statistics as features.
         image_scores_digest: SHA-256 of the file with the score of every image.
         seconds: Seconds of each part of the run.
-        flops: Operations of the objective per image; None if not counted.
+        flops: Operations of a step per image; None if not counted.
         spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
         skipped: Paths in the archive of the images that were left out, by key of
             ``identity.data``.

@@ -232,8 +232,9 @@ class TaskRecord(Spec):
             memory of the process since its start. None if not known.
         waited_seconds: Part of ``train_seconds`` in which training waited for the next tiles; None
             in records of earlier versions.
-        flop_utilisation: The objective's operations per second of training, divided by
-            ``provenance.matrix_flops``; None without a step or without this rate.
+        flop_utilisation: Operations per second of training, as ``flops.of_task`` gives them for
+            an image, divided by ``provenance.matrix_flops``; None without a step or without this
+            rate.
     """
 
     name: Name
@@ -256,15 +257,38 @@ class Parameters(Spec):
 
 
 class FlopsRecord(Spec):
-    """Operations per image of one step of the objective, counted while running one step.
+    """Operations of one step, for each image of the protocol's batch, counted in one step.
 
     Attributes:
-        with_gradient: Operations of forward passes with gradient, and of the backward pass.
-        without_gradient: Operations of forward passes without gradient, such as a teacher's.
+        with_gradient: The objective's forward passes with gradient, and its backward pass.
+        without_gradient: The objective's forward passes without gradient, such as a teacher's.
+        strategies_with_gradient: What the strategies add to ``with_gradient`` in the second task,
+            such as replayed images; None in records of earlier versions, which did not count this.
+        strategies_without_gradient: What the strategies add to ``without_gradient``.
     """
 
     with_gradient: _PositiveCount
     without_gradient: _Count
+    strategies_with_gradient: int | None = None
+    strategies_without_gradient: int | None = None
+
+    def total_with_gradient(self) -> int:
+        """Return the operations with gradient, with those of strategies as far as counted."""
+        return self.with_gradient + (self.strategies_with_gradient or 0)
+
+    def total_without_gradient(self) -> int:
+        """Return the operations without gradient, with those of strategies as far as counted."""
+        return self.without_gradient + (self.strategies_without_gradient or 0)
+
+    def of_task(self, task: int) -> int:
+        """Return all operations of a step of a task: strategies add theirs after the first task.
+
+        Args:
+            task: Index of the task, from 0.
+        """
+        if task == 0:
+            return self.with_gradient + self.without_gradient
+        return self.total_with_gradient() + self.total_without_gradient()
 
 
 class SpreadRecord(Spec):
@@ -378,7 +402,7 @@ class RunRecord(Spec):
         image_scores_digest: SHA-256 of the file with the score of every image; see
             `rscl_bench.results.image_scores`.
         seconds: Seconds of each part of the run.
-        flops: Operations of the objective per image; None if not counted.
+        flops: Operations of a step per image; None if not counted.
         spread: Rows of collapse metrics by probe, as many rows as ``scores``; None if not measured.
         skipped: Unusable images that were left out: their paths in the archive, by key of
             ``identity.data``.

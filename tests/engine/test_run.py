@@ -95,20 +95,25 @@ def test_record_is_what_was_run(runs: Runner) -> None:
     assert record.identity.protocol["buffer_size"] == 12
     assert [task.name for task in record.tasks] == ["first", "second", "third"]
     assert len(record.scores) == 4
-    for task in record.tasks:
+    flops = record.flops
+    assert flops is not None
+    assert flops.strategies_with_gradient is not None
+    assert flops.strategies_without_gradient is not None
+    assert flops.strategies_without_gradient > 0  # the teacher of model mixup
+    objective = flops.with_gradient + flops.without_gradient
+    strategies = flops.strategies_with_gradient + flops.strategies_without_gradient
+    for index, task in enumerate(record.tasks):
         assert (task.tiles, task.epochs, task.steps) == (20, 2, 4)
         assert task.images_per_second == pytest.approx(4 * 8 / task.train_seconds)
         assert task.peak_memory_bytes is not None
         assert 1e8 < task.peak_memory_bytes < 1e11  # an interpreter with torch, in bytes
         assert task.waited_seconds is not None
         assert 0 < task.waited_seconds < task.train_seconds
-        assert record.flops is not None
         assert record.provenance.matrix_flops is not None
         assert task.images_per_second is not None
         assert task.flop_utilisation is not None
-        done = (record.flops.with_gradient + record.flops.without_gradient) * (
-            task.images_per_second / record.provenance.matrix_flops
-        )
+        operations = objective + (strategies if index else 0)
+        done = operations * task.images_per_second / record.provenance.matrix_flops
         assert task.flop_utilisation == pytest.approx(done)
         assert 0 < task.flop_utilisation < 1
     (probe,) = record.probes

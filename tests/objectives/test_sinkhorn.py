@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightly.loss.swav_loss import sinkhorn as lightlys
+from pydantic import BaseModel
 from torch import Tensor
 
 from rscl_bench.objectives.deepcluster_v2 import _EPSILON
@@ -12,7 +13,7 @@ from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.objectives.swav import SwAVParams
 
 
-def least(params: type, field: str) -> float:
+def least(params: type[BaseModel], field: str) -> float:
     """Return the least allowed value of a parameter."""
     return next(float(m.ge) for m in params.model_fields[field].metadata if hasattr(m, "ge"))
 
