@@ -364,7 +364,7 @@ def test_bf16_run_is_another_run(runs: Runner) -> None:
 # A fault that stops a run leaves a sound checkpoint.
 
 
-LAST = 8  # forward passes: seven steps, and one pass that counts operations
+LAST = 10  # forward passes: seven steps, and three passes that count operations
 
 
 def stopped_once(
