@@ -124,8 +124,8 @@ def test_a_resized_image_counts_its_share_of_missing_pixels(tmp_path: Path) -> N
 
 
 def test_without_missing_pixels_the_declared_value_changes_nothing(tmp_path: Path) -> None:
-    for name, more in (("with", {"nodata": 65535}), ("without", {})):
-        write(tmp_path / name / "counts" / "0.tif", counts(), **more)
+    for name, value in (("with", 65535), ("without", None)):
+        write(tmp_path / name / "counts" / "0.tif", counts(), nodata=value)
     one, other = (packed(tmp_path / name) for name in ("with", "without"))
     assert (one.digest, one.mean.tolist()) == (other.digest, other.mean.tolist())
     assert one.missing_share == 0
@@ -162,7 +162,13 @@ def test_absent_blocks_are_refused_unless_nodata_stands_for_them(
     tmp_path: Path, more: dict[str, str]
 ) -> None:
     path = tmp_path / "counts" / "0.tif"
-    tiled = {"tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True, **more}
+    tiled: dict[str, Any] = {
+        "tiled": True,
+        "blockxsize": 16,
+        "blockysize": 16,
+        "sparse_ok": True,
+        **more,
+    }
     pixels = counts()
     pixels[:16, 16:, 1 if more.get("interleave") == "band" else slice(None)] = 0
     write(path, pixels, **tiled)
