@@ -316,6 +316,8 @@ def load(kind: Kind, name: str) -> Any:
     missing = sorted(getattr(component, "__abstractmethods__", ()))
     if kind != "datasets" and not hasattr(component, "Params"):
         missing.append("Params")
+    if hasattr(component, "undeclared"):
+        missing += component.undeclared()
     if missing:
         raise SpecError(f"'{name}' is incomplete: the class must define {', '.join(missing)}.")
     return component

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from rscl_bench.errors import SpecError, unknown
 
+#: Types of pixels that tiles can hold.
+DTYPES = ("uint8", "uint16")
+
 
 @dataclass(frozen=True)
 class Band:
@@ -37,6 +40,26 @@ class Sensor:
     dtype: str
     scale: float
     gsd_m: float | None
+
+    def __post_init__(self) -> None:
+        """Check the declaration.
+
+        Raises:
+            SpecError: If the dtype cannot be packed, the scale is not positive, or the bands have
+                no names of their own.
+        """
+        if self.dtype not in DTYPES:
+            raise SpecError(
+                f"Sensor {self.name} has dtype {self.dtype!r}; tiles hold {' or '.join(DTYPES)}. "
+                "Let the adapter's _read shift and scale its values to one of these."
+            )
+        if not self.scale > 0:
+            raise SpecError(f"Sensor {self.name} has scale {self.scale}; it must be above 0.")
+        names = [band.name for band in self.bands]
+        if not names or len(set(names)) < len(names):
+            raise SpecError(
+                f"Sensor {self.name} has the bands {names}; give it bands, each its own name."
+            )
 
     def indices(self, names: tuple[str, ...]) -> list[int]:
         """Return the positions of named bands in the files of this sensor.

@@ -186,6 +186,8 @@ def _wide_pixels(path: Path, picture: Image.Image) -> NDArray[Any]:
         pixels: NDArray[Any] = np.ascontiguousarray(np.moveaxis(file.read(), 0, 2))
     upper = np.asarray(picture)
     upper = upper.reshape(*upper.shape[:2], -1)
+    if (pixels.shape[2], upper.shape[2]) == (2, 4):  # Pillow repeats the grey of grey with alpha
+        upper = upper[:, :, ::3]
     seen = pixels if upper.shape[2] == 1 else pixels >> 8
     if not np.array_equal(seen, upper):
         raise DamagedFileError(f"{path} is decoded to other pixels by Pillow than by GDAL")

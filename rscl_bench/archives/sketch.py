@@ -35,12 +35,15 @@ def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Pat
 
     Raises:
         ArtefactError: If the cache is not writable.
+        SpecError: If a dataset has no sketch.
     """
     root = cache / f"sketch-v{VERSION}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         for done, name in enumerate(datasets, start=1):
             adapter: type[DatasetAdapter] = registry.load("datasets", name)
+            if not adapter.has_sketch():
+                adapter.write_sketch(root, numpy_generator(VERSION))  # raises
             if not (root / adapter.folder).is_dir():
                 _render_one(adapter, root)
             progress("rendering sketch archives", done, len(datasets))

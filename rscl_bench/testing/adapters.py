@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,9 @@ def check_adapter(
     component: str | type[DatasetAdapter],
     tmp_path: Path,
     options: Mapping[str, Any] | None = None,
+    data_root: Path | None = None,
 ) -> None:
-    """Check an adapter on the sketch of its archive.
+    """Check an adapter on the sketch of its archive, or on the real archive.
 
     A missing archive is refused with what to fetch, and an unknown split with the known ones.
     Every split lists the same files in the same order at each opening, and reads the same pixels
@@ -37,27 +39,43 @@ def check_adapter(
         component: The class, a registered name, or ``file.py:Class``.
         tmp_path: An empty folder. The check leaves a damaged archive in it.
         options: Values for the dataset's ``Options``.
+        data_root: Folder that holds the real archive, for an adapter that draws no sketch. The
+            checks that change files (inputs, truncated image) are then left out.
 
     Raises:
         AssertionError: If the adapter breaks the contract. The message lists every failure.
+        unittest.SkipTest: If the adapter draws no sketch, after all checks that need none. Test
+            runners report the test as skipped, with what was left out.
     """
     with registry.registered("datasets", component) as name:
-        archive = _Archive(
-            registry.load("datasets", name), name, tmp_path / "data", dict(options or {})
-        )
+        adapter = registry.load("datasets", name)
+        real = None if adapter.has_sketch() else data_root
+        archive = _Archive(adapter, name, real or tmp_path / "data", dict(options or {}))
         failures = Failures(f"Dataset '{name}'")
         with failures.check("missing archive"):
             _check_missing(archive, tmp_path / "empty")
-        with failures.check("sketch"):
-            _check_sketch(archive)
-        failures.raise_if_any()  # the other checks read the sketch
+        if adapter.has_sketch():
+            with failures.check("sketch"):
+                _check_sketch(archive)
+        failures.raise_if_any()  # the other checks read the archive
+        if not adapter.has_sketch() and real is None:
+            raise SkipTest(
+                f"Dataset '{name}' draws no sketch: only the missing archive was checked. Give "
+                "data_root= to check the reading of its real archive."
+            )
         _check_splits(failures, archive)
         if not failures:  # a fault of a split would show in the tiles again
             with failures.check("packing"):
                 _check_packing(archive, tmp_path / "cache")
-        with failures.check("truncated image"):
-            _check_truncated(archive)
+        if real is None:
+            with failures.check("truncated image"):
+                _check_truncated(archive)
         failures.raise_if_any()
+        if real is not None:
+            raise SkipTest(
+                f"Dataset '{name}' draws no sketch: its real archive was checked, but neither "
+                "inputs() nor a truncated image, because these checks change files."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class _Archive:
     Attributes:
         adapter: The adapter's class.
         name: Name under which the registry finds the class.
-        root: Data root that holds the sketch.
+        root: Data root that holds the sketch, or the real archive.
         options: The dataset's options.
     """
 
@@ -122,8 +140,9 @@ def _check_splits(failures: Failures, archive: _Archive) -> None:
             )
         with failures.check(f"labels of split '{split}'"):
             labelled |= _check_labels(archive.open(split))
-        with failures.check(f"inputs() of split '{split}'"):
-            _check_inputs(archive, split)
+        if archive.adapter.has_sketch():
+            with failures.check(f"inputs() of split '{split}'"):
+                _check_inputs(archive, split)
     if archive.adapter.classes and not failures:
         with failures.check("labels"):
             assert labelled, "The adapter declares classes, but no split has labels."

@@ -177,8 +177,8 @@ def _resized(image: NDArray[Any], size: int) -> NDArray[Any]:
 def _nearest(pixels: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """Resize ``[H, W, C]`` to ``[size, size, C]`` by the nearest pixel."""
     rows, columns = ((np.arange(size) * 2 + 1) * side // (2 * size) for side in pixels.shape[:2])
-    nearest: NDArray[np.bool_] = pixels[rows[:, None], columns]
-    return nearest
+    resized: NDArray[np.bool_] = pixels[rows[:, None], columns]
+    return resized
 
 
 def _band_sums(tile: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

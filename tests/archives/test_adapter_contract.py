@@ -2,12 +2,19 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
+import numpy as np
 import pytest
 from helpers.paths import TOY
 
 from rscl_bench import registry
+from rscl_bench.archives.adapter import SKETCH_MARKER
+from rscl_bench.archives.sketch import VERSION, render
+from rscl_bench.errors import SpecError
+from rscl_bench.spec import Source
 from rscl_bench.testing import check_adapter
+from rscl_bench.tiles.packing import open_or_pack
 
 BROKEN = TOY.parent / "broken_adapters.py"
 
@@ -46,6 +53,41 @@ def test_a_sound_adapter_passes_by_class_and_by_name(tmp_path: Path) -> None:
 def test_a_broken_adapter_is_caught(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_adapter(broken(name), tmp_path)
+
+
+def real_archive(root: Path) -> Path:
+    """Write the archive of `HasNoSketch` as its publisher would."""
+    broken("Sound").write_sketch(root, np.random.default_rng(0))
+    (root / "sound" / SKETCH_MARKER).unlink()
+    return root
+
+
+def test_an_adapter_without_a_sketch_passes_and_says_what_was_left_out(tmp_path: Path) -> None:
+    with pytest.raises(SkipTest, match="only the missing archive was checked"):
+        check_adapter(broken("HasNoSketch"), tmp_path / "one")
+    real = real_archive(tmp_path / "real")
+    with pytest.raises(SkipTest, match="nor a truncated image"):
+        check_adapter(broken("HasNoSketch"), tmp_path / "two", data_root=real)
+    with pytest.raises(AssertionError, match=r"0\.png has no label"):
+        check_adapter(broken("HasNoLabels"), tmp_path / "three", data_root=real)
+
+
+def test_an_adapter_without_a_sketch_is_run_on_real_images_alone(tmp_path: Path) -> None:
+    name = f"{BROKEN}:HasNoSketch"
+    source = Source(dataset=name, split="train", tile_size=16)
+    store = open_or_pack(real_archive(tmp_path), source, tmp_path / "cache", with_labels=True)
+    assert len(store) == 4
+    with pytest.raises(
+        SpecError, match="Dataset no-sketch has no sketch: give the folder"
+    ) as error:
+        render([name], tmp_path / "cache")
+    assert "--data-root" in str(error.value)
+    assert list((tmp_path / "cache" / f"sketch-v{VERSION}").iterdir()) == []
+
+
+def test_what_a_class_lacks_is_named() -> None:
+    with pytest.raises(SpecError, match="must define _list_files, _read, folder, title, sensor"):
+        broken("LacksMethods")
 
 
 def test_all_failures_are_reported_together(tmp_path: Path) -> None:

@@ -124,9 +124,8 @@ def test_a_resized_image_counts_its_share_of_missing_pixels(tmp_path: Path) -> N
 
 
 def test_without_missing_pixels_the_declared_value_changes_nothing(tmp_path: Path) -> None:
-    variants: dict[str, dict[str, Any]] = {"with": {"nodata": 65535}, "without": {}}
-    for name, more in variants.items():
-        write(tmp_path / name / "counts" / "0.tif", counts(), **more)
+    for name, value in (("with", 65535), ("without", None)):
+        write(tmp_path / name / "counts" / "0.tif", counts(), nodata=value)
     one, other = (packed(tmp_path / name) for name in ("with", "without"))
     assert (one.digest, one.mean.tolist()) == (other.digest, other.mean.tolist())
     assert one.missing_share == 0

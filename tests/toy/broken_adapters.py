@@ -53,6 +53,37 @@ class Sound(DatasetAdapter):
         (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+class HasNoSketch(DatasetAdapter):
+    """What a user with real images writes: two methods."""
+
+    name = "no-sketch"
+    folder = "sound"
+    title = "No sketch"
+    sensor = RGB8
+    classes = ("dark", "bright")
+    splits = ("train", "test")
+    source = "the generator of this test"
+    licence = "MIT"
+    layout = "SPLIT/NUMBER.png"
+
+    def _list_files(self) -> list[Path]:
+        return sorted((self.root / self.split).glob("*.png"))
+
+    def _read(self, index: int, with_labels: bool) -> Scene:
+        number = int(self.files[index].stem)
+        labels = np.array([number % 3 // 2, number // 2 % 2], np.uint8)
+        return Scene(self.read_image(self.files[index]), labels=labels if with_labels else None)
+
+
+class HasNoLabels(HasNoSketch):
+    def _read(self, index: int, with_labels: bool) -> Scene:
+        return Scene(self.read_image(self.files[index]))
+
+
+class LacksMethods(DatasetAdapter):
+    name = "lacks-methods"
+
+
 class OmitsLabelFile(Sound):
     def inputs(self) -> list[Path]:
         return list(self.files)
