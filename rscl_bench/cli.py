@@ -371,11 +371,15 @@ def verify(
 def unpack(
     archive: Annotated[Path, typer.Argument(help="A ZIP or TAR file.", exists=True)],
     into: Annotated[Path, typer.Option(help="Folder to make; it must not exist, or be empty.")],
+    max_ratio: Annotated[
+        int,
+        typer.Option(min=1, help="Times its own size, plus 4 GiB, that the archive may unpack to."),
+    ] = 20,
 ) -> None:
     """Unpack a downloaded archive; refuse one that writes elsewhere or grows too far."""
     from rscl_bench.archives.unpack import unpack as unpacked
 
-    count = unpacked(archive, into)
+    count = unpacked(archive, into, max_ratio)
     print(f"{count} files in {into}")
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("objectives", "pretrained", "probes"),
     ("models", "tiles", "views"),
     ("archives",),
-    ("atomic", "randomness", "avalanche_api"),
+    ("atomic", "randomness", "avalanche_api", "scratch"),
     ("declarations",),
     ("resolve",),
     ("spec",),

@@ -1,7 +1,5 @@
 """Renders sketches, small synthetic archives in the published layouts, once into the cache."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from rscl_bench import registry
@@ -9,6 +7,7 @@ from rscl_bench.archives.adapter import DatasetAdapter
 from rscl_bench.errors import ArtefactError
 from rscl_bench.progress import Progress, silent
 from rscl_bench.randomness import numpy_generator
+from rscl_bench.scratch import scratch_folder
 from rscl_bench.spec import Scenario
 
 #: Version of all sketches: raised when an adapter draws other pixels or files.
@@ -56,13 +55,10 @@ def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Pat
 
 
 def _render_one(adapter: type[DatasetAdapter], root: Path) -> None:
-    work = Path(tempfile.mkdtemp(prefix=f".{adapter.folder}-", dir=root))
-    try:
+    with scratch_folder(root, "sketching") as work:
         adapter.write_sketch(work, numpy_generator(VERSION, "sketch", adapter.name))
         try:
             (work / adapter.folder).rename(root / adapter.folder)
         except OSError:
             if not (root / adapter.folder).is_dir():  # another process has not rendered it either
                 raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

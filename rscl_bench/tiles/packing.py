@@ -73,7 +73,7 @@ def open_or_pack(
     packing = _Packing(scenes, cache / "tiles", progress)
     folder = packing.find() or packing.pack()
     packing.settle(folder)
-    remove_abandoned(folder)
+    remove_abandoned(packing.tiles, packing.stem)
     store = open_store(folder, scenes.adapter)
     if store.skipped and on_bad_tile == "stop":
         raise ArchiveError(
@@ -159,7 +159,7 @@ class _Packing:
             if (found := self.find()) is not None:
                 return found  # Another process packed the tiles before we claimed the folder.
             # Remove first: the unfinished work on an outdated archive takes up room.
-            remove_abandoned(claim, keep=work)
+            remove_abandoned(self.tiles, self.stem, keep=work)
             with StoreWriter(work, self.scenes, _key([self.described, self.listing])) as writer:
                 self._write_scenes(writer, lock)
                 manifest = self._manifest(writer)

@@ -1,15 +1,19 @@
 """Hidden work folders beside the tile stores, each locked by the process that packs in it."""
 
-import fcntl
-import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from rscl_bench.scratch import locked, remove_stale
+
 #: File name of the journal; a work folder with a journal can be resumed.
 JOURNAL = "journal.json"
+_KEY = "[0-9a-f]{16}"
+#: Regular expression of the names of all work folders.
+PATTERN = rf"\..+-{_KEY}-{_KEY}-\d+"
 
 
 @contextmanager
@@ -19,56 +23,37 @@ def claimed(store: Path) -> Iterator[tuple[Path, int]]:
     If packing is interrupted after the first journal, the folder stays, to be resumed.
 
     Args:
-        store: The store's folder.
+        store: Folder whose name, with a number, is that of the work folder.
 
     Yields:
         The work folder, and the file descriptor of its lock.
     """
     for number in count():
         work = store.parent / f".{store.name}-{number}"
-        with _locked(work) as lock:
+        with locked(work) as lock:
             if lock is None:
                 continue
             work.mkdir(exist_ok=True)
             try:
                 yield work, lock
             finally:
-                if not (work / JOURNAL).is_file():
+                if not has_journal(work):
                     shutil.rmtree(work, ignore_errors=True)
             return
 
 
-@contextmanager
-def _locked(work: Path) -> Iterator[int | None]:
-    """Lock a work folder and yield the lock's file descriptor; yield None if another holds it.
-
-    The operating system releases the lock when the process dies.
-    """
-    path = work.with_name(f"{work.name}.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    held = False
-    try:
-        with suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The previous holder may have deleted the file after we opened it.
-            held = os.path.samestat(os.fstat(descriptor), path.stat())
-        yield descriptor if held else None
-    finally:
-        if held:
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+def has_journal(work: Path) -> bool:
+    """Return whether the work in a folder can be resumed."""
+    return (work / JOURNAL).is_file()
 
 
-def remove_abandoned(store: Path, keep: Path | None = None) -> None:
-    """Remove the unlocked work folders of a store, and those of the store's outdated versions.
+def remove_abandoned(tiles: Path, stem: str, keep: Path | None = None) -> None:
+    """Remove the unlocked work folders of a split, and those of others that cannot be resumed.
 
     Args:
-        store: The store's folder.
+        tiles: Folder of all stores.
+        stem: Beginning of the names of the split's stores, for all versions of its archive.
         keep: A work folder that stays.
     """
-    for work in store.parent.glob(f".{store.name.rpartition('-')[0]}-*"):
-        if work == keep or not work.is_dir():
-            continue
-        with suppress(OSError), _locked(work) as lock:
-            if lock is not None:
-                shutil.rmtree(work, ignore_errors=True)
+    remove_stale(tiles, rf"\.{re.escape(stem)}-{_KEY}-\d+", lambda work: work == keep)
+    remove_stale(tiles, PATTERN, has_journal)
