@@ -31,7 +31,7 @@ LAYERS = (
     ("resolve",),
     ("spec",),
     ("registry", "sensors"),
-    ("canonical", "cores", "errors", "progress"),
+    ("canonical", "cores", "errors", "interruption", "output", "progress"),
 )
 LEVEL = {part: level for level, parts in enumerate(reversed(LAYERS)) for part in parts}
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 import rscl_bench
@@ -28,8 +28,6 @@ from rscl_bench.results.schema import (
 )
 from rscl_bench.results.text import one_line, shown
 from rscl_bench.spec import first_problem
-
-_SKIPPED = TypeAdapter(dict[str, tuple[str, ...]])
 
 
 class KnownParts(NamedTuple):
@@ -65,13 +63,16 @@ def known_parts(prepared: PreparedRun, flops: Flops, started: datetime) -> Known
         return KnownParts(
             probes=[probe_record(probe) for probe in prepared.probes],
             flops=FlopsRecord(**flops._asdict()) if flops.with_gradient else None,
-            skipped=_SKIPPED.validate_python(
-                {n: s.skipped for n, s in stores.items() if s.skipped}
-            ),
+            skipped={n: _printable(s.skipped) for n, s in stores.items() if s.skipped},
             description=describe_encoder(prepared),
         )
     except ValidationError as error:
         raise SpecError(f"This run cannot be recorded: {shown(first_problem(error))}.") from error
+
+
+def _printable(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return paths whose bytes are not UTF-8 with escapes, since a record is UTF-8."""
+    return tuple(path.encode("utf-8", "backslashreplace").decode() for path in paths)
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:

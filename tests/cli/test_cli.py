@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.cli import ONE_EPOCH, call, records_in, refused
+from helpers.cli import ONE_EPOCH, call, records_in, refused, spawn
 from helpers.paths import TOY as TOY_PATH
 from typer.testing import Result
 
@@ -17,23 +17,6 @@ from rscl_bench import registry
 from rscl_bench.declarations import declarations
 
 TOY = str(TOY_PATH)
-# A shell's background job is started with interrupts ignored.
-START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from rscl_bench.cli import main; main()"
-)
-
-
-def spawn(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start the command line in a new process."""
-    return subprocess.Popen(
-        [sys.executable, "-c", START, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +167,7 @@ def test_second_run_is_not_run_again(tmp_path: Path) -> None:
     before = path.read_bytes()
     second = call(*same)
     assert second.exit_code == 0
-    assert "This run is recorded already; force runs it again." in second.stdout.splitlines()
+    assert "This run is recorded already; --force runs it again." in second.stdout.splitlines()
     assert second.stdout.splitlines()[-1] == f"record: {path}"
     assert "training task" in first.stdout
     assert "training task" not in second.stdout
@@ -357,7 +340,11 @@ def test_process_fails_with_one_sentence(tmp_path: Path) -> None:
 def test_interrupted_run_says_so(tmp_path: Path) -> None:
     run = ["run", "--scenario", TOY, "--method", "finetune", "--device", "cpu"]
     process = spawn(
-        *run, "--set", "training.epochs=100000", cwd=tmp_path, RSCL_CACHE=str(tmp_path / "cache")
+        *run,
+        "--set",
+        "training.epochs=100000",
+        cwd=tmp_path,
+        env={**os.environ, "RSCL_CACHE": str(tmp_path / "cache")},
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -366,7 +353,7 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)  # before the training, where nothing is to be kept
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("interrupted; ")
+    assert err.splitlines()[-1].startswith("interrupted by SIGINT; ")
     assert not list(tmp_path.rglob("record.json"))
 
 
