@@ -151,6 +151,42 @@ def test_run_prints_the_table_of_its_record(finished: tuple[Path, Result]) -> No
     assert cells[0][3:] == ["–", "–"]
 
 
+def test_run_prints_forgetting_and_that_a_sketch_is_no_result(
+    finished: tuple[Path, Result],
+) -> None:
+    out, result = finished
+    (record,) = records_in(out)
+    micro, macro = record.continual.micro, record.continual.macro
+    assert micro.forgetting is not None
+    assert macro.forgetting is not None
+    lines = result.stdout.splitlines()
+    (place,) = [n for n, line in enumerate(lines) if line.startswith("└")]
+    assert lines[place + 1] == (
+        f"forgetting: {100 * micro.forgetting:.2f} micro-mAP, {100 * macro.forgetting:.2f} "
+        "macro-mAP (points)"
+    )
+    assert lines[place + 2].startswith("backward transfer: ")
+    assert micro.forward_transfer is None  # no probe of a later task
+    assert lines[place + 3] == (
+        "These images are synthetic: no score above says anything about a method. For a result "
+        "give --data-root DIR with the real archives."
+    )
+    assert lines[place + 4].startswith("record: ")
+
+
+def test_a_code_that_exits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit status of an error is never 0, whatever an extension does."""
+    monkeypatch.setattr("rscl_bench.api.render_sketches", lambda *_: sys.exit(0))
+    sentence = refused("data", "sketch", "--scenario", "rs4", "--out", "out")
+    assert sentence == "Code outside of rscl-bench called sys.exit(0)."
+
+
+def test_a_path_that_the_system_refuses_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rscl_bench.api.render_sketches", lambda *_: Path("x" * 5000).stat())
+    sentence = refused("data", "sketch", "--scenario", "rs4", "--out", "out")
+    assert sentence == f"{'x' * 5000} cannot be used (File name too long)."
+
+
 def test_record_has_the_options_of_the_run(finished: tuple[Path, Result]) -> None:
     out, _ = finished
     (record,) = records_in(out)

@@ -199,10 +199,10 @@ def test_a_version_that_no_record_can_hold_is_refused_before_packing(runs: Runne
 
 
 def test_a_skipped_path_that_is_not_utf_8_leaves_a_readable_record(
-    runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runner, tmp_path: Path
 ) -> None:
     opened, folder = folder_of(runs, tmp_path, "finetune")
-    monkeypatch.setattr(type(opened.stores[0]), "skipped", ("a\udcff.jpg",))
+    object.__setattr__(opened.stores[0], "skipped", ("a\udcff.jpg",))
     record = execute(opened, folder, Quiet())
     assert read_record(folder / "record.json") == record
     assert record.skipped[task_key("first")] == ("a\\udcff.jpg",)
