@@ -15,6 +15,7 @@ from typer.testing import Result
 
 from rscl_bench import registry
 from rscl_bench.declarations import declarations
+from rscl_bench.leaderboards.formats import SKETCH_WARNING
 
 TOY = str(TOY_PATH)
 
@@ -167,10 +168,7 @@ def test_run_prints_forgetting_and_that_a_sketch_is_no_result(
     )
     assert lines[place + 2].startswith("backward transfer: ")
     assert micro.forward_transfer is None  # no probe of a later task
-    assert lines[place + 3] == (
-        "These images are synthetic: no score above says anything about a method. For a result "
-        "give --data-root DIR with the real archives."
-    )
+    assert lines[place + 3] == SKETCH_WARNING
     assert lines[place + 4].startswith("record: ")
 
 
