@@ -150,7 +150,7 @@ def run(
             folder = folders.run_folder(Path(out), prepared.identity)
             path = folder / "record.json"
             if path.is_file() and not force:
-                reporter.message("This run is recorded already; force runs it again.")
+                reporter.message("This run is recorded already; --force runs it again.")
                 # A run that was killed just after it wrote its record leaves checkpoints.
                 remove_checkpoints(folder / FOLDER)
                 return read_record(path)

@@ -1,5 +1,6 @@
 """The command line: parses options, calls `rscl_bench.api` and prints the results."""
 
+import errno
 import io
 import json
 import signal
@@ -17,6 +18,8 @@ from rscl_bench.cores import let_threads_sleep, set_threads
 from rscl_bench.errors import RsclError
 from rscl_bench.interruption import Interrupted, raising
 from rscl_bench.output import discard_unwritten, lasting_output
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(TyperGroup):
@@ -41,10 +44,11 @@ class Commands(TyperGroup):
             except BrokenPipeError:
                 _exit(128 + signal.SIGPIPE)  # as other programs whose reader has gone
             except OSError as error:
-                if error.strerror is None:
+                if error.filename is not None:
+                    _exit(1, f"error: {error.filename} cannot be used ({error.strerror}).")
+                if error.errno not in _UNWRITABLE:  # all files have names
                     raise
-                where = "" if error.filename is None else f" {error.filename}"
-                _exit(1, f"error: The system refuses{where}: {error.strerror}.")
+                _exit(1, f"error: The output cannot be written ({error.strerror}).")
             except SystemExit as error:
                 _exit(1, f"error: Code outside of rscl-bench called sys.exit({error.code!r}).")
 

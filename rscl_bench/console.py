@@ -211,7 +211,7 @@ def print_run(record: "RunRecord") -> None:
     Below the table are the continual metrics that the record defines, and for a sketch edition a
     line that its scores are no result.
     """
-    from rscl_bench.leaderboards.formats import percent
+    from rscl_bench.leaderboards.formats import SKETCH_WARNING, percent
     from rscl_bench.leaderboards.run_table import run_table
 
     rows = run_table(record)
@@ -243,10 +243,7 @@ def print_run(record: "RunRecord") -> None:
     for line in _continual_lines(record):
         print(line)
     if record.identity.edition == "sketch":
-        print(
-            "These images are synthetic: no score above says anything about a method. For a result "
-            "give --data-root DIR with the real archives."
-        )
+        print(SKETCH_WARNING)
 
 
 def _continual_lines(record: "RunRecord") -> list[str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 import rscl_bench
@@ -27,8 +27,6 @@ from rscl_bench.results.schema import (
 )
 from rscl_bench.results.text import one_line, shown
 from rscl_bench.spec import first_problem
-
-_SKIPPED = TypeAdapter(dict[str, tuple[str, ...]])
 
 
 class KnownParts(NamedTuple):
@@ -64,13 +62,16 @@ def known_parts(prepared: PreparedRun, flops: FlopsRecord | None, started: datet
         return KnownParts(
             probes=[probe_record(probe) for probe in prepared.probes],
             flops=flops,
-            skipped=_SKIPPED.validate_python(
-                {n: s.skipped for n, s in stores.items() if s.skipped}
-            ),
+            skipped={n: _printable(s.skipped) for n, s in stores.items() if s.skipped},
             description=describe_encoder(prepared),
         )
     except ValidationError as error:
         raise SpecError(f"This run cannot be recorded: {shown(first_problem(error))}.") from error
+
+
+def _printable(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return paths whose bytes are not UTF-8 with escapes, since a record is UTF-8."""
+    return tuple(path.encode("utf-8", "backslashreplace").decode() for path in paths)
 
 
 def provenance_of(device: Device, started: datetime) -> Provenance:

@@ -9,31 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.cli import ONE_EPOCH, call, records_in, refused
+from helpers.cli import ONE_EPOCH, call, records_in, refused, spawn
 from helpers.paths import TOY as TOY_PATH
 from typer.testing import Result
 
 from rscl_bench import registry
 from rscl_bench.declarations import declarations
+from rscl_bench.leaderboards.formats import SKETCH_WARNING
 
 TOY = str(TOY_PATH)
-# A shell's background job is started with interrupts ignored.
-START = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from rscl_bench.cli import main; main()"
-)
-
-
-def spawn(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Start the command line in a new process."""
-    return subprocess.Popen(
-        [sys.executable, "-c", START, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +152,39 @@ def test_run_prints_the_table_of_its_record(finished: tuple[Path, Result]) -> No
     assert cells[0][3:] == ["–", "–"]
 
 
+def test_run_prints_forgetting_and_that_a_sketch_is_no_result(
+    finished: tuple[Path, Result],
+) -> None:
+    out, result = finished
+    (record,) = records_in(out)
+    micro, macro = record.continual.micro, record.continual.macro
+    assert micro.forgetting is not None
+    assert macro.forgetting is not None
+    lines = result.stdout.splitlines()
+    (place,) = [n for n, line in enumerate(lines) if line.startswith("└")]
+    assert lines[place + 1] == (
+        f"forgetting: {100 * micro.forgetting:.2f} micro-mAP, {100 * macro.forgetting:.2f} "
+        "macro-mAP (points)"
+    )
+    assert lines[place + 2].startswith("backward transfer: ")
+    assert micro.forward_transfer is None  # no probe of a later task
+    assert lines[place + 3] == SKETCH_WARNING
+    assert lines[place + 4].startswith("record: ")
+
+
+def test_a_code_that_exits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit status of an error is never 0, whatever an extension does."""
+    monkeypatch.setattr("rscl_bench.api.render_sketches", lambda *_: sys.exit(0))
+    sentence = refused("data", "sketch", "--scenario", "rs4", "--out", "out")
+    assert sentence == "Code outside of rscl-bench called sys.exit(0)."
+
+
+def test_a_path_that_the_system_refuses_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rscl_bench.api.render_sketches", lambda *_: Path("x" * 5000).stat())
+    sentence = refused("data", "sketch", "--scenario", "rs4", "--out", "out")
+    assert sentence == f"{'x' * 5000} cannot be used (File name too long)."
+
+
 def test_record_has_the_options_of_the_run(finished: tuple[Path, Result]) -> None:
     out, _ = finished
     (record,) = records_in(out)
@@ -184,7 +201,7 @@ def test_second_run_is_not_run_again(tmp_path: Path) -> None:
     before = path.read_bytes()
     second = call(*same)
     assert second.exit_code == 0
-    assert "This run is recorded already; force runs it again." in second.stdout.splitlines()
+    assert "This run is recorded already; --force runs it again." in second.stdout.splitlines()
     assert second.stdout.splitlines()[-1] == f"record: {path}"
     assert "training task" in first.stdout
     assert "training task" not in second.stdout
@@ -357,7 +374,11 @@ def test_process_fails_with_one_sentence(tmp_path: Path) -> None:
 def test_interrupted_run_says_so(tmp_path: Path) -> None:
     run = ["run", "--scenario", TOY, "--method", "finetune", "--device", "cpu"]
     process = spawn(
-        *run, "--set", "training.epochs=100000", cwd=tmp_path, RSCL_CACHE=str(tmp_path / "cache")
+        *run,
+        "--set",
+        "training.epochs=100000",
+        cwd=tmp_path,
+        env={**os.environ, "RSCL_CACHE": str(tmp_path / "cache")},
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -366,7 +387,7 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)  # before the training, where nothing is to be kept
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("interrupted; ")
+    assert err.splitlines()[-1].startswith("interrupted by SIGINT; ")
     assert not list(tmp_path.rglob("record.json"))
 
 

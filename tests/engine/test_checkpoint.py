@@ -54,6 +54,34 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+def test_a_million_checkpoints_and_more(tmp_path: Path) -> None:
+    (first,) = write(tmp_path, 1)
+    first.rename(tmp_path / first.name.replace("000001", "999998"))
+    paths = write(tmp_path, 2, 3, 4)
+    assert [path.name.partition("-")[0] for path in paths] == ["999999", "1000000", "1000001"]
+    assert read(tmp_path) == (4, [])
+    assert sorted(tmp_path.iterdir()) == sorted(paths[1:])
+    remove_checkpoints(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_empty_file_and_folder_are_skipped(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    empty = tmp_path / f"000002-{'0' * 64}.safetensors"
+    empty.touch()
+    folder = tmp_path / f"000003-{'0' * 64}.safetensors"
+    folder.mkdir()
+    assert read(tmp_path) == (
+        1,
+        [
+            f"{folder} cannot be read (Is a directory); skipped",
+            f"{empty} is damaged: its SHA-256 differs from its name; skipped",
+        ],
+    )
+    remove_checkpoints(tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_fast_write_keeps_older_checkpoints(tmp_path: Path) -> None:
     paths = write(tmp_path, 1, 2)
     paths.append(write_checkpoint(tmp_path, snapshot(3), fast=True))

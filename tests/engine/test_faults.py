@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.cli import call
+from helpers.cli import START, call
+from helpers.cli import spawn as start
 from helpers.paths import TOY
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from rscl_bench.interruption import SIGNALS
 
 #: With a memory, a Fisher term, a mixture, a teacher with a head, a mixed teacher, and with a queue
 #: and a moving average.
@@ -50,13 +53,8 @@ def arguments(out: Path, method: str, *more: str) -> list[str]:
 
 
 def spawn(cache: Path, out: Path, method: str, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "rscl_bench.cli", *arguments(out, method, *more)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-    )
+    environment = {**os.environ, "RSCL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return start(*arguments(out, method, *more), env=environment)
 
 
 def outcome(out: Path) -> dict[str, Any]:
@@ -105,6 +103,8 @@ def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         signal.SIGTERM,
         pytest.param(signal.SIGINT, marks=pytest.mark.fault),
         pytest.param(signal.SIGUSR1, marks=pytest.mark.fault),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.fault),
+        pytest.param(signal.SIGQUIT, marks=pytest.mark.fault),
     ],
 )
 def test_signal_ends_a_run_that_then_resumes(
@@ -120,7 +120,8 @@ def test_signal_ends_a_run_that_then_resumes(
     assert process.returncode == 128 + number
     last = err.splitlines()[-1]
     found = re.fullmatch(
-        r"interrupted; the same command resumes from step (\d+) of task (\d)", last
+        rf"interrupted by {number.name}; the same command resumes from step (\d+) of task (\d)",
+        last,
     )
     assert found, last
     process = spawn(cache, tmp_path, "cosmae")
@@ -133,7 +134,9 @@ def test_signal_ends_a_run_that_then_resumes(
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], out: Path, number: int) -> None:
-    while not [p for p in out.rglob("checkpoints/*.safetensors") if int(p.name[:6]) >= number]:
+    while not [
+        p for p in out.rglob("checkpoints/*.safetensors") if int(p.name.split("-")[0]) >= number
+    ]:
         assert process.poll() is None
         time.sleep(0.01)
 
@@ -364,14 +367,14 @@ def test_death_at_every_place(cache: Path, whole: Any, tmp_path: Path, place: st
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_interrupted_sweep_leaves_checkpoints(
     cache: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     given = ["sweep", "--scenario", str(TOY), "--methods", "finetune,cosmae", "--seeds", "0"]
     given += ["--device", "cpu", "--jobs", "2", "--set", "training.epochs=400", "--out"]
     environment = {**os.environ, "RSCL_CACHE": str(cache)}
-    command = [sys.executable, "-m", "rscl_bench.cli", *given]
+    command = [sys.executable, "-c", START, *given]
     process = subprocess.Popen(
         [*command, str(tmp_path / "runs")],
         stdout=subprocess.PIPE,
@@ -389,6 +392,7 @@ def test_interrupted_sweep_leaves_checkpoints(
     assert "resumes the other runs from their checkpoints" in err
     logs = [path.read_text() for path in (tmp_path / "runs").rglob("run.log")]
     assert ["interrupted; the run resumes from" in text for text in logs] == [True, True]
+    assert f"interrupted by {number.name}; " in err
     for out in ("runs", "fresh"):
         done = subprocess.run([*command, str(tmp_path / out)], env=environment, check=False)
         assert done.returncode == 0

@@ -1,6 +1,9 @@
 """The command line, called as a user calls it."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -8,7 +11,25 @@ from rscl_bench.cli import app
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
+#: Runs the command line. A shell's background job, and `nohup`, start with signals ignored.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGHUP, signal.SIGQUIT)]; "
+    "from rscl_bench.cli import main; main()"
+)
 ONE_EPOCH = ("--device", "cpu", "--set", "training.epochs=1")
+
+
+def spawn(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+    """Start the command line in a new process.
+
+    Args:
+        arguments: The arguments of the command line.
+        options: Options of `subprocess.Popen`; both outputs are pipes if left out.
+    """
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", options.pop("script", START), *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **{**pipes, **options})
 
 
 def call(*arguments: str | Path) -> Result:

@@ -22,6 +22,7 @@ from typer.testing import Result
 from rscl_bench.console import LiveSweep, PlainSweep
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.prepare import open_run
+from rscl_bench.interruption import SIGNALS
 from rscl_bench.leaderboards.formats import SKETCH_WARNING
 from rscl_bench.progress import silent
 from rscl_bench.results.folders import run_folder
@@ -348,31 +349,32 @@ def gone(pid: int, seconds: float = 20) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("name", [number.name for number in SIGNALS])
 def test_an_interruption_ends_all_processes(
-    name: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(
         monkeypatch,
         "open(os.path.join(job['folder'], 'pid'), 'w').write(str(os.getpid())); time.sleep(0.5); "
         f"job['spec']['seed'] == 1 and os.kill(os.getppid(), signal.{name}); time.sleep(100)",
     )
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.default_int_handler)
     try:
         result = sweep(tmp_path, "finetune", "--seeds", "0,1,2", "--jobs", "2")
+        assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert result.exit_code == status, result.output
+        signal.signal(number, before)
+    assert result.exit_code == 128 + number, result.output
     assert result.stderr.splitlines() == [
-        "interrupted; all records stay, and the same command resumes the other runs from their "
-        "checkpoints"
+        f"interrupted by {name}; all records stay, and the same command resumes the other runs "
+        "from their checkpoints"
     ]
     pids = [int(path.read_text()) for path in tmp_path.rglob("pid")]
     assert len(pids) == 2
     for pid in pids:
         with pytest.raises(ProcessLookupError):  # ended, and waited for
             os.kill(pid, 0)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
