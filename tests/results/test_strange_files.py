@@ -53,15 +53,15 @@ CONTENTS: dict[str, tuple[Callable[[str], bytes], str]] = {
         "the key 'seed' stands twice",
     ),
     "format 2.0": (
-        lambda text: text.replace('"format": 2', '"format": 2.0', 1).encode(),
+        lambda text: text.replace('"format": 3', '"format": 2.0', 1).encode(),
         "field 'format' is 2.0",
     ),
     "format true": (
-        lambda text: text.replace('"format": 2', '"format": true', 1).encode(),
+        lambda text: text.replace('"format": 3', '"format": true', 1).encode(),
         "field 'format' is True",
     ),
     "format of a later version": (
-        lambda text: text.replace('"format": 2', '"format": 4', 1).encode(),
+        lambda text: text.replace('"format": 3', '"format": 4', 1).encode(),
         "field 'format' is 4 and this version reads 2 and 3",
     ),
     "lone surrogate": (
