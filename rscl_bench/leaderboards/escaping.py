@@ -5,6 +5,7 @@ table does not depend on that.
 """
 
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -34,9 +35,9 @@ def csv_text(text: str) -> str:
 
 def csv_file(frame: pd.DataFrame) -> str:
     """Return a frame as CSV with line feeds as newlines; all texts pass through `csv_text`."""
-    texts = {
-        column: frame[column].map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
-        for column in frame.columns[frame.dtypes.map(_holds_text)]
+    texts: dict[str, Any] = {
+        str(column): frame[column].map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+        for column in frame.select_dtypes(exclude=["number", "bool"])
     }
     written = frame.assign(**texts).rename(columns=csv_text)
     return written.to_csv(index=False, lineterminator="\n")
@@ -52,10 +53,6 @@ def markdown_text(text: str) -> str:
 def markdown_code(text: str) -> str:
     """Return a text as a code span, outside tables; a backtick becomes an apostrophe."""
     return f"`{one_line(text, len(text)).replace('`', chr(39))}`"
-
-
-def _holds_text(dtype: object) -> bool:
-    return pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)
 
 
 def _is_number(text: str) -> bool:

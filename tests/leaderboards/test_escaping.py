@@ -135,7 +135,7 @@ KEYS = ("identity.overrides", "provenance.versions", "identity.data", "identity.
 
 def changed(path: str, text: str, *, key: bool = False) -> dict[str, Any]:
     """Return a record with a text in one field or as a field's name, and with a fitting id."""
-    raw = json.loads(record_of(overrides={"objective.x": "a"}).model_dump_json())
+    raw: dict[str, Any] = json.loads(record_of(overrides={"objective.x": "a"}).model_dump_json())
     names = ["identity", "overrides", "objective.x"] if path.endswith(".x") else path.split(".")
     current: Any = raw
     for name in names if key else names[:-1]:
