@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboards.interval_check import check_intervals
 from rscl_bench.leaderboards.keys import LoadedRecord
 from rscl_bench.leaderboards.statistics import Interval, bootstrap_interval
 from rscl_bench.results.image_scores import ImageScores, read_image_scores
@@ -59,11 +60,13 @@ def image_intervals(
         stored: Stored intervals, used for contrasts without image scores.
 
     Raises:
-        ArtefactError: If a file of image scores does not belong to its record, or two files have
-            different labels.
+        ArtefactError: If a file of image scores does not belong to its record, two files have
+            different labels, or a stored interval is not of the records' scores.
     """
     images = _image_scores(loaded)
     known = {contrast: stored[contrast] for contrast in contrasts if contrast in stored}
+    taken = {c: known[c] for c in known if not images.keys() >= c.runs}
+    check_intervals(taken, {item.record.image_scores_digest: item.record for item in loaded})
     for probe in sorted({contrast.probe for contrast in contrasts}):
         computable = [c for c in contrasts if c.probe == probe and images.keys() >= c.runs]
         if computable:

@@ -51,10 +51,8 @@ def find_records(sources: Iterable[Path]) -> RecordFiles:
 
 
 def _absolute(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # a link to itself
-        return path.absolute()
+    # The target of a link that leads nowhere, or to a device, would not tell which file is meant.
+    return path.resolve() if path.is_file() else path.absolute()
 
 
 def _is_foreign(path: Path) -> bool:
