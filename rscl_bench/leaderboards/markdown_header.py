@@ -140,7 +140,10 @@ def _equal_line(board: Board) -> list[str]:
 
 def _how_to_read(board: Board) -> list[str]:
     upper = sorted({f"`{row.key.method}`" for row in board.rows if row.reference == "upper"})
-    trained_at_once = f"; {', '.join(upper)}: trained on all tasks at once, an upper reference"
+    trained_at_once = (
+        f"; {', '.join(upper)}: trained on all tasks at once, an upper reference by custom. Other "
+        "methods see the last task last and may end above it"
+    )
     return [
         "- Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task, "
         "mean over seeds ± half the width of the 95 % t interval of that mean, nothing after the "

@@ -72,7 +72,8 @@ def value_of(method: Any, protocol: Any, key: str) -> Any:
         name = ".".join(path[:-1])
         own = [s for s in method.get("strategies", []) if s["name"] == name]
         return _inner(own[0], path[-1:]) if own else None
-    return _inner(protocol, [kind, *path])
+    own_value = _inner(method, [kind, *path])  # a method may have training settings of its own
+    return _inner(protocol, [kind, *path]) if own_value is None else own_value
 
 
 def _inner(value: Any, path: Sequence[str]) -> Any:

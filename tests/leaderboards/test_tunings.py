@@ -8,7 +8,10 @@ from helpers.paths import ROOT
 from helpers.records import FOLDER, record_of
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboards.board import make_board
 from rscl_bench.leaderboards.build import build_leaderboard
+from rscl_bench.leaderboards.keys import LoadedRecord, group_key
+from rscl_bench.leaderboards.markdown import leaderboard_markdown
 from rscl_bench.leaderboards.tunings import value_of
 from rscl_bench.results.record import write_record
 from rscl_bench.results.tuning import Tuning, write_tuning
@@ -109,6 +112,23 @@ def test_values_are_found_by_their_keys() -> None:
     assert value_of(method, protocol, "strategies.si.weight") is None
     assert value_of(method, protocol, "training.learning_rate") == 1e-3
     assert value_of(method, protocol, "objective.absent.size") is None
+    own = {**method, "training": {"learning_rate": 3e-4, "weight_decay": None}}
+    assert value_of(own, protocol, "training.learning_rate") == 3e-4
+    assert value_of(own, protocol, "training.weight_decay") is None
+
+
+def test_rates_of_methods_are_stated() -> None:
+    """Most rows have the protocol's rate, and one method has a rate of its own."""
+    records = [record_of(method=name) for name in ("a", "b", "c")]
+    settings = {"learning_rate": 3e-4}
+    method = {**records[2].identity.method, "training": settings}
+    identity = records[2].identity.model_copy(update={"method": method})
+    records[2] = records[2].model_copy(update={"identity": identity})
+    for record in records:
+        record.identity.protocol["training"] = {"learning_rate": 1e-3}
+    loaded = [LoadedRecord(Path(f"{n}.json"), record) for n, record in enumerate(records)]
+    text = leaderboard_markdown(make_board(group_key(records[0]), loaded, {}))
+    assert "- Learning rate: 0.001, other than 0.0003: c\n" in text
 
 
 def test_published_table_states_grids_and_rate() -> None:
