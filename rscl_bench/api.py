@@ -410,7 +410,8 @@ def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") ->
     Raises:
         ArtefactError: As in `write_leaderboards`.
     """
-    from rscl_bench.leaderboards.build import FOLDER, build_leaderboard
+    from rscl_bench.leaderboards.build import build_leaderboard
+    from rscl_bench.leaderboards.places import TABLES
     from rscl_bench.results.folders import protocol_folder
 
     recorded = [run.record for run in runs if run.record is not None]
@@ -418,7 +419,7 @@ def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") ->
         return []
     sources = {protocol_folder(Path(out), record.identity) for record in recorded}
     ids = {record.id for record in recorded}
-    return build_leaderboard(sorted(sources), Path(out) / FOLDER, only=ids)
+    return build_leaderboard(sorted(sources), Path(out) / TABLES, only=ids)
 
 
 def validate(records: "str | Path | Iterable[str | Path]") -> "dict[Path, Verdict]":

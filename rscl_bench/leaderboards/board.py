@@ -17,6 +17,7 @@ from rscl_bench.leaderboards.rows import Row, leaderboard_rows
 from rscl_bench.leaderboards.statistics import Interval
 from rscl_bench.leaderboards.values import over_seeds, run_values
 from rscl_bench.results.schema import RunRecord
+from rscl_bench.results.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Board:
         compared: Compared pairs of rows, from `comparisons`.
         ranks: Ranks by row and probe, from `ranks`.
         spread: Largest differences between scores that no training touches.
+        tunings: Stored tunings of the scenario and protocol.
     """
 
     key: GroupKey
@@ -42,6 +44,7 @@ class Board:
     compared: pd.DataFrame
     ranks: pd.DataFrame
     spread: ReferenceSpread
+    tunings: Sequence[Tuning]
 
     @property
     def layout(self) -> RunRecord:
@@ -61,7 +64,10 @@ class Board:
 
 
 def make_board(
-    key: GroupKey, loaded: Sequence[LoadedRecord], stored: Mapping[Contrast, Intervals]
+    key: GroupKey,
+    loaded: Sequence[LoadedRecord],
+    stored: Mapping[Contrast, Intervals],
+    tunings: Sequence[Tuning] = (),
 ) -> Board:
     """Make the leaderboard of one group of records.
 
@@ -73,6 +79,7 @@ def make_board(
         key: Key of the group.
         loaded: Records of the group, sorted by row and seed.
         stored: Stored intervals, for records without image scores beside them.
+        tunings: Stored tunings of the scenario and protocol.
 
     Raises:
         ArtefactError: If records contradict each other, or a file of image scores does not belong
@@ -102,6 +109,7 @@ def make_board(
         compared=compared,
         ranks=ranks(rows, compared),
         spread=reference_spread(rows, loaded),
+        tunings=tunings,
     )
 
 

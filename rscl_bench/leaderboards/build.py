@@ -17,6 +17,7 @@ from rscl_bench.leaderboards.csv_tables import (
 )
 from rscl_bench.leaderboards.keys import group_folders
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.places import TABLES
 from rscl_bench.leaderboards.stored_intervals import FILE as IMAGE_INTERVALS
 from rscl_bench.leaderboards.stored_intervals import (
     StoredRun,
@@ -25,10 +26,8 @@ from rscl_bench.leaderboards.stored_intervals import (
     stored_tables,
     table_text,
 )
+from rscl_bench.leaderboards.tunings import tunings_beside
 from rscl_bench.results.image_scores import image_scores_path
-
-#: Name of the folder of tables beside the records.
-FOLDER = "leaderboards"
 
 
 def build_leaderboard(
@@ -103,7 +102,7 @@ def default_folder(sources: Iterable[Path]) -> Path:
         ArtefactError: If there is no source.
     """
     for source in sources:
-        return (source if source.is_dir() else source.parent) / FOLDER
+        return (source if source.is_dir() else source.parent) / TABLES
     raise ArtefactError("There is no run record to build a leaderboard from; run a method.")
 
 
@@ -129,7 +128,8 @@ def _boards(
         intervals = intervals_beside(sources, folder.parts[0])
         for table in held.values():
             intervals.update(table.intervals)
-        boards[folder] = make_board(key, distinct_records(groups[key]), intervals)
+        tunings = tunings_beside(sources, key)
+        boards[folder] = make_board(key, distinct_records(groups[key]), intervals, tunings)
     return boards
 
 

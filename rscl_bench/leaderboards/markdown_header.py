@@ -13,6 +13,9 @@ from rscl_bench.leaderboards.machines import machine_name, machine_of
 from rscl_bench.leaderboards.pixels import decoders_of, pixels_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
+from rscl_bench.leaderboards.tunings import learning_rate, tuned
+from rscl_bench.results.agreement import equal_methods
+from rscl_bench.results.tuning import Tuning
 
 
 def header(board: Board) -> str:
@@ -42,8 +45,10 @@ def header(board: Board) -> str:
         f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
         f"- Machines: {_machines(board)}",
         *_pixel_line(board),
+        *_tuning_lines(board),
         *_how_to_read(board),
         *_unknown_line(board),
+        *_equal_line(board),
         "",
     ]
     return "\n".join(lines)
@@ -92,9 +97,53 @@ def _pixel_line(board: Board) -> list[str]:
     ]
 
 
+def _tuning_lines(board: Board) -> list[str]:
+    """Say how the learning rates were set, and which parameters were chosen from which grid."""
+    trained = [row for row in board.rows if row.reference != "lower"]
+    rates: dict[str, list[str]] = {}
+    for row in trained:
+        for rate in {json.dumps(learning_rate(run.record)) for run in row.runs.values()}:
+            rates.setdefault(rate, []).append(_name(board, row))
+    common = max(rates, key=lambda rate: len(rates[rate]))
+    others = [f"{rate}: {', '.join(rates[rate])}" for rate in sorted(rates) if rate != common]
+    chosen = [
+        f"{_name(board, row)}: {_grid(tuning, row)}"
+        for row in trained
+        for tuning in tuned(row, board.tunings)
+    ]
+    exceptions = f", other than {'; '.join(others)}" if others else ""
+    return [
+        f"- Learning rate: {common}{exceptions}",
+        f"- Chosen on validation splits: {'; '.join(chosen) if chosen else 'no grid is stored'}. "
+        "Other values are those of the recipe and of the protocol",
+    ]
+
+
+def _grid(tuning: Tuning, row: Row) -> str:
+    grids = [
+        f"`{key}` from {', '.join(json.dumps(value) for value in values)}"
+        for key, values in tuning.grid.items()
+    ]
+    seeds = sorted({run.seed for run in tuning.settings[0].runs})
+    shared = " (also reported)" if set(seeds) & set(row.runs) else ""
+    return f"{' and '.join(grids)} with seed {', '.join(map(str, seeds))}{shared}"
+
+
+def _equal_line(board: Board) -> list[str]:
+    """Name methods with equal scores, which may be one method under two names."""
+    equal = equal_methods(item.record for item in board.loaded)
+    if not equal:
+        return []
+    groups = "; ".join(" = ".join(names) for names in equal)
+    return [f"- Equal scores after all tasks, at every common seed: {groups}"]
+
+
 def _how_to_read(board: Board) -> list[str]:
     upper = sorted({f"`{row.key.method}`" for row in board.rows if row.reference == "upper"})
-    trained_at_once = f"; {', '.join(upper)}: trained on all tasks at once, an upper reference"
+    trained_at_once = (
+        f"; {', '.join(upper)}: trained on all tasks at once, an upper reference by custom. Other "
+        "methods see the last task last and may end above it"
+    )
     return [
         "- Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task, "
         "mean over seeds ± half the width of the 95 % t interval of that mean, nothing after the "

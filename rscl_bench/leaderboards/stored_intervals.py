@@ -5,12 +5,13 @@ intervals.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
+from rscl_bench.leaderboards.places import places_beside
 from rscl_bench.leaderboards.statistics import LEVEL, RESAMPLES, Interval
 
 FILE = "image-intervals.jsonl"
@@ -60,18 +61,10 @@ def intervals_beside(sources: Iterable[Path], scenario: str) -> dict[Contrast, I
         ArtefactError: If a file cannot be read or is damaged.
     """
     found: dict[Contrast, Intervals] = {}
-    for place in _places(sources):
+    for place in places_beside(sources):
         for path in sorted(place.glob(f"{scenario}/*/{FILE}")):
             found.update(read_table(path).intervals)
     return found
-
-
-def _places(sources: Iterable[Path]) -> Iterator[Path]:
-    places: dict[Path, None] = {}
-    for source in sources:
-        whole = source.resolve()
-        places |= dict.fromkeys([*reversed(whole.parents), whole, whole / "leaderboards"])
-    yield from places
 
 
 def table_text(runs: Iterable[StoredRun], intervals: Mapping[Contrast, Intervals]) -> str:

@@ -414,7 +414,7 @@ def test_run_that_trains_in_the_first_task_only_is_an_upper_reference(tmp_path: 
     joint = rows[2]  # 8 steps of 4 images in 18 s; no step in the second task
     assert (joint["training_hours"], joint["images_per_second"]) == ("0.005", "1.778")
     text = (out / FOLDER / "leaderboard.md").read_text()
-    assert "`joint`: trained on all tasks at once, an upper reference" in text
+    assert "`joint`: trained on all tasks at once, an upper reference by custom." in text
     alone = built(tmp_path / "one", [record_of(method="single", finals=(0.7,), steps=(8,))])
     assert rows_of(alone / FOLDER)[-1]["reference"] == "", "one task is no stream"
 

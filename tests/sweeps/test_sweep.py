@@ -205,7 +205,8 @@ def test_a_second_sweep_keeps_the_rows_of_the_first(
     other = record.identity.model_copy(
         update={"method": {**record.identity.method, "name": "earlier"}}
     )
-    earlier = record.model_copy(update={"identity": other, "id": other.run_id()})
+    changes = {"identity": other, "id": other.run_id(), "image_scores_digest": "e" * 64}
+    earlier = record.model_copy(update=changes)
     write_record(earlier, run_folder(out, other) / "record.json")
     monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", "sys.exit(7)"))
     again = sweep(out, "finetune")

@@ -1,0 +1,82 @@
+"""Finds the stored grids from which the parameters of a leaderboard's methods were chosen."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rscl_bench.leaderboards.keys import GroupKey
+from rscl_bench.leaderboards.places import places_beside
+from rscl_bench.leaderboards.rows import Row
+from rscl_bench.results.schema import RunRecord
+from rscl_bench.results.tuning import FOLDER, Tuning, read_tuning
+from rscl_bench.spec import edition_folder
+
+
+def tunings_beside(sources: Iterable[Path], key: GroupKey) -> list[Tuning]:
+    """Return the tunings of one scenario and protocol that lie beside the records.
+
+    Args:
+        sources: Folders and record files.
+        key: Key of the leaderboard.
+
+    Raises:
+        ArtefactError: If a tuning cannot be read, is damaged or was edited by hand.
+    """
+    folder = Path(FOLDER) / edition_folder(key.scenario, key.edition) / key.protocol
+    found = [
+        read_tuning(path)
+        for place in places_beside(sources)
+        for path in sorted((place / folder).glob("*.json"))
+    ]
+    return [tuning for tuning in found if tuning.scenario.version == key.version]
+
+
+def tuned(row: Row, tunings: Sequence[Tuning]) -> list[Tuning]:
+    """Return the tunings whose choice all runs of a row have.
+
+    Args:
+        row: A trained row.
+        tunings: Tunings of the leaderboard's scenario and protocol.
+    """
+    records = [run.record for run in row.runs.values()]
+    return [
+        tuning
+        for tuning in tunings
+        for record in records[:1]
+        if record.identity.method["name"] == tuning.method
+        if all(
+            value_of(record.identity.method, record.identity.protocol, key) == value
+            for key, value in tuning.choice.items()
+        )
+    ]
+
+
+def learning_rate(record: RunRecord) -> Any:
+    """Return the peak learning rate of a run."""
+    identity = record.identity
+    return value_of(identity.method, identity.protocol, "training.learning_rate")
+
+
+def value_of(method: Any, protocol: Any, key: str) -> Any:
+    """Return the resolved value of a parameter; None if there is none.
+
+    Args:
+        method: Resolved recipe of a record.
+        protocol: Resolved protocol of a record.
+        key: Key of a ``--set`` assignment, such as ``strategies.ewc.weight``.
+    """
+    kind, *path = key.split(".")
+    if kind == "objective":
+        return _inner(method.get("objective"), path)
+    if kind == "strategies":
+        name = ".".join(path[:-1])
+        own = [s for s in method.get("strategies", []) if s["name"] == name]
+        return _inner(own[0], path[-1:]) if own else None
+    own_value = _inner(method, [kind, *path])  # a method may have training settings of its own
+    return _inner(protocol, [kind, *path]) if own_value is None else own_value
+
+
+def _inner(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
