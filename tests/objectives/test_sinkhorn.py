@@ -10,9 +10,10 @@ from rscl_bench.objectives.dino import DINOParams
 from rscl_bench.objectives.self_distillation import TeacherTargets
 from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.objectives.swav import SwAVParams
+from rscl_bench.spec import Spec
 
 
-def least(params: type, field: str) -> float:
+def least(params: type[Spec], field: str) -> float:
     """Return the least allowed value of a parameter."""
     return next(float(m.ge) for m in params.model_fields[field].metadata if hasattr(m, "ge"))
 
