@@ -108,6 +108,9 @@ def test_last_batch_has_the_size_of_all_batches() -> None:
 # Bounds.
 
 
+KINDS = ("ge", "le", "gt", "lt")
+
+
 def bounds(params: type[Spec]) -> Iterator[tuple[str, Any]]:
     """Yield the ends of the range of every bounded parameter; just inside, where the end is not in.
 
@@ -116,12 +119,13 @@ def bounds(params: type[Spec]) -> Iterator[tuple[str, Any]]:
     for name, field in params.model_fields.items():
         whole = field.annotation is int
         for mark in field.metadata:
+            end: Any = next((getattr(mark, kind, None) for kind in KINDS if hasattr(mark, kind)), 0)
             if isinstance(mark, Ge | Le):
-                yield name, mark.ge if isinstance(mark, Ge) else mark.le
+                yield name, end
             elif isinstance(mark, Gt):
-                yield name, mark.gt + 1 if whole else max(mark.gt, 1e-30)
+                yield name, end + 1 if whole else max(end, 1e-30)
             elif isinstance(mark, Lt):
-                yield name, math.nextafter(float(mark.lt), -math.inf)
+                yield name, math.nextafter(end, -math.inf)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
