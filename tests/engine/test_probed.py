@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.backbones import RESNET, SWIN
-from helpers.runs import Runner
+from helpers.runs import Run, Runner
 from helpers.small import SMALL
 
 from rscl_bench import registry
@@ -16,6 +16,7 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.build import build_encoder
 from rscl_bench.objectives.base import Objective, TeacherParams
 from rscl_bench.pretrained import load_pretrained
+from rscl_bench.results.schema import SpreadRecord
 from rscl_bench.spec import Component, Protocol, RunSpec
 from rscl_bench.testing import start, tiny_spec, train
 from rscl_bench.testing.tiny import TINY_BACKBONE, differing, recipe, state_of
@@ -27,6 +28,11 @@ TEACHER = "objective.probed=teacher"
 @pytest.fixture(scope="module")
 def runs(toy_data: Path, toy_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(toy_data, toy_cache, tmp_path_factory.mktemp("runs"))
+
+
+def spreads(run: Run) -> tuple[dict[str, SpreadRecord], ...]:
+    assert run.record.spread is not None
+    return run.record.spread
 
 
 def momentum_objectives() -> list[str]:
@@ -74,7 +80,7 @@ def test_run_probes_and_keeps_the_teacher(
     assert differing(student.encoder, teacher.encoder)
     losses = [[task.final_loss for task in run.record.tasks] for run in (student, teacher)]
     assert losses[0] == losses[1]
-    first, *later = zip(student.record.spread, teacher.record.spread, strict=True)
+    first, *later = zip(spreads(student), spreads(teacher), strict=True)
     assert first[0] == first[1]
     assert all(one != other for one, other in later)
     assert load_pretrained(teacher.folder / "encoder.safetensors").description.probed == "teacher"
@@ -84,7 +90,7 @@ def test_run_probes_and_keeps_the_teacher(
 def test_run_probes_the_class_token(runs: Runner) -> None:
     patches, cls = runs("finetune"), runs("finetune", 0, "probed_feature=cls")
     assert not differing(patches.encoder, cls.encoder)
-    for one, other in zip(patches.record.spread, cls.record.spread, strict=True):
+    for one, other in zip(spreads(patches), spreads(cls), strict=True):
         assert one != other
     loaded = load_pretrained(cls.folder / "encoder.safetensors")
     assert loaded.description.probed_feature == "cls"
