@@ -42,7 +42,7 @@ class PretrainedEncoder(nn.Module):
         task: str | None = None,
         normalisation: Normalisation | None = None,
     ) -> Tensor:
-        """Encode whole images as probes do: resize, normalise, encode, and pool by the mean.
+        """Encode whole images as probes do: resize, normalise, encode, and pool.
 
         Args:
             images: ``[B, C, H, W]``, raw pixels in the declared unit (``description.inputs``),
@@ -71,18 +71,19 @@ class PretrainedEncoder(nn.Module):
             pixels = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
             tiles = pixels.to(self._device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
-            features.append(self.encoder.pool(self.encoder(view)).float())
+            features.append(self.encoder.probed(self.encoder(view)).float())
         return torch.cat(features)
 
     def forward(self, views: Tensor) -> Tensor:
         """Return features ``[B, D]`` of normalised images ``[B, C, image_size, image_size]``."""
-        return self.encoder.pool(self.encoder(views))
+        return self.encoder.probed(self.encoder(views))
 
     def to_timm(self) -> nn.Module:
         """Return a copy of the network as timm's model.
 
         A ViT is a ``timm.models.VisionTransformer``: the mean of its patch tokens,
-        ``forward_features(views)[:, 1:].mean(1)``, is the feature of a normalised image.
+        ``forward_features(views)[:, 1:].mean(1)``, is the feature of a normalised image. Where
+        ``description.probed_feature`` is "cls", the feature is ``forward_features(views)[:, 0]``.
         """
         return deepcopy(self.encoder.timm_model())
 

@@ -39,8 +39,9 @@ def resolve_run(
     if chosen not in scenario.protocols:
         raise unknown(f"protocol of scenario {scenario.name}", chosen, scenario.protocols)
     named = scenario.protocols[chosen]
-    # `model_dump` drops a false `compile`; --set must find the field.
-    protocol_raw = {"compile": named.compile, **named.model_dump()}
+    # `model_dump` drops some fields that have their default; --set must find these fields too.
+    protocol_raw = {name: getattr(named, name) for name in Protocol.model_fields}
+    protocol_raw |= named.model_dump()
     components = ["objective", *(f"strategies.{s.name}" for s in method.strategies)]
     changes: dict[str, dict[str, Any]] = {component: {} for component in components}
     overrides = dict(overrides or {})

@@ -17,7 +17,16 @@ class Spec(BaseModel):
 
 
 Positive = Annotated[int, Field(gt=0)]
+#: A number of things that are compared with each other; with one of them, the result is constant.
+Several = Annotated[int, Field(ge=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: How an encoder's output is pooled: mean over all locations, or class token.
+Pool = Literal["patches", "cls"]
+#: The encoder that is probed: the trained one, or the moving average that makes the targets. Left
+#: out of the identity when "student".
+Probed = Annotated[
+    Literal["student", "teacher"], Field(exclude_if=lambda probed: probed == "student")
+]
 #: A run reads real archives, or synthetic sketches of the archives.
 Edition = Literal["real", "sketch"]
 #: An image that cannot be used stops packing, or packing skips the image.
@@ -172,6 +181,8 @@ class Protocol(Spec):
         buffer_size: Number of images of all past tasks together that a strategy may keep.
         seeds: Number of seeds of a published row.
         precision: ``auto`` is bf16 autocast on devices that bf16 speeds up, and fp32 on others.
+        probed_feature: How probes pool the encoder's output to one feature per image: mean over all
+            locations ("patches"), or class token ("cls"). Left out of the identity when "patches".
         compile: Whether blocks of the networks are compiled; see `rscl_bench.models.compiled`.
             Left out of the identity when false, so that records from before this option keep
             their group.
@@ -186,6 +197,7 @@ class Protocol(Spec):
     buffer_size: Positive = 1000
     seeds: Positive = 3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     compile: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
     backbone: Component
     training: Training

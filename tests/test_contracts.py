@@ -207,7 +207,7 @@ def test_declared_first_task_passes() -> None:
         ("Amnesiac", "load_state_dict does not restore what state_dict returned"),
         ("PathlessSI", "after step . of task . .*state that lives within a task"),
         ("GlobalWeight", "global random streams of Python, NumPy and torch differ"),
-        ("Adds", "adds modules to the objective: teacher"),
+        ("Adds", "adds modules to the objective: past_head"),
     ],
 )
 def test_broken_strategy_is_caught(broken: str, message: str) -> None:

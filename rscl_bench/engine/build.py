@@ -1,6 +1,9 @@
 """Builds the objective and the strategies of a recipe."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import nn
 
 from rscl_bench import registry
 from rscl_bench.errors import SpecError
@@ -16,7 +19,10 @@ def build_objective(spec: RunSpec, device: torch.device) -> Objective:
     objective_class = registry.load("objectives", spec.method.objective.name)
     with seeded(spec.seed, "initialisation"):
         encoder = build_encoder(
-            spec.protocol.backbone, spec.protocol.image_size, spec.scenario.channels
+            spec.protocol.backbone,
+            spec.protocol.image_size,
+            spec.scenario.channels,
+            spec.protocol.probed_feature,
         )
         parameters = spec.method.objective.parameters
         objective: Objective = objective_class(objective_class.Params(**parameters), encoder)
@@ -27,7 +33,8 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
     """Return the recipe's strategies, in the order of the recipe.
 
     Raises:
-        SpecError: If the objective lacks what a strategy needs.
+        SpecError: If the objective lacks what a strategy needs, or if objective or strategies
+            cannot learn from the protocol's training; see `check_training`.
     """
     context = Context(objective, spec.protocol, spec.seed, device)
     strategies = []
@@ -41,4 +48,37 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
                     f"'{spec.method.objective.name}' has not; use another objective."
                 )
         strategies.append(strategy_class(parameters, context))
+    check_training(spec, objective, strategies)
     return strategies
+
+
+def check_training(spec: RunSpec, objective: Objective, strategies: Sequence[Strategy]) -> None:
+    """Refuse a training that the objective or a strategy cannot learn from.
+
+    A batch of one image has no batch statistics, and no other image to compare with.
+
+    Raises:
+        SpecError: If the batch is smaller than the least batch of a component, or the objective
+            refuses the training.
+    """
+    training = spec.protocol.training
+    components: list[tuple[str, int, nn.Module | None]] = [
+        (f"Objective '{spec.method.objective.name}'", objective.least_batch, objective)
+    ]
+    for component, strategy in zip(spec.method.strategies, strategies, strict=True):
+        components.append((f"Strategy '{component.name}'", strategy.least_batch, strategy.head))
+    for name, least_batch, module in components:
+        why = "compares the images of a batch"
+        if module is not None and least_batch < 2 and has_batch_norm(module):
+            least_batch, why = 2, "has batch normalisation"
+        if training.batch_size < least_batch:
+            raise SpecError(
+                f"{name} {why}, so a batch must have at least {least_batch} images; raise "
+                f"training.batch_size (now {training.batch_size})."
+            )
+    objective.check_training(training)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Return whether a module normalises over the batch in training."""
+    return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())

@@ -26,7 +26,7 @@ from rscl_bench.results.schema import (
     TaskRecord,
 )
 from rscl_bench.results.text import one_line, shown
-from rscl_bench.spec import first_problem
+from rscl_bench.spec import Probed, first_problem
 
 
 class KnownParts(NamedTuple):
@@ -45,13 +45,16 @@ class KnownParts(NamedTuple):
     description: EncoderDescription
 
 
-def known_parts(prepared: PreparedRun, flops: FlopsRecord | None, started: datetime) -> KnownParts:
+def known_parts(
+    prepared: PreparedRun, flops: FlopsRecord | None, started: datetime, probed: Probed
+) -> KnownParts:
     """Return the parts of a record that are known before the first step.
 
     Args:
         prepared: The run.
         flops: Operations per image of one step.
         started: UTC time of the start.
+        probed: The encoder that is probed and kept.
 
     Raises:
         SpecError: If a record cannot hold a value.
@@ -63,7 +66,7 @@ def known_parts(prepared: PreparedRun, flops: FlopsRecord | None, started: datet
             probes=[probe_record(probe) for probe in prepared.probes],
             flops=flops,
             skipped={n: _printable(s.skipped) for n, s in stores.items() if s.skipped},
-            description=describe_encoder(prepared),
+            description=describe_encoder(prepared, probed),
         )
     except ValidationError as error:
         raise SpecError(f"This run cannot be recorded: {shown(first_problem(error))}.") from error
@@ -147,7 +150,7 @@ def probe_record(probe: OpenProbe) -> ProbeRecord:
     )
 
 
-def describe_encoder(prepared: PreparedRun) -> EncoderDescription:
+def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescription:
     """Return the origin of a run's encoder, and the input that the encoder was trained on."""
     spec, identity = prepared.spec, prepared.identity
     inputs = []
@@ -172,6 +175,8 @@ def describe_encoder(prepared: PreparedRun) -> EncoderDescription:
         method=spec.method.name,
         seed=identity.seed,
         backbone=spec.protocol.backbone,
+        probed=probed,
+        probed_feature=spec.protocol.probed_feature,
         image_size=spec.protocol.image_size,
         bands=inputs[-1].bands,
         inputs=tuple(inputs),

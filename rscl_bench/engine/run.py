@@ -79,7 +79,7 @@ def execute(
         running = RunExecution(prepared, folder, reporter, interval)
         with running.checkpoints.interruption.watched():
             running.go(force)
-        encoder = running.objective.encoder
+        encoder = running.objective.probed_encoder
         digest = write_encoder(folder / ENCODER, encoder, running.known.description)
         record = running.record(digest)
         # The record is written last: a run with a record is complete.
@@ -105,8 +105,8 @@ class RunExecution:
             compile_blocks(self.objective)
         self.trainer = self._make_trainer(self.objective, strategies)
         # Before training, so that a value that no record can hold is refused before training.
-        self.known = known_parts(prepared, self.flops, self.started)
-        self.prober = Prober(prepared.probes, self.objective.encoder, spec.protocol, device)
+        self.known = known_parts(prepared, self.flops, self.started, self.objective.probed)
+        self.prober = Prober(prepared.probes, self.objective.probed_encoder, spec.protocol, device)
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]

@@ -29,7 +29,7 @@ from rscl_bench.engine.clock import TaskClock
 from rscl_bench.engine.view_maker import ViewMaker
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
-from rscl_bench.objectives.base import Objective, StepInfo
+from rscl_bench.objectives.base import Objective, StepInfo, divisors
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Protocol
 from rscl_bench.strategies.base import Strategy
@@ -202,6 +202,8 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
             self._before_backward(**kwargs)  # strategies may add to the loss
         self._watch_loss()
         self.loss.backward()
+        if self.step == 0:
+            self._refuse_constant()
         self._after_backward(**kwargs)  # strategies may change the gradients
 
         self._before_update(**kwargs)
@@ -241,9 +243,24 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
     def _refuse_non_finite(self) -> None:
         step = int(self._first_non_finite)
         if step >= 0:
+            small = [f"objective.{name}" for name in divisors(self.model.Params)]
+            raised = f"raise {' or '.join(small)}, " if small else ""
             raise TrainingError(
                 f"The loss became NaN or infinite at step {step} of task {self.task + 1}; lower "
-                "training.learning_rate or run with --set precision=fp32."
+                f"training.learning_rate, {raised}or run with --set precision=fp32."
+            )
+
+    def _refuse_constant(self) -> None:
+        """Refuse a loss from which the encoder learns nothing, at the first step of a task.
+
+        Raises:
+            TrainingError: If no gradient reaches the encoder.
+        """
+        gradients = [p.grad for p in self.model.encoder.parameters() if p.grad is not None]
+        if not any(bool(gradient.any()) for gradient in gradients):
+            raise TrainingError(
+                f"The loss of task {self.task + 1} is constant: no gradient reaches the encoder at "
+                "its first step; change the parameters of the objective."
             )
 
     # Checkpoints.

@@ -3,15 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
-from rscl_bench.spec import Spec
-
-Pool = Literal["patches", "cls"]
+from rscl_bench.spec import Pool, Spec
 
 
 class Encoder(nn.Module, ABC):
@@ -24,6 +22,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         Params: The parameters that ``[backbone]`` of a protocol may set.
         pools: The supported ways of pooling features.
+        probed_feature: How probes pool the encoder's output.
         feature_dim: Width D of a pooled feature.
         channels: Bands C of the input.
         multiple: The sides of an input, in pixels, must be multiples of this number.
@@ -34,6 +33,7 @@ class Encoder(nn.Module, ABC):
 
     Params: ClassVar[type[Spec]]
     pools: ClassVar[Sequence[Pool]] = ("patches",)
+    probed_feature: Pool = "patches"
     feature_dim: int
     channels: int
     multiple: int
@@ -84,19 +84,27 @@ class Encoder(nn.Module, ABC):
         self.check_pool(how)
         return self.grid(encoded).mean(dim=(2, 3))
 
+    def probed(self, encoded: Tensor) -> Tensor:
+        """Return the feature of each image that probes evaluate, ``[B, D]``."""
+        return self.pool(encoded, self.probed_feature)
+
     def locations(self, encoded: Tensor) -> Tensor:
         """Return the features of all locations, row by row, ``[B, N, D]``."""
         return self.grid(encoded).flatten(2).transpose(1, 2)
 
-    def check_pool(self, how: Pool) -> None:
+    def check_pool(self, how: Pool, setting: str = "feature") -> None:
         """Check that the encoder supports a way of pooling.
+
+        Args:
+            how: The way of pooling.
+            setting: The setting that asks for it, for the message.
 
         Raises:
             SpecError: If the encoder does not support this way of pooling.
         """
         if how not in self.pools:
             raise SpecError(
-                f"{type(self).__name__} has no class token to pool by; set feature = 'patches'."
+                f"{type(self).__name__} has no class token to pool by; set {setting} = 'patches'."
             )
 
 

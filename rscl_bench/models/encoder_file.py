@@ -16,7 +16,7 @@ from rscl_bench.errors import ArtefactError, unknown
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Component, Edition, Name, Positive, Spec, first_problem
+from rscl_bench.spec import Component, Edition, Name, Pool, Positive, Probed, Spec, first_problem
 
 FILE = "encoder.safetensors"
 _KEY = "rscl_bench"
@@ -63,6 +63,9 @@ class EncoderDescription(Spec):
         method: Name of the method.
         seed: Seed of the run.
         backbone: Registered backbone (``name``) and its parameters.
+        probed: Whether the file holds the trained encoder ("student") or its moving average
+            ("teacher"): the encoder that was probed. Absent from a file of the student.
+        probed_feature: How probes pooled the output: "patches" or "cls". Absent for "patches".
         image_size: Side of the input in pixels.
         bands: Names of the input's bands, as in the last task.
         inputs: The images of every task, in the order of training; the last is the default.
@@ -78,6 +81,8 @@ class EncoderDescription(Spec):
     method: str
     seed: int
     backbone: Component
+    probed: Probed = "student"
+    probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     inputs: Annotated[tuple[EncoderInput, ...], Field(min_length=1)]
@@ -157,7 +162,10 @@ def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
         ) from error
     with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
         encoder = build_encoder(
-            description.backbone, description.image_size, len(description.bands)
+            description.backbone,
+            description.image_size,
+            len(description.bands),
+            description.probed_feature,
         )
     try:
         encoder.load_state_dict(tensors)

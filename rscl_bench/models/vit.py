@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
-from rscl_bench.models.encoder import MaskableEncoder, Pool
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.models.encoder import MaskableEncoder
+from rscl_bench.spec import Pool, Positive, Spec
 
 
 class ViTParams(Spec):

@@ -16,7 +16,7 @@ from rscl_bench.objectives.embedding import (
     mlp,
     over_views,
 )
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.view import View
 
 
@@ -35,13 +35,14 @@ class BarlowTwinsParams(EmbeddingParams):
     second_view: View = BYOL_VIEWS[1]
     redundancy: Annotated[float, Field(ge=0)] = 0.005
     hidden_dim: Positive = 8192
-    output_dim: Positive = 8192
+    output_dim: Several = 8192
 
 
 class BarlowTwins(JointEmbedding):
     """Brings the correlation matrix of two views' projections close to the identity (Eq. 1)."""
 
     Params = BarlowTwinsParams
+    least_batch = 2
     stateless_loss = True
 
     def __init__(self, params: BarlowTwinsParams, encoder: Encoder):

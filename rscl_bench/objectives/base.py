@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rscl_bench.models.encoder import Encoder, Pool
-from rscl_bench.spec import Spec
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.spec import Pool, Probed, Spec, Training
 from rscl_bench.tiles.loader import TaskTiles
 from rscl_bench.views.crops import Crops
 from rscl_bench.views.view import View
@@ -73,6 +73,31 @@ class StepInfo:
         return self.step % (self.steps // self.epochs) == 0
 
 
+class TeacherParams(Spec):
+    """Parameter of every objective with a momentum teacher.
+
+    Attributes:
+        probed: The encoder that is probed and kept: the trained one ("student"), or its moving
+            average ("teacher"), which the authors of DINO and iBOT evaluate.
+    """
+
+    probed: Probed = "student"
+
+
+@dataclass(frozen=True)
+class Divisor:
+    """Marks a parameter that a loss divides by: a value near 0 may make the loss overflow."""
+
+
+def divisors(params: type[Spec]) -> list[str]:
+    """Return the names of the parameters that a loss divides by, in the order of the fields."""
+    return [
+        name
+        for name, field in params.model_fields.items()
+        if any(isinstance(mark, Divisor) for mark in field.metadata)
+    ]
+
+
 class Objective(nn.Module, ABC):
     """A self-supervised loss with its encoder and heads.
 
@@ -88,13 +113,20 @@ class Objective(nn.Module, ABC):
         projected_dim: Width P of the projections.
         feature: How features are pooled for the projector.
         negatives: Whether the loss pushes different images apart.
-        momentum: Whether a moving average of the weights makes the targets.
+        momentum: Whether a moving average of the weights makes the targets. The averaged encoder is
+            then the submodule ``teacher``.
         same_parameters: Whether every task trains the same parameters, starting from the weights
             at the end of the last task.
         per_image_loss: Whether the loss is a mean over images of terms that depend on one image
             each.
         stateless_loss: Whether an additional evaluation of the loss between two steps, in
             evaluation mode, leaves training unchanged.
+        least_batch: Least number of images of a batch from which the loss can be learnt: 2 for a
+            loss that compares the images of a batch. The engine refuses a smaller batch before
+            training, and a batch of one image where there is batch normalisation.
+        probed: Whether probes evaluate, and a run keeps, the trained encoder ("student") or the
+            moving average ("teacher"). A parameter of this name sets the attribute; see
+            `TeacherParams`.
     """
 
     Params: ClassVar[type[Spec]]
@@ -108,12 +140,32 @@ class Objective(nn.Module, ABC):
     same_parameters: ClassVar[bool] = True
     per_image_loss: ClassVar[bool] = False
     stateless_loss: ClassVar[bool] = False
+    least_batch: int = 1
+    teacher: Encoder
 
     def __init__(self, params: Spec, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
+        self.probed: Probed = params.probed if isinstance(params, TeacherParams) else "student"
         self.projector = nn.Identity()
         self.projected_dim = encoder.feature_dim
+
+    @property
+    def probed_encoder(self) -> Encoder:
+        """The encoder that probes evaluate and that a run keeps."""
+        return self.teacher if self.probed == "teacher" else self.encoder
+
+    def check_training(self, training: Training) -> None:
+        """Refuse a training that the objective cannot learn from, before the first step.
+
+        ``least_batch`` covers the batch size.
+
+        Args:
+            training: Epochs, batch size and optimiser of every task.
+
+        Raises:
+            SpecError: If the objective's parameters do not fit the training.
+        """
 
     @abstractmethod
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:

@@ -9,7 +9,7 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import TileSampler
 from rscl_bench.objectives.kmeans import spherical_kmeans
 from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, require_maskable
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.view import View
 
 #: Smallest number of patches per visual token that the tokeniser is fitted on.
@@ -32,7 +32,7 @@ class BEiTParams(BlockMaskingParams):
     view: View = View(min_scale=0.08, jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4)
     mask_ratio: Ratio = 75 / 196
     min_block: Positive = 16
-    vocabulary: Positive = 8192
+    vocabulary: Several = 8192
     tiles: Positive = 512
     iterations: Positive = 10
 

@@ -11,17 +11,17 @@ from rscl_bench.models.momentum import cosine_to_one
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
-    EmbeddingParams,
     TeacherEmbedding,
+    TeacherEmbeddingParams,
     in_fp32,
     mlp,
     over_views,
 )
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.view import View
 
 
-class BYOLParams(EmbeddingParams):
+class BYOLParams(TeacherEmbeddingParams):
     """Views, heads and teacher.
 
     Attributes:
@@ -35,7 +35,7 @@ class BYOLParams(EmbeddingParams):
     first_view: View = BYOL_VIEWS[0]
     second_view: View = BYOL_VIEWS[1]
     hidden_dim: Positive = 4096
-    output_dim: Positive = 256
+    output_dim: Several = 256
     momentum: Fraction = 0.99
 
 
@@ -43,6 +43,7 @@ class BYOL(TeacherEmbedding):
     """Predicts the momentum teacher's projection of one view from the other view (Eq. 2)."""
 
     Params = BYOLParams
+    least_batch = 2
     stateless_loss = True
     momentum = True
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import cosine_to_one, ema_update, teacher_copy
-from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo, TeacherParams
 from rscl_bench.objectives.embedding import (
     BYOL_COLOURS,
     Temperature,
@@ -30,13 +30,13 @@ from rscl_bench.objectives.self_distillation import (
     cross_entropies,
     warmed_up,
 )
-from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.crops import Crops
 from rscl_bench.views.masks import draw_singly, enlarged, mask_of, nearest_divisor
 from rscl_bench.views.view import Share, View
 
 
-class CMIDParams(Spec):
+class CMIDParams(TeacherParams):
     """Views, masking, heads and losses (Muhtar et al. 2023, Section III; their code).
 
     Attributes:
@@ -81,11 +81,11 @@ class CMIDParams(Spec):
     frequency_weight: Annotated[float, Field(ge=0)] = 1.0
     visible_weight: Fraction = 0.001
     hidden_dim: Positive = 2048
-    output_dim: Positive = 256
+    output_dim: Several = 256
     global_temperature: Temperature = 0.2
     queue: Positive = 65536
-    bottleneck_dim: Positive = 256
-    prototypes: Positive = 2048
+    bottleneck_dim: Several = 256
+    prototypes: Several = 2048
     matches: Share = 20 / 49
     student_temperature: Temperature = 0.1
     start_temperature: Temperature = 0.04

@@ -1,11 +1,9 @@
 """DeepCluster v2 (Caron et al. 2020, "Unsupervised Learning of Visual Features ...")."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
@@ -14,7 +12,7 @@ from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp
 from rscl_bench.objectives.kmeans import spherical_kmeans
 from rscl_bench.objectives.prototypes import LARGE_VIEWS, MultiCropParams, distil_assignments
 from rscl_bench.objectives.sinkhorn import sinkhorn
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.tiles.loader import TaskTiles
 
 #: Sinkhorn iterations, and ε, of the codes that stand in for clusters; the values of SwAV.
@@ -32,7 +30,7 @@ class DeepClusterV2Params(MultiCropParams):
         iterations: Iterations of k-means.
     """
 
-    prototypes: Annotated[int, Field(ge=2)] = 3000
+    prototypes: Several = 3000
     tiles_per_prototype: Positive = 10
     clusterings: Positive = 3
     iterations: Positive = 10
@@ -60,6 +58,7 @@ class DeepClusterV2(JointEmbedding):
     """
 
     Params = DeepClusterV2Params
+    least_batch = 2
     joint_batch = True
     prototypes: Tensor
     embedded: Tensor

@@ -7,9 +7,9 @@ import torch
 from pydantic import Field, NonNegativeInt, model_validator
 from torch import Tensor
 
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import cosine_to_one, ema_update, teacher_copy
-from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo, TeacherParams
 from rscl_bench.objectives.embedding import BYOL_COLOURS, Temperature, forward_multicrop
 from rscl_bench.objectives.self_distillation import (
     Centering,
@@ -21,7 +21,7 @@ from rscl_bench.objectives.self_distillation import (
     cross_entropies,
     warmed_up,
 )
-from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.spec import Fraction, Pool, Positive, Several
 from rscl_bench.views.view import View
 
 
@@ -46,7 +46,7 @@ def crops(
     )
 
 
-class DINOParams(Spec):
+class DINOParams(TeacherParams):
     """Views, head, targets and teacher (Caron et al. 2021, Section 3.1 and Appendix; their code).
 
     Attributes:
@@ -75,8 +75,8 @@ class DINOParams(Spec):
     local_view: View = crops((0.4, 1.0), (0.05, 0.4))[2]
     local_views: NonNegativeInt = 8
     hidden_dim: Positive = 2048
-    bottleneck_dim: Positive = 256
-    prototypes: Positive = 65536
+    bottleneck_dim: Several = 256
+    prototypes: Several = 65536
     prototype_norm: PrototypeNorm = "fixed"
     student_temperature: Temperature = 0.1
     start_temperature: Temperature = 0.04
@@ -119,6 +119,8 @@ class DINO(Objective):
         super().__init__(params, encoder)
         self.params = params
         self.feature = params.feature
+        if params.centring == "sinkhorn":
+            self.least_batch = 2  # assignments are balanced over the images of a batch
         encoder.check_pool(params.feature)
         global_views = (params.first_view, params.second_view)
         self.views = (*global_views, *[params.local_view] * params.local_views)

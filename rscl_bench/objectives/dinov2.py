@@ -14,7 +14,7 @@ from rscl_bench.objectives.dino import crops
 from rscl_bench.objectives.embedding import in_fp32
 from rscl_bench.objectives.ibot import IBOT, IBOTParams
 from rscl_bench.objectives.self_distillation import PrototypeNorm
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.view import View
 
 _VIEWS = crops((0.32, 1.0), (0.05, 0.32))
@@ -35,7 +35,7 @@ class DINOv2Params(IBOTParams):
     second_view: View = _VIEWS[1]
     local_view: View = _VIEWS[2]
     local_views: NonNegativeInt = 8
-    prototypes: Positive = 65536
+    prototypes: Several = 65536
     prototype_norm: PrototypeNorm = "trained"
     momentum: Fraction = 0.992
     min_block: Positive = 4
@@ -51,6 +51,8 @@ class DINOv2(IBOT):
     def __init__(self, params: DINOv2Params, encoder: Encoder):
         super().__init__(params, encoder)
         self.koleo = KoLeoLoss()
+        if params.koleo_weight:
+            self.least_batch = 2  # KoLeo is the distance to the nearest other image
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return iBOT's losses plus KoLeo of both global views; see `Objective.forward`."""

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import ema_update, teacher_copy
-from rscl_bench.objectives.base import Objective, ObjectiveOutput
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.objectives.base import Divisor, Objective, ObjectiveOutput, TeacherParams
+from rscl_bench.spec import Pool, Several, Spec
 from rscl_bench.views.view import View
 
 #: Divisor τ of cosines.
-Temperature = Annotated[float, Field(ge=1e-4)]
+Temperature = Annotated[float, Field(ge=1e-4), Divisor()]
 
 #: CaSSLe's τ for all contrastive objectives, independent of their own τ (Fini et al. 2022, code).
 DISTIL_TEMPERATURE = 0.2
@@ -61,7 +61,7 @@ class EmbeddingParams(Spec):
         feature: Input of the projector: the mean patch token, or the class token.
     """
 
-    output_dim: Positive
+    output_dim: Several
     feature: Pool = "patches"
 
 
@@ -122,12 +122,16 @@ class JointEmbedding(Objective):
         return ObjectiveOutput(self.compare(projected, views), tuple(encoded), tuple(projected))
 
 
+class TeacherEmbeddingParams(TeacherParams, EmbeddingParams):
+    """Parameters of every joint embedding with a momentum teacher."""
+
+
 class TeacherEmbedding(JointEmbedding):
     """Compares projections with those of a momentum copy of encoder and projector."""
 
     def __init__(
         self,
-        params: EmbeddingParams,
+        params: TeacherEmbeddingParams,
         encoder: Encoder,
         views: Sequence[View],
         projector: nn.Module,

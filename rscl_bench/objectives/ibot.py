@@ -13,7 +13,7 @@ from rscl_bench.objectives.dino import DINO, DINOParams, crops
 from rscl_bench.objectives.embedding import forward_multicrop
 from rscl_bench.objectives.masking import require_maskable
 from rscl_bench.objectives.self_distillation import TeacherTargets, cross_entropies
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.masks import block_masks, enlarged
 from rscl_bench.views.view import View
 
@@ -37,7 +37,7 @@ class IBOTParams(DINOParams):
     second_view: View = _VIEWS[1]
     local_view: View = _VIEWS[2]
     local_views: NonNegativeInt = 10
-    prototypes: Positive = 8192
+    prototypes: Several = 8192
     masked: Fraction = 0.5
     least_mask: Fraction = 0.1
     most_mask: Fraction = 0.5

@@ -16,9 +16,9 @@ from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import ema_update, teacher_copy
 from rscl_bench.models.vit import ViT
-from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
+from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo, TeacherParams
 from rscl_bench.randomness import torch_generator
-from rscl_bench.spec import Fraction, Positive, Spec
+from rscl_bench.spec import Fraction, Positive
 from rscl_bench.views.masks import rectangles
 from rscl_bench.views.view import Share, View
 
@@ -29,7 +29,7 @@ Aspects = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 _ATTEMPTS = 20
 
 
-class IJEPAParams(Spec):
+class IJEPAParams(TeacherParams):
     """View, blocks, predictor and teacher (Assran et al. 2023, Section 3 and Appendix A).
 
     Attributes:
@@ -105,7 +105,7 @@ class IJEPA(Objective):
             num_heads=params.predictor_heads,
         )
         _initialise(self.predictor)
-        self.target_encoder = teacher_copy(encoder)
+        self.teacher = teacher_copy(encoder)
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
         """Return the smooth L1 loss over all target blocks; see `Objective.forward`."""
@@ -127,13 +127,13 @@ class IJEPA(Objective):
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return the target encoder's normalised patch tokens, ``[B, N, D]`` float32."""
-        patches = self.target_encoder(images)[:, 1:].float()
+        patches = self.teacher(images)[:, 1:].float()
         return F.layer_norm(patches, patches.shape[-1:])
 
     def after_update(self, info: StepInfo) -> None:
         """Update the target encoder."""
         start = self.params.momentum
-        ema_update(self.target_encoder, self.encoder, start + (1 - start) * info.progress)
+        ema_update(self.teacher, self.encoder, start + (1 - start) * info.progress)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the blocks of each image (Section 3, and the authors' code).

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, require_maskable
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.masks import nearest_divisor
 from rscl_bench.views.view import View
 
@@ -26,7 +26,7 @@ class MaskFeatParams(BlockMaskingParams):
     mask_ratio: Ratio = 0.4
     min_block: Positive = 15
     hog_cell: Positive = 8
-    hog_bins: Positive = 9
+    hog_bins: Several = 9
 
 
 class MaskFeat(BlockMasked):

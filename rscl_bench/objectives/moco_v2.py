@@ -11,19 +11,19 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     MOCO_V2_VIEW,
-    EmbeddingParams,
     TeacherEmbedding,
+    TeacherEmbeddingParams,
     Temperature,
     distil_by_contrast,
     in_fp32,
     mlp,
 )
 from rscl_bench.objectives.queue import Queue
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.view import View
 
 
-class MoCoV2Params(EmbeddingParams):
+class MoCoV2Params(TeacherEmbeddingParams):
     """Views, projector, teacher, queue and loss.
 
     Attributes:
@@ -43,7 +43,7 @@ class MoCoV2Params(EmbeddingParams):
     momentum: Fraction = 0.999
     symmetric: bool = False
     hidden_dim: Positive = 2048
-    output_dim: Positive = 128
+    output_dim: Several = 128
 
 
 class MoCoV2(TeacherEmbedding):

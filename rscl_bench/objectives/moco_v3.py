@@ -12,19 +12,19 @@ from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.embedding import (
     BYOL_VIEWS,
-    EmbeddingParams,
     TeacherEmbedding,
+    TeacherEmbeddingParams,
     Temperature,
     contrast,
     distil_by_contrast,
     in_fp32,
     mlp,
 )
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Fraction, Positive, Several
 from rscl_bench.views.view import View
 
 
-class MoCoV3Params(EmbeddingParams):
+class MoCoV3Params(TeacherEmbeddingParams):
     """Views, heads, teacher and loss.
 
     Attributes:
@@ -43,7 +43,7 @@ class MoCoV3Params(EmbeddingParams):
     momentum: Fraction = 0.99
     freeze_patches: bool = True
     hidden_dim: Positive = 4096
-    output_dim: Positive = 256
+    output_dim: Several = 256
 
 
 class MoCoV3(TeacherEmbedding):
@@ -54,6 +54,7 @@ class MoCoV3(TeacherEmbedding):
     """
 
     Params = MoCoV3Params
+    least_batch = 2
     stateless_loss = True
     momentum = True
     negatives = True

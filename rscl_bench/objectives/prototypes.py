@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from rscl_bench.objectives.embedding import SIMCLR_VIEW, EmbeddingParams, Temperature
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.view import View
 
 #: Number of large views. They come first; targets are made from the large views alone, and all
@@ -37,7 +37,7 @@ class MultiCropParams(EmbeddingParams):
     small_views: Annotated[int, Field(ge=0)] = 6
     temperature: Temperature = 0.1
     hidden_dim: Positive = 2048
-    output_dim: Positive = 128
+    output_dim: Several = 128
 
     @property
     def views(self) -> tuple[View, ...]:

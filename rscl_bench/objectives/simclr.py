@@ -15,7 +15,7 @@ from rscl_bench.objectives.embedding import (
     distil_by_contrast,
     in_fp32,
 )
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.view import View
 
 
@@ -32,7 +32,7 @@ class SimCLRParams(EmbeddingParams):
     view: View = SIMCLR_VIEW
     temperature: Temperature = 0.1
     hidden_dim: Positive = 2048
-    output_dim: Positive = 128
+    output_dim: Several = 128
 
 
 class SimCLR(JointEmbedding):
@@ -43,6 +43,7 @@ class SimCLR(JointEmbedding):
     """
 
     Params = SimCLRParams
+    least_batch = 2
     negatives = True
     stateless_loss = True
     joint_batch = True

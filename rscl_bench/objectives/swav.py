@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
-from rscl_bench.objectives.base import StepInfo, TileSampler
+from rscl_bench.objectives.base import Divisor, StepInfo, TileSampler
 from rscl_bench.objectives.embedding import JointEmbedding, in_fp32, mlp, over_views
 from rscl_bench.objectives.prototypes import (
     LARGE_VIEWS,
@@ -19,7 +20,7 @@ from rscl_bench.objectives.prototypes import (
 )
 from rscl_bench.objectives.queue import Queue
 from rscl_bench.objectives.sinkhorn import sinkhorn
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several, Training
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -37,8 +38,8 @@ class SwAVParams(MultiCropParams):
             once it is full.
     """
 
-    prototypes: Positive = 3000
-    epsilon: Annotated[float, Field(ge=1e-3)] = 0.05
+    prototypes: Several = 3000
+    epsilon: Annotated[float, Field(ge=1e-3), Divisor()] = 0.05
     sinkhorn_iterations: Positive = 3
     freeze_epochs: Count = 1
     queue: Count = 3840
@@ -55,6 +56,7 @@ class SwAV(JointEmbedding):
     """
 
     Params = SwAVParams
+    least_batch = 2
     joint_batch = True
     past_prototypes: Tensor
 
@@ -70,6 +72,19 @@ class SwAV(JointEmbedding):
         self.queues = nn.ModuleList(Queue(params.queue, params.output_dim) for _ in range(queues))
         self.queued = 0
         self.embedded: list[Tensor] = []
+
+    def check_training(self, training: Training) -> None:
+        """Refuse a queue that would never start to fill.
+
+        Raises:
+            SpecError: If no epoch of a task is ``queue_epoch``.
+        """
+        if self.params.queue and self.params.queue_epoch >= training.epochs:
+            raise SpecError(
+                f"The queue of 'swav' starts in epoch {self.params.queue_epoch}, counted from 0, "
+                f"but a task has {training.epochs} epochs; set objective.queue = 0, or lower "
+                "objective.queue_epoch."
+            )
 
     def compare(self, projected: Sequence[Tensor], views: Sequence[Tensor]) -> Tensor:
         """Return the cross-entropy between codes and predictions, averaged over pairs of views."""

@@ -1,10 +1,10 @@
 """VICReg (Bardes et al. 2022, "Variance-Invariance-Covariance Regularization ...")."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 from lightly.loss import VICRegLoss
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from rscl_bench.models.encoder import Encoder
@@ -15,7 +15,7 @@ from rscl_bench.objectives.embedding import (
     in_fp32,
     mlp,
 )
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Positive, Several
 from rscl_bench.views.view import View
 
 Weight = Annotated[float, Field(ge=0)]
@@ -40,13 +40,20 @@ class VICRegParams(EmbeddingParams):
     variance: Weight = 25.0
     covariance: Weight = 1.0
     hidden_dim: Positive = 8192
-    output_dim: Positive = 8192
+    output_dim: Several = 8192
+
+    @model_validator(mode="after")
+    def _loss_is_not_constant(self) -> Self:
+        if not self.invariance + self.variance + self.covariance:
+            raise ValueError("invariance, variance and covariance are all 0; set one above 0")
+        return self
 
 
 class VICReg(JointEmbedding):
     """Brings two views together and keeps the dimensions varied and uncorrelated (Eq. 6)."""
 
     Params = VICRegParams
+    least_batch = 2
     stateless_loss = True
 
     def __init__(self, params: VICRegParams, encoder: Encoder):

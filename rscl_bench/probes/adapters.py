@@ -43,7 +43,7 @@ class EncoderAdapterProbe(TransferProbe):
     """A probe that trains an adapter over the blocks of a frozen ViT.
 
     The encoder adapter of Gao et al. (2022); see `EncoderAdapter`. The feature is the mean over the
-    adapter's patches.
+    adapter's patches, or its class token if ``probed_feature`` is "cls".
     """
 
     Params = EncoderAdapterParams
@@ -69,7 +69,7 @@ class _InputAdapted(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         token = self.vit.cls_token
         encoded, _ = self.vit.forward_blocks(images, token=token + self.adapter(token))
-        return self.vit.pool(encoded)
+        return self.vit.probed(encoded)
 
 
 class _EncoderAdapted(nn.Module):
@@ -81,7 +81,7 @@ class _EncoderAdapted(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             encoded, states = self.vit.forward_blocks(images)
-        return self.vit.pool(self.adapter([*states[1:-1], encoded]))
+        return self.vit.probed(self.adapter([*states[1:-1], encoded]))
 
 
 def _vit(probe: str, encoder: Encoder) -> ViT:

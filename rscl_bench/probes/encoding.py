@@ -90,12 +90,12 @@ def encode_tiles(encoder: Encoder, tiles: TileSubset, context: EvalContext) -> N
         context: How the tiles reach the encoder.
 
     Returns:
-        Features ``[M, D]`` float32: the mean over the positions of every tile's feature map.
+        Features ``[M, D]`` float32, pooled by the encoder's ``probed_feature``.
     """
     features = []
     with evaluating(encoder), torch.inference_mode(), context.autocast():
         for images in whole_batches(tiles, context):
-            features.append(encoder.pool(encoder(images)).float().cpu().numpy())
+            features.append(encoder.probed(encoder(images)).float().cpu().numpy())
     return np.concatenate(features)
 
 

@@ -26,7 +26,8 @@ class FineTuning(TransferProbe):
     """A probe that trains all parameters of a copy of the encoder.
 
     Parameters that an objective keeps fixed are trained too. He et al. (2022), Table 9: layer-wise
-    decay of the learning rate, on mean-pooled features. Mixup, cutmix, label smoothing and random
+    decay of the learning rate, on mean-pooled features (or the class
+    token, if ``probed_feature`` is "cls"). Mixup, cutmix, label smoothing and random
     augmentation are left out, because they are made for single labels.
     """
 
@@ -54,4 +55,4 @@ class _Pooled(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.encoder.pool(self.encoder(images))
+        return self.encoder.probed(self.encoder(images))

@@ -93,12 +93,16 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
         plain_first_task: Whether the first task equals plain training of the objective, to the last
             bit.
         head: The module that is trained along with the objective, or None.
+        least_batch: Least number of images of a batch that the strategy can act on. The engine
+            refuses a smaller batch before training, and a batch of one image where ``head`` has
+            batch normalisation.
     """
 
     Params: ClassVar[type[Spec]]
     needs: ClassVar[tuple[str, ...]] = ()
     plain_first_task: ClassVar[bool] = True
     head: nn.Module | None = None
+    least_batch: int = 1
 
     def __init__(self, params: Spec, context: Context):
         super().__init__()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rscl_bench.models.compiled import compile_blocks, is_compiled
-from rscl_bench.models.encoder import Encoder, Pool, keep_in_autocast_dtype
-from rscl_bench.spec import Spec
+from rscl_bench.models.encoder import Encoder, keep_in_autocast_dtype
+from rscl_bench.spec import Pool, Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
 

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.models import foreach
-from rscl_bench.models.encoder import Encoder, Pool
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Pool, Positive
 from rscl_bench.strategies.base import Context, Trainer
 from rscl_bench.strategies.distillation import Distillation, frozen_encoder
 from rscl_bench.strategies.mixing import MixingParams
@@ -52,6 +52,7 @@ class ModelMixup(Distillation):
         self.params = params
         self.weight, self.feature = params.beta, params.feature
         self.head = self._projector(0)
+        self.least_batch = 2 if params.beta else 1  # a contrast needs another image
         self.mixed: Encoder | None = None
         self.ntxent = NTXentLoss(temperature=params.temperature)
 

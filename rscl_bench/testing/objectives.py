@@ -12,7 +12,7 @@ from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
-from rscl_bench.models.encoder import evaluating
+from rscl_bench.models.encoder import Encoder, evaluating
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.randomness import seeded, torch_generator
 from rscl_bench.testing.failures import Failures
@@ -81,7 +81,8 @@ def check_objective(
     projection of width ``projected_dim``. Gradients reach every trainable parameter of encoder and
     heads. Loss and gradients depend on weights, views and the generator that is passed in, and not
     on a global random stream; another seed gives another loss. ``distil`` returns a finite scalar.
-    A declared ``per_image_loss`` is a mean over images.
+    A declared ``per_image_loss`` is a mean over images. With a declared ``momentum``, the averaged
+    encoder is the submodule ``teacher``, starts as the encoder and takes no gradient.
 
     Then the objective is trained on two tasks. An interruption within a task or between tasks
     changes no bit. Where ``stateless_loss`` is declared, neither does a loss that is computed
@@ -140,6 +141,9 @@ def _check_step(failures: Failures, built: Objective, other: Objective, setting:
         _check_projections(built, step.output, setting)
     with failures.check("distil"):
         _check_distil(built)
+    if built.momentum:
+        with failures.check("teacher"):
+            _check_teacher(built)
     if built.per_image_loss:
         with failures.check("per_image_loss"):
             _check_per_image(built, setting)
@@ -290,6 +294,20 @@ def _check_projections(objective: Objective, output: ObjectiveOutput, setting: S
     assert len(output.projected) in (0, len(output.encoded)), (
         f"{len(output.projected)} projected views are returned for {len(output.encoded)} views."
     )
+
+
+def _check_teacher(objective: Objective) -> None:
+    """Check the momentum teacher, which `Objective.probed` may choose."""
+    teacher = getattr(objective, "teacher", None)
+    assert isinstance(teacher, Encoder), (
+        "momentum is declared, but the submodule 'teacher' is no Encoder; assign the averaged "
+        "encoder to self.teacher."
+    )
+    changed = differing(state_of(teacher), state_of(objective.encoder))
+    assert not changed, f"The teacher does not start as the encoder ({', '.join(changed[:3])})."
+    assert not any(p.requires_grad for p in teacher.parameters()), "The teacher takes gradients."
+    expected = teacher if objective.probed == "teacher" else objective.encoder
+    assert objective.probed_encoder is expected, "probed_encoder is not the encoder of 'probed'."
 
 
 def _check_distil(objective: Objective) -> None:

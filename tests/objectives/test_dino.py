@@ -532,9 +532,7 @@ def prototypes_in_use(objective: Any, logits: Tensor) -> float:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_collapse_is_prevented(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without centering, all images end at one prototype (of DINOv3, whose logits start small,
-    later).
-    """
+    """Without centering, all images end at one prototype; logits of DINOv3 start smaller."""
     used = []
     for broken in (False, True):
         if broken:

@@ -161,7 +161,7 @@ def slow_loss(objective: Any, images: Tensor, context: Tensor, targets: Tensor) 
         one = images[image : image + 1].double()
         keep = torch.tensor([[0, *(1 + n for n in context[image].tolist())]])
         seen = model.encoder(one, keep)[0, 1:]
-        taught = model.target_encoder(one)[0, 1:]
+        taught = model.teacher(one)[0, 1:]
         for block in targets[image].tolist():
             tokens = [
                 predictor.predictor_embed(token) + positions[place]
@@ -198,7 +198,7 @@ def test_gradients_reach_the_student_alone() -> None:
     objective = ijepa()
     objective([pixels(4)], torch_generator("cpu", 0)).loss.backward()
     for name, parameter in objective.named_parameters():
-        if name.startswith("target_encoder") or name.endswith("pos_embed"):
+        if name.startswith("teacher") or name.endswith("pos_embed"):
             assert not parameter.requires_grad, name
             assert parameter.grad is None, name
         else:
@@ -249,7 +249,7 @@ class Watch(BaseSGDPlugin):  # type: ignore[misc]
 
     def after_update(self, trainer: Any, **_: Any) -> None:
         model = trainer.model
-        states = state_of(model.encoder), state_of(model.target_encoder)
+        states = state_of(model.encoder), state_of(model.teacher)
         self.steps.append((trainer.step, trainer.steps, *states))
 
 
@@ -300,7 +300,7 @@ def spread_after(kind: type[IJEPA], steps: int = 150) -> tuple[float, float]:
         optimiser.zero_grad()
         objective([images], torch_generator("cpu", step)).loss.backward()
         optimiser.step()
-        ema_update(objective.target_encoder, objective.encoder, 0.98)
+        ema_update(objective.teacher, objective.encoder, 0.98)
     return before, spread_now()
 
 

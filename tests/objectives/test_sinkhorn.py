@@ -3,7 +3,6 @@
 import pytest
 import torch
 from lightly.loss.swav_loss import sinkhorn as lightlys
-from pydantic import BaseModel
 from torch import Tensor
 
 from rscl_bench.objectives.deepcluster_v2 import _EPSILON
@@ -11,9 +10,10 @@ from rscl_bench.objectives.dino import DINOParams
 from rscl_bench.objectives.self_distillation import TeacherTargets
 from rscl_bench.objectives.sinkhorn import sinkhorn
 from rscl_bench.objectives.swav import SwAVParams
+from rscl_bench.spec import Spec
 
 
-def least(params: type[BaseModel], field: str) -> float:
+def least(params: type[Spec], field: str) -> float:
     """Return the least allowed value of a parameter."""
     return next(float(m.ge) for m in params.model_fields[field].metadata if hasattr(m, "ge"))
 

@@ -240,7 +240,7 @@ class Adds(Idle):
     """Puts a module into the objective."""
 
     def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
-        self.context.objective.teacher = nn.Linear(2, 2)
+        self.context.objective.past_head = nn.Linear(2, 2)
 
     def before_backward(self, trainer: Trainer, **_: Any) -> None:
         if trainer.task:
