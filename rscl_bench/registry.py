@@ -554,10 +554,14 @@ def _module_of(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise SpecError(f"'{path}' cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name], _FILE_DIGESTS[module_name] = module, digest
     try:
         # The loader of `spec` takes a cached compilation for that of an edit in the same second.
-        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+        code = compile(content, str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:  # a null byte is a ValueError
+        raise SpecError(f"'{path}' cannot be imported: {error}.") from error
+    sys.modules[module_name], _FILE_DIGESTS[module_name] = module, digest
+    try:
+        exec(code, module.__dict__)
     except (SyntaxError, ImportError) as error:
         del sys.modules[module_name]
         raise SpecError(f"'{path}' cannot be imported: {error}.") from error

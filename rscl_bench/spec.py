@@ -395,17 +395,18 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
         SpecError: If a value is not valid; the message names the first problem.
     """
     for place, value in _leaves(raw):
-        if isinstance(value, date | time):
+        if value is not None and not isinstance(value, str | bool | int | float):
             field = ".".join(place)
             at = f"field '{field}': " if field else ""
+            kind = "a date or time" if isinstance(value, date | time) else type(value).__name__
             raise SpecError(
-                f"{where} is not valid: {at}a date or time is no value here, got {value}; write a "
-                "text in quotes."
+                f"{where} is not valid: {at}{kind} is no value here, got {str(value)!r:.60}; write "
+                "a text in quotes."
             )
     try:
         # Strict JSON takes a list for a tuple, but neither "5" nor true for an integer.
         return model.model_validate_json(json.dumps(raw), strict=True)
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         if isinstance(error, ValidationError):
             raise _refusal(model, where, error) from error
         raise SpecError(f"{where} is not valid: {_cause(error)}.") from error

@@ -408,9 +408,9 @@ def test_a_grid_of_rates(scenario: str, tmp_path: Path) -> None:
     path, tuning = stored(call("tune", *given, *grid))
     assert path.name == "finetune.json"
     assert tuning.grid == {"training.learning_rate": (1e-4, 3e-4, 1e-3)}
-    rate = tuning.choice["training.learning_rate"]
+    chosen = tuning.choice["training.learning_rate"]
     assert tuning.write == (
-        f"learning_rate = {rate} under [training] of the recipe finetune, or under "
+        f"learning_rate = {chosen} under [training] of the recipe finetune, or under "
         "[protocols.tiny.training_for.finetune] for protocol tiny alone",
     )
     records = records_in(tmp_path)
