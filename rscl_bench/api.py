@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rscl_bench.errors import RsclError
+from rscl_bench.user_paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.console import Split
     from rscl_bench.engine.prepare import PreparedRun
+    from rscl_bench.explain import Explained
     from rscl_bench.pretrained import PretrainedEncoder
     from rscl_bench.progress import Reporter
     from rscl_bench.results.schema import RunRecord
@@ -43,6 +45,7 @@ Settings = Mapping[str, Any]
 
 __all__ = [
     "GridError",
+    "explain",
     "leaderboard",
     "list_components",
     "load_encoder",
@@ -133,9 +136,10 @@ def run(
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     spec = _resolve(scenario, method, protocol, seed, set)
-    root = _data_root(data_root)
+    root, out = _data_root(data_root), _out(out)
     with _reporter(verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
+        _report_notes([spec], reporter)
         from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
         from rscl_bench.engine.device import cpu_threads
         from rscl_bench.engine.prepare import check_writable
@@ -143,11 +147,11 @@ def run(
         from rscl_bench.results import folders
         from rscl_bench.results.record import read_record
 
-        check_writable(Path(out))  # packing takes up to an hour, so this comes first
+        check_writable(out)  # packing takes up to an hour, so this comes first
         with cpu_threads(threads):
             prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
             prepared = prepared.with_plugins(plugins)
-            folder = folders.run_folder(Path(out), prepared.identity)
+            folder = folders.run_folder(out, prepared.identity)
             path = folder / "record.json"
             if path.is_file() and not force:
                 reporter.message("This run is recorded already; --force runs it again.")
@@ -168,7 +172,7 @@ def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
     """
     from rscl_bench.results import folders
 
-    return folders.run_folder(Path(out), record.identity)
+    return folders.run_folder(_out(out), record.identity)
 
 
 def sweep(
@@ -227,7 +231,7 @@ def sweep(
         dict(set or {}),
     )
     options = _Options(
-        _data_root(data_root), Path(out), device, jobs, threads, on_bad_tile, force, verbose
+        _data_root(data_root), _out(out), device, jobs, threads, on_bad_tile, force, verbose
     )
     return _run_all(planned, options, "method", "test")
 
@@ -286,7 +290,7 @@ def tune(
         _scenario(scenario), _method(method), grid, seeds, protocol, dict(set or {})
     )
     options = _Options(
-        _data_root(data_root), Path(out), device, jobs, threads, on_bad_tile, False, verbose
+        _data_root(data_root), _out(out), device, jobs, threads, on_bad_tile, False, verbose
     )
     runs = _run_all(planned, options, "setting", "val")
     settings: dict[str, list[RunRecord]] = {}
@@ -295,7 +299,9 @@ def tune(
             raise GridError(runs)
         settings.setdefault(run.label, []).append(run.record)
     tuning = make_tuning(list(grid), list(settings.values()))
-    write_tuning(tuning, tuning_path(tuning, out) if store is None else Path(store))
+    write_tuning(
+        tuning, tuning_path(tuning, out) if store is None else user_path(store, "The file")
+    )
     return tuning
 
 
@@ -303,7 +309,7 @@ def tuning_path(tuning: "Tuning", out: str | Path = "runs") -> Path:
     """Return the default path of the file in which `tune` stores a choice."""
     from rscl_bench.results.tuning import FOLDER
 
-    return Path(out) / FOLDER / tuning.path()
+    return _out(out) / FOLDER / tuning.path()
 
 
 def load_encoder(path: str | Path) -> "PretrainedEncoder":
@@ -321,7 +327,7 @@ def load_encoder(path: str | Path) -> "PretrainedEncoder":
     """
     from rscl_bench.pretrained import load_pretrained
 
-    return load_pretrained(Path(path))
+    return load_pretrained(user_path(path, "The encoder"))
 
 
 def read_record(path: str | Path) -> "RunRecord":
@@ -332,7 +338,7 @@ def read_record(path: str | Path) -> "RunRecord":
     """
     from rscl_bench.results.record import read_record
 
-    return read_record(Path(path))
+    return read_record(user_path(path, "The record"))
 
 
 def records(*folders: str | Path) -> "pd.DataFrame":
@@ -348,7 +354,7 @@ def records(*folders: str | Path) -> "pd.DataFrame":
     from rscl_bench.leaderboards.frame import records_frame
     from rscl_bench.results.files import find_records
 
-    paths = find_records([Path(folder) for folder in folders]).records
+    paths = find_records(_paths(folders)).records
     return records_frame([read_record(path) for path in paths])
 
 
@@ -391,7 +397,7 @@ def write_leaderboards(
     """
     from rscl_bench.leaderboards.build import build_leaderboard
 
-    return build_leaderboard(_paths(records), None if out is None else Path(out))
+    return build_leaderboard(_paths(records), None if out is None else _out(out))
 
 
 def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") -> list[Path]:
@@ -417,9 +423,9 @@ def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") ->
     recorded = [run.record for run in runs if run.record is not None]
     if not recorded:
         return []
-    sources = {protocol_folder(Path(out), record.identity) for record in recorded}
+    sources = {protocol_folder(_out(out), record.identity) for record in recorded}
     ids = {record.id for record in recorded}
-    return build_leaderboard(sorted(sources), Path(out) / TABLES, only=ids)
+    return build_leaderboard(sorted(sources), _out(out) / TABLES, only=ids)
 
 
 def validate(records: "str | Path | Iterable[str | Path]") -> "dict[Path, Verdict]":
@@ -506,7 +512,7 @@ def render_sketches(
     from rscl_bench.archives.sketch import datasets_of, render
 
     with _reporter(verbose) as reporter:
-        return render(datasets_of(_scenario(scenario)), Path(out), reporter.progress)
+        return render(datasets_of(_scenario(scenario)), _out(out), reporter.progress)
 
 
 def list_components(kind: str) -> dict[str, str]:
@@ -522,6 +528,33 @@ def list_components(kind: str) -> dict[str, str]:
     from rscl_bench import catalogue
 
     return catalogue.summaries(kind)
+
+
+def explain(
+    name: str,
+    *,
+    scenario: str | None = None,
+    protocol: str | None = None,
+    set: Settings | None = None,
+) -> "list[Explained]":
+    """Explain a method, scenario, component or sensor: values, parameters and their meanings.
+
+    Args:
+        name: A name, a path to a TOML, or ``KIND:NAME``, such as ``strategy:ewc``.
+        scenario: For a method: a known scenario or a path to a TOML; the values are then those of a
+            run. None leaves the values of protocols out.
+        protocol: As in `run`.
+        set: As in `run`.
+
+    Returns:
+        One explanation for each thing of this name; see `rscl_bench.explain.Explained`.
+
+    Raises:
+        SpecError: If nothing has the name, or a value is not valid.
+    """
+    from rscl_bench import explain as explaining
+
+    return explaining.explain(name, scenario, protocol, set)
 
 
 def load_scenario(name: str | Path) -> "Scenario":
@@ -548,9 +581,12 @@ def load_method(name: str | Path) -> "Method":
 
 def _scenario(scenario: "str | Path | Scenario") -> "Scenario":
     from rscl_bench import registry
+    from rscl_bench.declarations import with_bands
 
     registry.reload_changed()  # every call that runs code by path begins here
-    return load_scenario(scenario) if isinstance(scenario, str | Path) else scenario
+    if isinstance(scenario, str | Path):
+        return load_scenario(scenario)
+    return with_bands(scenario)
 
 
 def _method(method: "str | Path | Method") -> "Method":
@@ -571,13 +607,22 @@ def _resolve(
 
 def _paths(records: "str | Path | Iterable[str | Path]") -> list[Path]:
     given = [records] if isinstance(records, str | Path) else records
-    return [Path(path) for path in given]
+    return [user_path(path, "The path of records") for path in given]
+
+
+def _out(given: str | Path) -> Path:
+    return user_path(given, "The output folder")
 
 
 def _data_root(given: str | Path | None) -> Path | None:
     """Return the folder of real archives, None for the sketch edition."""
     chosen = given or os.environ.get("RSCL_DATA_ROOT")
-    return Path(chosen) if chosen else None
+    return user_path(chosen, "The data root") if chosen else None
+
+
+def _report_notes(specs: "Iterable[RunSpec]", reporter: "Reporter") -> None:
+    for note in dict.fromkeys(note for spec in specs for note in spec.notes):
+        reporter.message(f"note: {note}")
 
 
 def _edition(scenario: "Scenario", data_root: Path | None) -> str:
@@ -655,6 +700,7 @@ def _run_all(
     spec, root = planned[0].spec, options.data_root
     with _reporter(options.verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
+        _report_notes([run.spec for run in planned], reporter)
         from rscl_bench.engine.prepare import check_writable
 
         check_writable(options.out)

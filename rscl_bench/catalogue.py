@@ -11,13 +11,11 @@ therefore needs no edit of a page by hand.
 
 import re
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from rscl_bench import registry
-from rscl_bench.declarations import declarations
+from rscl_bench import registry, sensors
+from rscl_bench.declarations import declarations, read_toml
 from rscl_bench.errors import unknown
 from rscl_bench.registry import Entry
 
@@ -37,7 +35,7 @@ def summaries(kind: str) -> dict[str, str]:
     """
     if kind in ("scenarios", "methods"):
         paths = declarations("scenarios" if kind == "scenarios" else "methods")
-        return {name: str(_read(path)["title"]) for name, path in paths.items()}
+        return {name: str(read_toml(path)["title"]) for name, path in paths.items()}
     if kind in registry.BUILTIN:
         return {name: entry.summary for name, entry in registry.entries(kind).items()}
     raise unknown("kind of component", kind, KINDS)
@@ -52,6 +50,10 @@ def families() -> Iterator[tuple[str, dict[str, str]]]:
         for family in sorted({entry.family for entry in entries.values()}):
             title = f"{kind}, {family}" if family else kind
             yield title, {n: e.summary for n, e in entries.items() if e.family == family}
+    yield (
+        "sensors",
+        {name: sensor.described_bands() for name, sensor in sensors.SENSORS.items()},
+    )
 
 
 def markdown(kind: str) -> str:
@@ -71,7 +73,7 @@ def markdown(kind: str) -> str:
         return _method_table()
     if kind == "scenarios":
         paths = declarations("scenarios")
-        titles = ((f"`{name}`", _read(path)["title"]) for name, path in sorted(paths.items()))
+        titles = ((f"`{name}`", read_toml(path)["title"]) for name, path in sorted(paths.items()))
         return _table(("scenario", "content"), titles)
     if kind == "datasets":
         from rscl_bench.archives.describe import markdown as section
@@ -97,7 +99,7 @@ def _method_table() -> str:
     objectives, strategies = registry.entries("objectives"), registry.entries("strategies")
     groups: dict[str, list[str]] = {}
     for name, path in declarations("methods").items():
-        recipe = _read(path)
+        recipe = read_toml(path)
         used = [strategies[strategy["name"]].family for strategy in recipe.get("strategies", ())]
         alone = f"objective alone: {objectives[recipe['objective']['name']].family}"
         group = f"strategies: {' and '.join(dict.fromkeys(used))}" if used else alone
@@ -117,10 +119,6 @@ def _entry_table(entries: dict[str, Entry]) -> str:
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def main(pages: Iterable[str]) -> None:

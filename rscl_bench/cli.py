@@ -108,7 +108,8 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override a field of the protocol (training.epochs=5), of the objective "
-        "(objective.mask_ratio=0.6) or of a strategy (strategies.data-mixup.alpha=1).",
+        "(objective.mask_ratio=0.6), of a strategy (strategies.data-mixup.alpha=1) or of the "
+        "optimiser (training.learning_rate=1e-4).",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run recorded runs again.")]
@@ -144,6 +145,34 @@ OnBadOption = Annotated[
 RUNS = Path("runs")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import rscl_bench
+
+        print(f"rscl-bench {rscl_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Continual self-supervised learning in remote sensing, measured."""
+
+
+def _announce_code(*names: str) -> None:
+    """Say which files of code the TOMLs of this command name, before the code is run."""
+    from rscl_bench.declarations import code_files
+
+    for file in code_files(*names):
+        print(f"note: this command runs the code of {file}", file=sys.stderr)
+
+
 @app.command()
 def run(
     scenario: ScenarioOption,
@@ -176,6 +205,7 @@ def run(
     from rscl_bench.console import print_run
     from rscl_bench.resolve import parse_assignments
 
+    _announce_code(scenario, method)
     if threads is not None:
         set_threads(threads)  # before the libraries are loaded
     with lasting_output():
@@ -223,10 +253,12 @@ def sweep(
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import split_list, split_seeds
 
+    listed = split_list("--methods", methods)
+    _announce_code(scenario, *listed)
     with lasting_output(), _interruptible(force):
         runs = api.sweep(
             scenario,
-            split_list("--methods", methods),
+            listed,
             seeds=split_seeds(seeds),
             protocol=protocol,
             set=parse_assignments(assignments or ()),
@@ -255,8 +287,9 @@ def tune(
         list[str],
         typer.Option(
             metavar="KEY=V,V,V",
-            help="A parameter of the objective or of a strategy and the values to try, as in "
-            "strategies.model-mixup.beta=0.05,0.1,0.5; two options try all pairs of their values.",
+            help="A parameter of the objective, of a strategy or of the optimiser and the values "
+            "to try, as in strategies.model-mixup.beta=0.05,0.1,0.5 or "
+            "training.learning_rate=1e-4,1e-3; two options try all pairs of their values.",
         ),
     ],
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds of the runs.")] = "0",
@@ -287,6 +320,7 @@ def tune(
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import parse_grid, split_seeds
 
+    _announce_code(scenario, method)
     with lasting_output(), _interruptible():
         try:
             tuning = api.tune(
@@ -318,7 +352,7 @@ def list_names(
         typer.Option(metavar="KIND", help="Print the table of one kind, such as methods."),
     ] = None,
 ) -> None:
-    """List scenarios, methods, objectives, strategies, probes, datasets and backbones."""
+    """List scenarios, methods, objectives, strategies, probes, datasets, backbones, sensors."""
     from rscl_bench import catalogue
     from rscl_bench.console import print_names
 
@@ -331,12 +365,45 @@ def list_names(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A scenario or method, or a path to a TOML.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name, a path to a TOML, or KIND:NAME, such as strategy:ewc, where several "
+            "things have one name."
+        ),
+    ],
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", help="For a method: show the values of a run of this scenario."),
+    ] = None,
+    protocol: ProtocolOption = None,
+    assignments: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a scenario or method as JSON, with all defaults (this imports torch for a method)."""
-    from rscl_bench.declarations import load_any
+    """Show the values of a method or scenario, or the parameters of a component.
 
-    print(json.dumps(load_any(name).model_dump(mode="json"), indent=2))
+    A method is printed as a recipe, with the origin of each value: the recipe, the protocol, --set
+    or the component's own default. Without --scenario no protocol's values are among them.
+    A component is printed with type, default and meaning of each parameter. Classes of TOMLs and
+    packages are imported, which runs their code.
+    """
+    from rscl_bench.resolve import parse_assignments
+
+    _announce_code(*filter(None, (name.removeprefix("method:"), scenario)))
+    shown = api.explain(
+        name, scenario=scenario, protocol=protocol, set=parse_assignments(assignments or ())
+    )
+    if as_json:
+        data = [one.data for one in shown]
+        print(json.dumps(data[0] if len(data) == 1 else data, indent=2))
+        return
+    print("\n".join(one.text for one in shown), end="")
+    if len(shown) > 1:
+        several = [f"{one.kind}:{name}" for one in shown]
+        print(
+            f"\n'{name}' is the name of {len(several)} things; "
+            f"`rscl-bench show {several[0]}` shows one of {', '.join(several)}."
+        )
 
 
 @data_app.command()
@@ -346,6 +413,7 @@ def prepare(
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
     """Pack all tiles of a scenario, so that runs start without packing."""
+    _announce_code(scenario)
     stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
     for name, store in stores.items():
         shape = "×".join(map(str, store.tiles.shape[1:]))
@@ -363,6 +431,7 @@ def verify(
     on_bad_tile: OnBadOption = "stop",
 ) -> None:
     """Check that the archives of a scenario are complete and its packed tiles unchanged."""
+    _announce_code(scenario)
     from rscl_bench.tiles.store import verify as verify_bytes
 
     stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
@@ -395,6 +464,7 @@ def sketch(
     ],
 ) -> None:
     """Render a scenario's synthetic archives, in the true layouts, into a folder."""
+    _announce_code(scenario)
     print(f"sketch archives: {api.render_sketches(scenario, out)}")
 
 

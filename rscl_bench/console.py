@@ -194,15 +194,9 @@ def print_tuning(tuning: "Tuning") -> None:
         mark = "*" if setting.values == tuning.choice else " "
         print(f"  {mark} {100 * setting.score:.2f}  {_assignments(setting.values)}")
     print(f"choice (of settings with equal scores, the first): {_assignments(tuning.choice)}")
-    print(
-        f"To use the choice, write these parameters into the recipe of {tuning.method}, or, for "
-        f"protocol {tuning.protocol_name} alone, into the defaults of that protocol:"
-    )
-    for key, value in tuning.choice.items():
-        owner, _, parameter = key.rpartition(".")
-        kind, _, component = owner.partition(".")
-        place = "[objective]" if kind == "objective" else f'[[strategies]] named "{component}"'
-        print(f"  {place}: {parameter} = {json.dumps(value)}")
+    print("To use the choice, write:")
+    for line in tuning.write:
+        print(f"  {line}")
 
 
 def print_run(record: "RunRecord") -> None:

@@ -5,9 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from rscl_bench import registry
 from rscl_bench.errors import SpecError, unknown
-from rscl_bench.resolve import with_parameters
-from rscl_bench.spec import Method, Scenario, SpecType, validated
+from rscl_bench.spec import Method, Probe, Scenario, Source, validated
+from rscl_bench.user_paths import user_path
 
 DeclarationKind = Literal["scenarios", "methods"]
 
@@ -26,12 +27,13 @@ def declarations(kind: DeclarationKind) -> dict[str, Path]:
 
 
 def load_scenario(name: str) -> Scenario:
-    """Return a scenario by name or by path to a TOML file.
+    """Return a scenario by name or by path to a TOML file, with the bands of every source.
 
     Raises:
         SpecError: If the scenario is unknown or not valid.
     """
-    return _load(Scenario, "scenarios", name)
+    raw = _read_toml(name, declarations("scenarios"), "scenario")
+    return with_bands(validated(Scenario, raw, name))
 
 
 def load_method(name: str) -> Method:
@@ -40,50 +42,99 @@ def load_method(name: str) -> Method:
     Raises:
         SpecError: If the method is unknown or not valid.
     """
-    return _load(Method, "methods", name)
+    return validated(Method, _read_toml(name, declarations("methods"), "method"), name)
 
 
-def load_any(name: str) -> Scenario | Method:
-    """Return a scenario, or a method with all its defaults, by name or by path to a TOML file.
+def is_scenario(name: str) -> bool:
+    """Return whether a name or a path to a TOML file is of a scenario, not of a method.
 
     Raises:
-        SpecError: If the scenario or method is unknown or not valid.
+        SpecError: If there is no such scenario or method, or the file is no TOML.
     """
     known = {**declarations("scenarios"), **declarations("methods")}
-    raw = _read_toml(name, known, "scenario or method")
-    if "tasks" in raw:
-        return validated(Scenario, raw, name)
-    method = validated(Method, raw, name)
-    return with_parameters(method, {}, {})
+    return "tasks" in _read_toml(name, known, "scenario or method")
 
 
-def _load(model: type[SpecType], kind: DeclarationKind, name: str) -> SpecType:
-    return validated(model, _read_toml(name, declarations(kind), kind[:-1]), name)
+def code_files(*names: str) -> list[Path]:
+    """Return the files of code that TOML files name, without running the code.
+
+    Args:
+        names: Scenarios and methods, by name or by path; those with a name have no code.
+
+    Raises:
+        SpecError: If a TOML file cannot be read.
+    """
+    tomls = [_read_toml(name, {}, "TOML") for name in names if name.endswith(".toml")]
+    files = [registry.file_of(one) for toml in tomls for one in registry.references(toml)]
+    return list(dict.fromkeys(files))
+
+
+def with_bands(scenario: Scenario) -> Scenario:
+    """Return a scenario in which every task and probe has bands of its sensor.
+
+    A task or probe that names no bands reads red, green and blue, or all bands of a sensor that
+    lacks one of the three. All registered sensors have the three.
+
+    Raises:
+        SpecError: If the tasks and probes do not have equally many bands.
+    """
+    update: dict[str, Any] = {
+        "tasks": tuple(task.model_copy(update=_default_bands(task)) for task in scenario.tasks),
+        "probes": tuple(p.model_copy(update=_default_bands(p)) for p in scenario.probes),
+    }
+    stated = scenario.model_copy(update=update)
+    bands = stated.bands()
+    if len({len(names) for names in bands.values()}) > 1:
+        given = "; ".join(f"{part} {len(n)} ({', '.join(n)})" for part, n in bands.items())
+        raise SpecError(
+            f"Scenario {scenario.name}: all tasks and probes must give the encoder the same number "
+            f"of bands, but here are {given}; set 'bands' of those that differ."
+        )
+    return stated
+
+
+def _default_bands(part: Source | Probe) -> dict[str, Any]:
+    # The classes of registered datasets are not loaded for this: loading one takes seconds.
+    if "bands" in part.model_fields_set or part.dataset in registry.BUILTIN["datasets"]:
+        return {}
+    own = tuple(band.name for band in registry.load("datasets", part.dataset).sensor.bands)
+    return {"bands": part.bands if set(part.bands) <= set(own) else own}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file, which may begin with a byte order mark.
+
+    Raises:
+        SpecError: If the file cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    except ValueError as error:  # of TOML, of UTF-8, or numbers of thousands of digits
+        raise SpecError(f"{path} is not valid TOML: {str(error).rstrip('.')}.") from error
 
 
 def _read_toml(name: str, known: dict[str, Path], what: str) -> dict[str, Any]:
     if name.endswith(".toml"):
-        path = Path(name)
+        path = user_path(name, "The TOML")
         if not path.is_file():
             raise SpecError(f"There is no file '{name}'; give a path to a TOML, or a known name.")
     else:
         if name not in known:
             raise unknown(what, name, known)
         path = known[name]
+    folder = path.parent
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid TOML: {error}.") from error
-    resolved: dict[str, Any] = _absolute_references(raw, path.parent)
+        resolved: dict[str, Any] = registry.replaced(
+            read_toml(path), lambda reference: registry.absolute(reference, folder)
+        )
+    except RecursionError as error:
+        raise _too_deep(path) from error
     return resolved
 
 
-def _absolute_references(value: Any, folder: Path) -> Any:
-    """Resolve every ``./file.py:Class`` against the folder of the TOML file."""
-    if isinstance(value, dict):
-        return {name: _absolute_references(item, folder) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_absolute_references(item, folder) for item in value]
-    if isinstance(value, str) and ".py:" in value:
-        return str((folder / value).resolve())
-    return value
+def _too_deep(path: Path) -> SpecError:
+    return SpecError(f"{path} nests tables or lists too deeply; give each its own line.")

@@ -27,8 +27,13 @@ class TrainingError(RsclError):
     """Training cannot continue, for example because the loss is not finite."""
 
 
+_LISTED, _NEAREST, _LONGEST = 24, 5, 200
+
+
 def unknown(kind: str, name: str, known: "Iterable[str]") -> SpecError:
-    """Return the error for an unknown name, with the nearest known name.
+    """Return the error for an unknown name, with the nearest known name and what else is known.
+
+    Of many known names, only the nearest few are listed.
 
     Args:
         kind: The kind of thing that the name stands for, such as ``"method"``.
@@ -38,8 +43,12 @@ def unknown(kind: str, name: str, known: "Iterable[str]") -> SpecError:
     Returns:
         The error; the caller raises it.
     """
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    names = sorted(set(known))
+    near = get_close_matches(name[:_LONGEST], names, n=_NEAREST, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else "."
-    listed = ", ".join(names) or "none"
-    return SpecError(f"Unknown {kind} '{name}'{hint} Known: {listed}.")
+    if len(names) > _LISTED:
+        nearest = near or get_close_matches(name[:_LONGEST], names, n=_NEAREST, cutoff=0.0)
+        listed = f"Nearest of {len(names)}: {', '.join(nearest)}"
+    else:
+        listed = f"Known: {', '.join(names) or 'none'}"
+    return SpecError(f"Unknown {kind} '{name[:_LONGEST]}'{hint} {listed}.")

@@ -6,8 +6,9 @@ A class has a name in one of three ways: a line below, an entry point of another
 
 import importlib
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,7 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from rscl_bench.errors import SpecError, unknown
+from rscl_bench.user_paths import user_path
 
 Kind = Literal["objectives", "strategies", "probes", "datasets", "backbones"]
 
@@ -239,7 +243,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
     },
 }
 
-_SINGULAR: dict[Kind, str] = {
+SINGULAR: dict[Kind, str] = {
     "objectives": "objective",
     "strategies": "strategy",
     "probes": "probe",
@@ -259,6 +263,13 @@ _BASES: dict[Kind, str] = {
 #: Names of the modules of executed files by path, and the SHA-256 of each file by module.
 _MODULES: dict[Path, str] = {}
 _FILE_DIGESTS: dict[str, str] = {}
+
+_REFERENCE = re.compile(r"\.py:[A-Za-z_]\w*$")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+#: Keys of TOMLs whose texts may be paths to classes, and keys of tables that hold none.
+_NAMING = frozenset({"name", "dataset", "probe"})
+_OPAQUE = frozenset({"options", "parameters", "defaults", "title"})
+
 #: Classes that have a name for the duration of a `registered` block.
 _REGISTERED: dict[tuple[Kind, str], type] = {}
 
@@ -280,7 +291,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
         package = point.dist.name if point.dist else "?"
         if point.name in named:
             raise SpecError(
-                f"Two packages offer the {_SINGULAR[kind]} '{point.name}': {package} "
+                f"Two packages offer the {SINGULAR[kind]} '{point.name}': {package} "
                 f"({point.value}) and {named[point.name].target}; uninstall or rename one."
             )
         named[point.name] = Entry(point.value, f"from package {package}")
@@ -303,14 +314,14 @@ def load(kind: Kind, name: str) -> Any:
     """
     if (kind, name) in _REGISTERED:
         component: Any = _REGISTERED[kind, name]
-    elif ".py:" in name:
+    elif is_reference(name):
         component = _load_path(kind, name)
     else:
         component = _load_entry(kind, name)
     base = _BASES[kind]
     if not (isinstance(component, type) and issubclass(component, _import(base))):
         raise SpecError(
-            f"'{name}' is not {_article(kind)}: it must be a class that derives from "
+            f"'{name}' is not {article(SINGULAR[kind])}: it must be a class that derives from "
             f"{base.replace(':', '.')}."
         )
     missing = sorted(getattr(component, "__abstractmethods__", ()))
@@ -320,6 +331,13 @@ def load(kind: Kind, name: str) -> Any:
         missing += component.undeclared()
     if missing:
         raise SpecError(f"'{name}' is incomplete: the class must define {', '.join(missing)}.")
+    options = "Options" if kind == "datasets" else "Params"
+    own = getattr(component, options)
+    if not (isinstance(own, type) and issubclass(own, BaseModel)):
+        raise SpecError(
+            f"'{name}' has {options} = {own!r:.60}; it must be a class that derives from "
+            "rscl_bench.spec.Spec."
+        )
     return component
 
 
@@ -345,28 +363,118 @@ def registered(kind: Kind, component: str | type) -> Iterator[str]:
         del _REGISTERED[kind, name]
 
 
+def is_reference(name: Any) -> bool:
+    """Return whether a value of a TOML is a path to a class, ``file.py:Class``."""
+    return isinstance(name, str) and _REFERENCE.search(name) is not None
+
+
+def file_of(reference: str) -> Path:
+    """Return the file of a path to a class."""
+    return Path(reference.rpartition(":")[0])
+
+
+def absolute(reference: str, folder: Path) -> str:
+    """Return a path to a class as an absolute path, relative to the folder of its TOML.
+
+    Raises:
+        SpecError: If it cannot be a path.
+    """
+    path = user_path(file_of(reference), "The path of a class")
+    return f"{(folder / path).resolve()}:{reference.rpartition(':')[2]}"
+
+
+def short_name(kind: Kind, name: str) -> str:
+    """Return the name of a component in ``--set``, in ``--grid`` and in messages.
+
+    A registered name is its own short name. A class by path has its ``NAME``, or its class name in
+    lower case with hyphens (``L2Previous`` is ``l2-previous``). A dataset has its ``name``.
+
+    Args:
+        kind: One of the registry's kinds.
+        name: A registered name, or ``path/to/file.py:Class``.
+
+    Raises:
+        SpecError: If the class cannot be loaded, or its ``NAME`` is no name.
+    """
+    if not is_reference(name):
+        return name
+    component = load(kind, name)
+    short = component.name if kind == "datasets" else getattr(component, "NAME", None)
+    if short is None:
+        short = _HUMP.sub("-", component.__name__.strip("_")).replace("_", "-").lower()
+    if not (isinstance(short, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", short)):
+        attribute = "name" if kind == "datasets" else "NAME"
+        raise SpecError(
+            f"'{short}' is no short name for '{name}'; give the class an attribute {attribute} of "
+            "small letters, digits and hyphens, at most 64."
+        )
+    return short
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the paths to classes in the values of a TOML."""
+    found: list[str] = []
+
+    def find(reference: str) -> str:
+        found.append(reference)
+        return reference
+
+    replaced(value, find)
+    yield from found
+
+
+def replaced(value: Any, change: "Callable[[str], str]") -> Any:
+    """Return the values of a scenario, protocol or recipe with other paths to classes.
+
+    Paths to classes stand under the keys ``name``, ``dataset`` and ``probe``. Other texts, such as
+    titles, and the parameters of components are left alone.
+
+    Args:
+        value: The values, or a part of them.
+        change: Called with each path; returns its replacement.
+    """
+    if isinstance(value, list):
+        return [replaced(item, change) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: change(item)
+        if key in _NAMING and is_reference(item)
+        else (item if key in _OPAQUE else replaced(item, change))
+        for key, item in value.items()
+    }
+
+
 def portable(value: Any) -> Any:
-    """Replace paths to components by the file's name and a digest of its content.
+    """Replace paths to classes by the file's name and a digest of its content.
 
     ``/somewhere/file.py:Class`` becomes ``file.py:Class@`` and 12 digits of the file's SHA-256, so
     that a run's identity depends on the code and not on its folder.
 
     Args:
-        value: A JSON value; dictionaries and lists are searched for such texts.
+        value: A path to a class, or the JSON values of a scenario, protocol or recipe.
 
     Returns:
-        A copy of the value with the texts replaced.
+        A copy of the value with the paths replaced.
+
+    Raises:
+        SpecError: If a file cannot be read.
     """
-    if isinstance(value, dict):
-        return {name: portable(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [portable(item) for item in value]
-    if isinstance(value, str) and ".py:" in value:
-        path = Path(value.rpartition(":")[0])
-        executed = _MODULES.get(path.resolve())
+    if isinstance(value, str):
+        return _portable(value) if is_reference(value) else value
+    return replaced(value, _portable)
+
+
+def _portable(reference: str) -> str:
+    path = file_of(reference)
+    executed = _MODULES.get(path.resolve())
+    try:
         digest = _FILE_DIGESTS[executed] if executed else sha256(path.read_bytes()).hexdigest()
-        return f"{path.name}:{value.rpartition(':')[2]}@{digest[:12]}"
-    return value
+    except OSError as error:
+        raise SpecError(
+            f"The code of '{reference}' cannot be read ({error.strerror or error})."
+        ) from error
+    return f"{path.name}:{reference.rpartition(':')[2]}@{digest[:12]}"
 
 
 def code_digest(component: type) -> str | None:
@@ -380,8 +488,8 @@ def code_digest(component: type) -> str | None:
     return sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
-def _article(kind: Kind) -> str:
-    singular = _SINGULAR[kind]
+def article(singular: str) -> str:
+    """Return a noun with ``a`` or ``an``."""
     return f"{'an' if singular[0] in 'aeiou' else 'a'} {singular}"
 
 
@@ -393,22 +501,24 @@ def _import(target: str) -> Any:
 def _load_entry(kind: Kind, name: str) -> Any:
     named = entries(kind)
     if name not in named:
-        raise unknown(_SINGULAR[kind], name, named)
+        raise unknown(SINGULAR[kind], name, named)
     target = named[name].target
     try:
         return _import(target)
+    except SystemExit as error:
+        raise _ends_the_program(target, error) from error
     except (ImportError, AttributeError) as error:
         raise SpecError(
-            f"The {_SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
+            f"The {SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
             "it needs, or mend its package."
         ) from error
 
 
 def _load_path(kind: Kind, reference: str) -> Any:
     path_text, _, attribute = reference.rpartition(":")
-    path = Path(path_text).resolve()
+    path = user_path(path_text, "The path of a class").resolve()
     if not path.is_file():
-        raise SpecError(f"The {_SINGULAR[kind]} '{reference}' names a file that does not exist.")
+        raise SpecError(f"The {SINGULAR[kind]} '{reference}' names a file that does not exist.")
     module = _module_of(path)
     if not hasattr(module, attribute):
         raise SpecError(f"'{path}' defines no '{attribute}'; write {path.name}:NAME_OF_THE_CLASS.")
@@ -442,15 +552,29 @@ def _module_of(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise SpecError(f"'{path}' cannot be imported as a Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name], _FILE_DIGESTS[module_name] = module, digest
     try:
         # The loader of `spec` takes a cached compilation for that of an edit in the same second.
-        exec(compile(content, str(path), "exec", dont_inherit=True), module.__dict__)
+        code = compile(content, str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:  # a null byte is a ValueError
+        raise SpecError(f"'{path}' cannot be imported: {error}.") from error
+    sys.modules[module_name], _FILE_DIGESTS[module_name] = module, digest
+    try:
+        exec(code, module.__dict__)
     except (SyntaxError, ImportError) as error:
         del sys.modules[module_name]
         raise SpecError(f"'{path}' cannot be imported: {error}.") from error
+    except SystemExit as error:
+        del sys.modules[module_name]
+        raise _ends_the_program(str(path), error) from error
     except BaseException:
         del sys.modules[module_name]
         raise
     _MODULES[path] = module_name
     return module
+
+
+def _ends_the_program(code: str, error: SystemExit) -> SpecError:
+    return SpecError(
+        f"'{code}' ends the program with sys.exit({error.code!r}) while it is imported; call that "
+        'under `if __name__ == "__main__":` alone.'
+    )

@@ -1,10 +1,11 @@
 """Sensors: ordered bands with wavelengths, the unit of pixels and the ground sample distance."""
 
+import math
 from dataclasses import dataclass
 
 from rscl_bench.errors import SpecError, unknown
 
-#: Types of pixels that tiles can hold.
+#: Types of stored pixels.
 DTYPES = ("uint8", "uint16")
 
 
@@ -32,6 +33,9 @@ class Sensor:
         dtype: NumPy dtype of the files, ``"uint8"`` or ``"uint16"``.
         scale: Pixel value of full brightness.
         gsd_m: Ground sample distance in metres; None if it varies from image to image.
+
+    Raises:
+        SpecError: If tiles of this sensor could not be stored or normalised.
     """
 
     name: str
@@ -42,24 +46,26 @@ class Sensor:
     gsd_m: float | None
 
     def __post_init__(self) -> None:
-        """Check the declaration.
-
-        Raises:
-            SpecError: If the dtype cannot be packed, the scale is not positive, or the bands have
-                no names of their own.
-        """
         if self.dtype not in DTYPES:
             raise SpecError(
-                f"Sensor {self.name} has dtype {self.dtype!r}; tiles hold {' or '.join(DTYPES)}. "
-                "Let the adapter's _read shift and scale its values to one of these."
+                f"Sensor {self.name} has pixels of type {self.dtype!r}, but tiles are stored as "
+                f"{' or '.join(DTYPES)}; declare one of these and convert the pixels when the "
+                "dataset reads them."
             )
-        if not self.scale > 0:
-            raise SpecError(f"Sensor {self.name} has scale {self.scale}; it must be above 0.")
         names = [band.name for band in self.bands]
         if not names or len(set(names)) < len(names):
             raise SpecError(
-                f"Sensor {self.name} has the bands {names}; give it bands, each its own name."
+                f"Sensor {self.name} has the bands {names}; name at least one, and each once."
             )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise SpecError(
+                f"Sensor {self.name} has the scale {self.scale}; give the pixel value of full "
+                "brightness, a finite number above 0."
+            )
+
+    def described_bands(self) -> str:
+        """Return names and central wavelengths of the bands, in the order of the files."""
+        return ", ".join(f"{band.name} ({band.wavelength_nm:g} nm)" for band in self.bands)
 
     def indices(self, names: tuple[str, ...]) -> list[int]:
         """Return the positions of named bands in the files of this sensor.
@@ -131,3 +137,17 @@ UCMERCED_RGB = Sensor(
 GOOGLE_EARTH_RGB = Sensor(
     "google-earth-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None
 )
+
+#: The sensors of the registered datasets by name.
+SENSORS = {
+    sensor.name: sensor
+    for sensor in (
+        GOOGLE_EARTH_RGB,
+        POTSDAM_RGBIR,
+        RGB8,
+        TREESATAI_AERIAL,
+        UAVID_RGB,
+        UCMERCED_RGB,
+        WORLDVIEW3,
+    )
+}

@@ -1,6 +1,8 @@
 """Strict, frozen models of scenarios, protocols, methods and runs, and the hash of an identity."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
 from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,7 +18,6 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Positive = Annotated[int, Field(gt=0)]
 #: A number of things that are compared with each other; with one of them, the result is constant.
 Several = Annotated[int, Field(ge=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -27,11 +28,27 @@ Pool = Literal["patches", "cls"]
 Probed = Annotated[
     Literal["student", "teacher"], Field(exclude_if=lambda probed: probed == "student")
 ]
+#: Integers of arrays, files and generators have 64 bits.
+INTEGER_LIMIT = 2**63
+Positive = Annotated[int, Field(gt=0, lt=INTEGER_LIMIT)]
+Seed = Annotated[int, Field(ge=0, lt=INTEGER_LIMIT)]
 #: A run reads real archives, or synthetic sketches of the archives.
 Edition = Literal["real", "sketch"]
 #: An image that cannot be used stops packing, or packing skips the image.
 OnBadTile = Literal["stop", "skip"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+#: Names are parts of file names, which file systems limit to 255 bytes.
+NAME_LENGTH = 64
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=NAME_LENGTH)]
+# A version is part of folder names: it has no path separator, and no '-', so that the name of a
+# folder splits into its parts.
+PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$", max_length=NAME_LENGTH)]
+ProtocolName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=NAME_LENGTH)
+]
+_Side = Annotated[int, Field(gt=0, le=65_536)]
+_RGB = ("red", "green", "blue")
+_Rate = Annotated[float, Field(gt=0)]
+_Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Source(Spec):
@@ -40,7 +57,8 @@ class Source(Spec):
     Attributes:
         dataset: Registered dataset, or ``file.py:Class``.
         split: Split of the dataset.
-        bands: Names of the bands, in the order of the encoder's input channels.
+        bands: Names of the bands, in the order of the encoder's input channels. The default is
+            red, green and blue, or all bands of a sensor that lacks one of the three.
         tile_size: Side of the stored tiles in pixels.
         cut: ``grid`` cuts non-overlapping tiles and drops the remainder at the right and bottom;
             ``whole`` resizes each image to one tile.
@@ -49,8 +67,8 @@ class Source(Spec):
 
     dataset: str
     split: str
-    bands: tuple[str, ...] = ("red", "green", "blue")
-    tile_size: Positive
+    bands: tuple[str, ...] = _RGB
+    tile_size: _Side
     cut: Literal["grid", "whole"] = "grid"
     options: dict[str, Any] = {}
 
@@ -90,8 +108,8 @@ class Probe(Spec):
     train_split: str = "train"
     val_split: str | None = None
     test_split: str = "test"
-    bands: tuple[str, ...] = ("red", "green", "blue")
-    tile_size: Positive
+    bands: tuple[str, ...] = _RGB
+    tile_size: _Side
     cut: Literal["grid", "whole"] = "grid"
     min_share: Fraction = 0.01
     max_tiles: Positive | None = None
@@ -127,22 +145,68 @@ class Training(Spec):
         warmup_epochs: Epochs of linear warm-up; the rate rises at every step.
         weight_decay: Weight decay of AdamW, for parameters of two and more dimensions.
         betas: Decay rates of the moments of AdamW.
+        clip_norm: Largest norm of the gradient of all trained parameters together; a longer
+            gradient is scaled down to this norm. None for no limit. Left out of the identity when
+            None, so that records from before this option keep their group.
     """
 
-    epochs: Positive
-    batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Annotated[int, Field(gt=0, le=1_000_000)]
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)]
+    learning_rate: _Rate
     warmup_epochs: Annotated[float, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[_Moment, _Moment] = (0.9, 0.95)
+    clip_norm: Annotated[_Rate | None, Field(exclude_if=lambda norm: norm is None)] = None
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> "Training":
+    def check_warmup(self) -> None:
+        """Check that the warm-up ends before the training.
+
+        The protocol's epochs meet the method's warm-up in a run, so this is no check of the class.
+
+        Raises:
+            ValueError: If it does not.
+        """
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})"
             )
-        return self
+
+
+class Optimisation(Spec):
+    """The part of `Training` that a method may set; the rest is equal for all methods.
+
+    Attributes:
+        learning_rate: As in `Training`; None for the protocol's value, as for all fields.
+        warmup_epochs: As in `Training`.
+        weight_decay: As in `Training`.
+        betas: As in `Training`.
+        clip_norm: As in `Training`.
+    """
+
+    learning_rate: _Rate | None = None
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    betas: tuple[_Moment, _Moment] | None = None
+    clip_norm: Annotated[_Rate | None, Field(exclude_if=lambda norm: norm is None)] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that are set."""
+        return {
+            name: value
+            for name, value in self
+            if value is not None and name in Optimisation.model_fields
+        }
+
+
+class MethodTraining(Optimisation):
+    """The values of `Optimisation` that a protocol gives one method or one objective.
+
+    Attributes:
+        chosen: How the values were chosen: seeds, epochs, grid and split, for the leaderboard's
+            header.
+    """
+
+    chosen: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)] | None = None
 
 
 class Views(Spec):
@@ -173,6 +237,9 @@ class Component(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+Components = dict[str, dict[str, Any]]
+
+
 class Protocol(Spec):
     """The settings that all methods on one leaderboard share.
 
@@ -187,22 +254,39 @@ class Protocol(Spec):
             Left out of the identity when false, so that records from before this option keep
             their group.
         backbone: Registered backbone (``name``) and its parameters.
+        backbones: Parameters of other backbones by registered name, for runs that choose one of
+            them with ``--set backbone.name=NAME``. A run's identity has the chosen one alone.
         training: Epochs, batch size and optimiser.
+        training_for: Optimiser settings by name of a method or of an objective. The settings of a
+            method stand above those of its objective, and a recipe's own above both.
         views: Crop, flip and normalisation.
         defaults: Default parameters by registered name of an objective, strategy or probe, such as
             the size of a decoder. A recipe overrides these defaults.
     """
 
-    image_size: Positive
+    image_size: _Side
     buffer_size: Positive = 1000
     seeds: Positive = 3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     compile: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
     backbone: Component
+    backbones: Annotated[Components, Field(exclude_if=lambda named: not named)] = {}
     training: Training
+    training_for: Annotated[
+        dict[str, MethodTraining], Field(exclude_if=lambda named: not named)
+    ] = {}
     views: Views = Views()
-    defaults: dict[str, dict[str, Any]] = {}
+    defaults: Components = {}
+
+    @model_validator(mode="after")
+    def _backbones_are_others(self) -> "Protocol":
+        if self.backbone.name in self.backbones:
+            raise ValueError(
+                f"backbones.{self.backbone.name} repeats the protocol's backbone; write its "
+                "parameters into backbone"
+            )
+        return self
 
 
 class Scenario(Spec):
@@ -219,12 +303,12 @@ class Scenario(Spec):
     """
 
     name: Name
-    version: str
+    version: PathPart
     title: str
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)]
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
     default_protocol: str
-    protocols: dict[str, Protocol]
+    protocols: dict[ProtocolName, Protocol]
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Scenario":
@@ -238,11 +322,14 @@ class Scenario(Spec):
                 raise ValueError(f"probe '{probe.name}' is of unknown task '{probe.task}'")
         if self.default_protocol not in self.protocols:
             raise ValueError(f"default_protocol '{self.default_protocol}' is not in protocols")
-        parts: tuple[Source | Probe, ...] = (*self.tasks, *self.probes)
-        counts = {len(part.bands) for part in parts}
-        if len(counts) != 1:
-            raise ValueError("all tasks and probes must give the encoder the same number of bands")
+        for protocol in self.protocols.values():
+            protocol.training.check_warmup()
         return self
+
+    def bands(self) -> dict[str, tuple[str, ...]]:
+        """Return the bands of every task and probe, by ``task 'NAME'`` and ``probe 'NAME'``."""
+        named = {f"task '{task.name}'": task.bands for task in self.tasks}
+        return named | {f"probe '{probe.name}'": probe.bands for probe in self.probes}
 
     @property
     def channels(self) -> int:
@@ -258,12 +345,15 @@ class Method(Spec):
         title: Description in one line.
         objective: The self-supervised objective.
         strategies: The continual-learning strategies; empty for plain fine-tuning.
+        training: Optimiser settings of the method, in place of the protocol's. None where neither
+            the recipe nor anything else gives the method settings of its own.
     """
 
     name: Name
     title: str
     objective: Component
     strategies: tuple[Component, ...] = ()
+    training: Annotated[Optimisation | None, Field(exclude_if=lambda own: own is None)] = None
 
 
 class RunSpec(Spec):
@@ -272,19 +362,31 @@ class RunSpec(Spec):
     Attributes:
         scenario: The scenario.
         protocol_name: Name of the protocol within the scenario.
-        protocol: The protocol after overrides.
+        protocol: The protocol after overrides. Its ``training`` is what all methods share.
         method: The recipe after overrides.
         seed: The seed.
         overrides: Assignments of ``--set``, sorted by key. The assignments become part of the name
             of the leaderboard row.
+        notes: Sentences on what was resolved in an unexpected way; no part of the identity.
     """
 
     scenario: Scenario
     protocol_name: str
     protocol: Protocol
     method: Method
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     overrides: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+
+    @property
+    def training(self) -> Training:
+        """The training of this run: the protocol's, with the method's own settings."""
+        own = {} if self.method.training is None else self.method.training.given()
+        return Training(**{**dict(self.protocol.training), **own})
+
+    def trained_protocol(self) -> Protocol:
+        """Return the protocol with the training of this run in place of the shared one."""
+        return self.protocol.model_copy(update={"training": self.training})
 
 
 SpecType = TypeVar("SpecType", bound=BaseModel)
@@ -304,16 +406,58 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
     Raises:
         SpecError: If a value is not valid; the message names the first problem.
     """
+    for place, value in _leaves(raw):
+        if value is not None and not isinstance(value, str | bool | int | float):
+            field = ".".join(place)
+            at = f"field '{field}': " if field else ""
+            kind = "a date or time" if isinstance(value, date | time) else type(value).__name__
+            raise SpecError(
+                f"{where} is not valid: {at}{kind} is no value here, got {str(value)!r:.60}; write "
+                "a text in quotes."
+            )
     try:
         # Strict JSON takes a list for a tuple, but neither "5" nor true for an integer.
-        return model.model_validate_json(json.dumps(raw, default=str), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "extra_forbidden":
-            key = ".".join(str(part) for part in first["loc"])
-            fields = _fields_at(model, first["loc"][:-1])
-            raise unknown(f"key in {where}:", key, fields) from error
-        raise SpecError(f"{where} is not valid: {first_problem(error)}.") from error
+        return model.model_validate_json(json.dumps(raw), strict=True)
+    except (RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise _refusal(model, where, error) from error
+        raise SpecError(f"{where} is not valid: {_cause(error)}.") from error
+
+
+def _refusal(model: type[BaseModel], where: str, error: ValidationError) -> SpecError:
+    """Return the error for the first problem of a validation."""
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in first["loc"])
+        owner = _model_at(model, first["loc"][:-1])
+        own = ", ".join(Optimisation.model_fields)
+        if issubclass(owner, Optimisation) and first["loc"][-1] in Training.model_fields:
+            return SpecError(
+                f"{where} is not valid: '{key}' belongs to the protocol, which sets it for all "
+                f"methods alike; a method may set {own}."
+            )
+        prefix = ".".join(str(part) for part in first["loc"][:-1])
+        fields = [f"{prefix}.{name}" if prefix else name for name in owner.model_fields]
+        return unknown(f"key in {where}:", key, fields)
+    return SpecError(f"{where} is not valid: {first_problem(error)}.")
+
+
+def _cause(error: Exception) -> str:
+    nested = isinstance(error, RecursionError)
+    return "tables or lists are nested too deeply" if nested else str(error)
+
+
+def _leaves(raw: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the place and value of all that is neither a table nor a list."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), raw)]
+    while waiting:  # no recursion, since a TOML may be nested deeply
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [((*place, str(key)), inner) for key, inner in value.items()]
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            waiting += [((*place, str(index)), inner) for index, inner in enumerate(value)]
+        else:
+            yield place, value
 
 
 def first_problem(error: ValidationError) -> str:
@@ -333,8 +477,8 @@ def first_problem(error: ValidationError) -> str:
     return f"field '{field}': {message}{got if shown else ''}"
 
 
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the dotted names of the fields of the model at a path within a model."""
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model at a path within a model."""
     current = model
     for part in path:
         field = None if isinstance(part, int) else current.model_fields.get(part)
@@ -343,8 +487,7 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         current = models[0] if models else current
-    prefix = ".".join(str(part) for part in path)
-    return [f"{prefix}.{name}" if prefix else name for name in current.model_fields]
+    return current
 
 
 def identity(payload: dict[str, Any]) -> str:
@@ -359,9 +502,34 @@ def identity(payload: dict[str, Any]) -> str:
 def is_method_key(key: str) -> bool:
     """Return whether a ``--set`` key names a parameter of the method, not of the protocol.
 
-    Such keys are ``objective.PARAMETER`` and ``strategies.NAME.PARAMETER``.
+    Such keys are ``objective.PARAMETER``, ``strategies.NAME.PARAMETER``, and ``training.FIELD`` for
+    the fields of `Optimisation`.
     """
-    return key.split(".")[0] in ("objective", "strategies")
+    return key.split(".")[0] in ("objective", "strategies") or is_optimisation_key(key)
+
+
+def method_overrides(overrides: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``--set`` assignments of a run that change the method, sorted by key.
+
+    Optimiser settings such as ``training.learning_rate`` are the method's where the resolved recipe
+    states its training. In records of earlier versions they changed the protocol.
+
+    Args:
+        overrides: ``identity.overrides`` of a record.
+        method: ``identity.method`` of the record.
+    """
+    own = "training" in method
+    return {
+        key: value
+        for key, value in sorted(overrides.items())
+        if is_method_key(key) and (own or not is_optimisation_key(key))
+    }
+
+
+def is_optimisation_key(key: str) -> bool:
+    """Return whether a ``--set`` key is one of the optimiser settings that a method may have."""
+    owner, _, field = key.partition(".")
+    return owner == "training" and field in Optimisation.model_fields
 
 
 def edition_folder(scenario: str, edition: Edition) -> str:

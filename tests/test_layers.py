@@ -15,9 +15,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the top. A part may import what is below it and its own kind, nothing beside or above.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("api",),
-    ("catalogue", "console", "testing"),
+    ("catalogue", "console", "explain", "testing"),
+    ("parameters",),
     ("sweeps",),
     ("engine",),
     ("leaderboards",),
@@ -27,10 +29,11 @@ LAYERS = (
     ("models", "tiles", "views"),
     ("archives",),
     ("atomic", "randomness", "avalanche_api", "scratch"),
-    ("declarations",),
     ("resolve",),
+    ("declarations",),
     ("spec",),
     ("registry", "sensors"),
+    ("user_paths",),
     ("canonical", "cores", "errors", "interruption", "output", "progress"),
 )
 LEVEL = {part: level for level, parts in enumerate(reversed(LAYERS)) for part in parts}

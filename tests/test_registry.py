@@ -84,7 +84,7 @@ def test_unknown_name_has_a_hint(kind: registry.Kind, name: str, nearest: str | 
     assert f"Unknown {kind.removesuffix('s').replace('strategie', 'strategy')} '{name}'" in sentence
     assert (f"did you mean '{nearest}'?" in sentence) == (nearest is not None)
     assert ("did you mean" in sentence) == (nearest is not None)
-    assert all(known in sentence for known in registry.entries(kind))
+    assert all(f" {known}" in sentence for known in registry.entries(kind))
 
 
 # Paths.
@@ -278,6 +278,9 @@ def test_portable_tells_code_apart_and_not_folders(tmp_path: Path) -> None:
         path.write_text("class Mine: ...\n")
     name = registry.portable(f"{one}:Mine")
     assert name.startswith("mine.py:Mine@")
-    assert registry.portable({"a": [f"{other}:Mine", 1, "mae"]}) == {"a": [name, 1, "mae"]}
+    values = {"strategies": [{"name": f"{other}:Mine", "title": f"{other}:Mine"}, 1, "mae"]}
+    assert registry.portable(values) == {
+        "strategies": [{"name": name, "title": f"{other}:Mine"}, 1, "mae"]
+    }
     one.write_text("class Mine: x = 1\n")
     assert registry.portable(f"{one}:Mine") != name

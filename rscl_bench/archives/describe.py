@@ -44,8 +44,8 @@ def _facts(adapter: type[DatasetAdapter]) -> Iterator[tuple[str, str]]:
 
 def _bands(adapter: type[DatasetAdapter]) -> str:
     sensor = adapter.sensor
-    bands = ", ".join(f"{band.name} ({band.wavelength_nm:g} nm)" for band in sensor.bands)
     distance = "varies" if sensor.gsd_m is None else f"{sensor.gsd_m:g} m"
+    bands = sensor.described_bands()
     return f"{bands}; {sensor.unit}s in `{sensor.dtype}`; ground sample distance: {distance}"
 
 

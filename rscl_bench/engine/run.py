@@ -135,7 +135,7 @@ class RunExecution:
             stores=prepared.stores,
             scalings=prepared.scalings,
             strategies=strategies,
-            protocol=prepared.spec.protocol,
+            protocol=prepared.spec.trained_protocol(),
             seed=prepared.spec.seed,
             device=prepared.device.torch,
             autocast=prepared.device.autocast,

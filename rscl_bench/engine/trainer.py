@@ -208,6 +208,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
 
         self._before_update(**kwargs)
         self.model.before_update(info)
+        self._clip_gradients()
         self.optimizer.step()
         self.model.after_update(info)
         self._after_update(**kwargs)
@@ -226,6 +227,13 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         rate = learning_rate(self.step, self.steps, warmup, training.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+    def _clip_gradients(self) -> None:
+        """Scale the gradient down to the largest norm, where the training has one."""
+        clip_norm = self.protocol.training.clip_norm
+        if clip_norm is not None:
+            groups = self.optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], clip_norm)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch_generator(self.device, self.seed, purpose, self.task, self.step)

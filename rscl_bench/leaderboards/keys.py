@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArtefactError
 from rscl_bench.results.schema import RunRecord
-from rscl_bench.spec import Edition, edition_folder, is_method_key
+from rscl_bench.spec import Edition, edition_folder, method_overrides
 
 
 class GroupKey(NamedTuple):
@@ -90,8 +90,7 @@ def row_key(record: RunRecord) -> RowKey:
     name = str(identity.method.get("name"))
     overrides = ",".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
-        for key, value in sorted(identity.overrides.items())
-        if is_method_key(key)
+        for key, value in method_overrides(identity.overrides, identity.method).items()
     )
     method = "+".join([f"{name}[{overrides}]" if overrides else name, *identity.plugins])
     return RowKey(method, identity.precision)
@@ -99,8 +98,9 @@ def row_key(record: RunRecord) -> RowKey:
 
 def protocol_overrides(record: RunRecord) -> dict[str, Any]:
     """Return the ``--set`` assignments of the protocol, sorted by key."""
-    overrides = record.identity.overrides
-    return {key: overrides[key] for key in sorted(overrides) if not is_method_key(key)}
+    identity = record.identity
+    own = method_overrides(identity.overrides, identity.method)
+    return {key: value for key, value in sorted(identity.overrides.items()) if key not in own}
 
 
 def group_folders(groups: Mapping[GroupKey, Sequence[LoadedRecord]]) -> dict[GroupKey, Path]:

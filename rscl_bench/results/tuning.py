@@ -1,11 +1,11 @@
 """Stores the validation scores of a grid of hyper-parameters, and the chosen setting."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
@@ -70,6 +70,7 @@ class Tuning(Spec):
         settings: All points of the grid: the product of the values, with the last parameter varying
             fastest.
         choice: Values of the setting with the highest score; of several such settings, the first.
+        write: What to write into which table to use the choice; empty in files of earlier versions.
     """
 
     format: Literal[1] = 1
@@ -82,6 +83,7 @@ class Tuning(Spec):
     grid: dict[str, Annotated[tuple[JsonValue, ...], Field(min_length=1)]]
     settings: Annotated[tuple[GridPoint, ...], Field(min_length=1)]
     choice: Values
+    write: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Tuning":
@@ -137,6 +139,7 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
             grid={key: tuple(_distinct([point.values[key] for point in points])) for key in keys},
             settings=tuple(points),
             choice=_best(points).values,
+            write=tuple(_places(first.method, first.protocol_name, _best(points).values)),
         )
     except ValidationError as error:
         raise ArtefactError(
@@ -171,6 +174,27 @@ def read_tuning(path: Path) -> Tuning:
         raise ArtefactError(
             f"{path} is no sound tuning: {first_problem(error)}; restore the file, or tune again."
         ) from error
+
+
+def _places(
+    method: Mapping[str, JsonValue], protocol: str, choice: Mapping[str, JsonValue]
+) -> Iterator[str]:
+    """Yield, for each chosen value, the tables of the recipe or the protocol that can hold it."""
+    objective: Any = method["objective"]
+    for key, value in choice.items():
+        owner, _, parameter = key.rpartition(".")
+        kind, _, component = owner.partition(".")
+        if kind == "training":
+            recipe, default = "[training]", f"training_for.{method['name']}"
+        elif kind == "objective":
+            recipe, default = "[objective]", f"defaults.{objective['name']}"
+        else:
+            recipe, default = f'[[strategies]] named "{component}"', f"defaults.{component}"
+        text = json.dumps(value)
+        yield (
+            f"{parameter} = {text} under {recipe} of the recipe {method['name']}, or under "
+            f"[protocols.{protocol}.{default}] for protocol {protocol} alone"
+        )
 
 
 def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> GridPoint:

@@ -135,8 +135,12 @@ def split_seeds(text: str) -> list[int]:
     """
     parts = split_list("--seeds", text)
     for part in parts:
-        if not (part.isascii() and part.isdecimal()):
-            raise SpecError(f"--seeds takes whole numbers from 0, as in 0,1,2; got '{part}'.")
+        # 2^63 has 19 digits; `int` refuses thousands of digits.
+        if not (part.isascii() and part.isdecimal() and len(part) < 20):
+            raise SpecError(
+                "--seeds takes whole numbers from 0 to 2^63 - 1, as in 0,1,2; got "
+                f"'{part[:40]}{'...' if len(part) > 40 else ''}'."
+            )
     seeds = [int(part) for part in parts]
     _require_distinct("--seeds", [str(seed) for seed in seeds])
     return seeds
@@ -149,8 +153,9 @@ def _label(point: Mapping[str, Any]) -> str:
 
 def _not_a_grid(text: str) -> SpecError:
     return SpecError(
-        "--grid takes a parameter of the objective or of a strategy with its values, as in "
-        f"strategies.ewc.weight=1,10,100; got '{text}'."
+        "--grid takes a parameter of the objective, of a strategy or of the optimiser with its "
+        f"values, as in strategies.ewc.weight=1,10,100 or training.learning_rate=1e-4,1e-3; got "
+        f"'{text}'."
     )
 
 

@@ -144,7 +144,7 @@ def start(
             for store, task in zip(used, spec.scenario.tasks, strict=True)
         ],
         strategies=build_strategies(spec, model, device),
-        protocol=spec.protocol,
+        protocol=spec.trained_protocol(),
         seed=spec.seed,
         device=device,
         plugins=plugins,

@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,13 @@ from helpers.cli import ONE_EPOCH, call, records_in, refused, spawn
 from helpers.paths import TOY as TOY_PATH
 from typer.testing import Result
 
+import rscl_bench
 from rscl_bench import registry
-from rscl_bench.declarations import declarations
+from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.leaderboards.formats import SKETCH_WARNING
+from rscl_bench.parameters import parameters
+from rscl_bench.resolve import resolve_run
+from rscl_bench.sensors import SENSORS
 
 TOY = str(TOY_PATH)
 
@@ -39,6 +45,7 @@ def test_list_names_everything() -> None:
     expected: dict[str, set[str]] = {k: set(registry.entries(k)) for k in registry.BUILTIN}
     expected["scenarios"] = set(declarations("scenarios"))
     expected["methods"] = set(declarations("methods"))
+    expected["sensors"] = set(SENSORS)
     found: dict[str, set[str]] = {}
     for line in lines:
         if line.endswith(":") and not line.startswith(" "):
@@ -51,16 +58,124 @@ def test_list_names_everything() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("name", [*declarations("scenarios"), *declarations("methods"), TOY])
-def test_show_prints_json(name: str) -> None:
-    shown = json.loads(call("show", name).stdout)
-    assert shown["title"]
+@pytest.mark.parametrize("name", [*declarations("scenarios"), TOY])
+def test_show_of_a_scenario_is_the_scenario(name: str) -> None:
+    result = call("show", name)
+    shown = tomllib.loads(result.stdout)
+    scenario = load_scenario(name)
+    assert [task["tile_size"] for task in shown["tasks"]] == [t.tile_size for t in scenario.tasks]
+    for key, protocol in scenario.protocols.items():
+        found = shown["protocols"][key]
+        assert found["training"] == json.loads(protocol.training.model_dump_json())
+        assert found.get("defaults", {}) == protocol.defaults
+    assert "# Side of the stored tiles in pixels." in re.sub(r"#\s+", "# ", result.stdout)
+    assert json.loads(call("show", name, "--json").stdout)["title"] == scenario.title
 
 
-def test_show_fills_in_a_methods_defaults() -> None:
-    shown = json.loads(call("show", "cosmae").stdout)
-    assert shown["objective"]["mask_ratio"] == 0.75
-    assert shown["strategies"][1]["beta"] == 0.1
+@pytest.mark.parametrize("name", declarations("methods"))
+def test_show_prints_the_values_that_a_run_has(name: str) -> None:
+    """The recipe as printed, read again without any default, is the run's."""
+    result = call("show", name, "--scenario", "scene4")
+    shown = tomllib.loads(result.stdout)
+    spec = resolve_run(load_scenario("scene4"), load_method(name))
+    components = [spec.method.objective, *spec.method.strategies, spec.protocol.backbone]
+    found = [shown["objective"], *shown.get("strategies", ()), shown["backbone"]]
+    for component, values in zip(components, found, strict=True):
+        given = json.loads(component.model_dump_json(exclude_none=True))
+        assert values == given
+    assert shown["training"] == json.loads(spec.training.model_dump_json())
+    assert shown["protocol"]["image_size"] == spec.protocol.image_size
+    values_lines = [line for line in result.stdout.splitlines() if re.match(r"\w+ = ", line)]
+    assert all("  # " in line for line in values_lines if not line.startswith("name = "))
+
+
+def test_show_says_where_each_value_comes_from() -> None:
+    def lines(*more: str) -> list[str]:
+        return call("show", "maskfeat", *more).stdout.splitlines()
+
+    shown = lines("--scenario", "scene4", "--set", "training.weight_decay=0.1")
+    assert "learning_rate = 0.0001  # protocol cpu, for maskfeat" in shown
+    assert "weight_decay = 0.1  # --set" in shown
+    assert "epochs = 10  # protocol cpu" in shown
+    sentence = refused("show", "mae", "--scenario", "scene4")
+    assert "--scenario goes with a method, and 'mae' is an objective" in sentence
+    finetune = call("show", "finetune", "--scenario", "scene4").stdout.splitlines()
+    assert "norm_pix = true  # protocol cpu" in finetune
+    alone = call("show", "finetune").stdout.splitlines()
+    assert "norm_pix = false  # default" in alone
+    assert alone[1].startswith("# without a protocol, whose defaults a run would have")
+    pfr = call("show", "pfr-barlow-twins").stdout
+    assert "# recipe pfr-barlow-twins" in pfr
+    assert "--protocol and --set need --scenario" in refused("show", "cosmae", "--protocol", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind, named in registry.BUILTIN.items() for name in named],
+)
+def test_show_explains_every_parameter_of_a_component(kind: registry.Kind, name: str) -> None:
+    word = registry.SINGULAR[kind]
+    shown = " ".join(call("show", f"{word}:{name}").stdout.split())
+    component = registry.load(kind, name)
+    for parameter in parameters(component.Options if kind == "datasets" else component.Params):
+        assert parameter.meaning, f"{word} {name}: {parameter.name} has no meaning"
+        assert f"{parameter.name}: " in shown
+        assert " ".join(parameter.meaning.split()) in shown
+        if parameter.default is not None:
+            assert f"default {parameter.default}" in shown
+
+
+def test_show_of_a_component_has_types_and_source() -> None:
+    shown = call("show", "mae").stdout
+    assert "He et al. 2022" in shown
+    assert "  mask_ratio: number above 0 below 1; default 0.75\n" in shown
+    assert "  decoder_depth: integer from 1; default 8\n" in shown
+    assert (
+        '  mode: "separate" or "online"; default "separate"\n'
+        in call("show", "strategy:ewc").stdout
+    )
+    data = json.loads(call("show", "mae", "--json").stdout)
+    assert data["parameters"][0]["name"] == "mask_ratio"
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_show_of_a_sensor(name: str) -> None:
+    shown = call("show", name).stdout
+    sensor = SENSORS[name]
+    assert all(f"{band.name} ({band.wavelength_nm:g} nm)" in shown for band in sensor.bands)
+    assert f"Pixel value of full brightness: {sensor.scale:g}\n" in shown
+
+
+def test_show_of_an_ambiguous_name_shows_all() -> None:
+    shown = call("show", "ewc").stdout
+    assert "# method ewc: " in shown
+    assert "\nstrategy ewc: " in shown
+    assert "'ewc' is the name of 2 things" in shown.splitlines()[-1]
+    assert "method:ewc, strategy:ewc" in shown.splitlines()[-1]
+    assert call("show", "method:ewc").stdout in shown
+    assert call("show", "strategy:ewc").stdout in shown
+
+
+def test_show_of_an_unknown_name() -> None:
+    sentence = refused("show", "ewcc")
+    assert "Unknown scenario, method or component 'ewcc'; did you mean 'ewc'?" in sentence
+    assert "Unknown sensor 'mae'" in refused("show", "sensor:mae")
+
+
+def test_code_of_a_toml_is_announced() -> None:
+    for command in (["show", TOY], ["show", "cosmae", "--scenario", TOY]):
+        result = call(*command)
+        assert result.stderr.splitlines() == [
+            f"note: this command runs the code of {TOY_PATH.parent / 'adapters.py'}"
+        ]
+    assert call("show", "cosmae").stderr == ""
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"rscl-bench {rscl_bench.__version__}\n"
+    command = [sys.executable, "-m", "rscl_bench", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"rscl-bench {rscl_bench.__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,16 @@ def call(*arguments: str | Path) -> Result:
     return result
 
 
+def error_lines(result: Result) -> list[str]:
+    """Return the lines of standard error without notes on code that is run."""
+    return [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
+
+
 def refused(*arguments: str | Path) -> str:
     """Return the one sentence with which a command fails."""
     result = call(*arguments)
     assert result.exit_code == 1, result.output
-    lines = result.stderr.splitlines()
+    lines = error_lines(result)
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("error: ")
     assert lines[0].endswith(".")

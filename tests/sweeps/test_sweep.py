@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.archives import sketches
-from helpers.cli import ONE_EPOCH, call, records_in, refused
+from helpers.cli import ONE_EPOCH, call, error_lines, records_in, refused
 from helpers.paths import TOY
 from rich.console import Console
 from typer.testing import Result
@@ -87,7 +87,7 @@ def test_a_failing_method_does_not_stop_other_methods(finished: tuple[Path, Resu
     assert result.exit_code == 1
     (record,) = records_in(out)
     assert record.identity.method["name"] == "finetune"
-    lines = result.stderr.splitlines()
+    lines = error_lines(result)
     assert lines[0] == "1 of 2 runs failed:"
     assert lines[1].startswith("  broken seed 0: The loss became NaN or infinite at step 0 of task")
     assert lines[1].endswith(".")
@@ -367,7 +367,7 @@ def test_an_interruption_ends_all_processes(
     finally:
         signal.signal(number, before)
     assert result.exit_code == 128 + number, result.output
-    assert result.stderr.splitlines() == [
+    assert error_lines(result) == [
         f"interrupted by {name}; all records stay, and the same command resumes the other runs "
         "from their checkpoints"
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.archives import sketches
-from helpers.cli import call, records_in, refused
+from helpers.cli import call, error_lines, records_in, refused
 from helpers.paths import ROOT, TOY
 from typer.testing import Result
 
@@ -208,8 +208,12 @@ def test_the_printed_lines_give_a_recipe_with_the_choice(
 ) -> None:
     _, result = tuned
     (line,) = [line for line in result.stdout.splitlines() if "[[strategies]]" in line]
-    place, _, assignment = line.strip().partition(": ")
-    assert place == '[[strategies]] named "model-mixup"'
+    assert [line.strip()] == list(stored(result)[1].write)
+    assignment, _, place = line.strip().partition(" under ")
+    assert place == (
+        '[[strategies]] named "model-mixup" of the recipe cosmae, or under '
+        "[protocols.tiny.defaults.model-mixup] for protocol tiny alone"
+    )
     recipe = tmp_path / "cosmae.toml"
     heading = 'name = "model-mixup"\n'
     base = (ROOT / "methods" / "cosmae.toml").read_text(encoding="utf-8")
@@ -237,7 +241,7 @@ def test_an_undefined_score_chooses_nothing(scenario: str, fill: Fill) -> None:
 def refused_after(*arguments: str | Path) -> str:
     result = call(*arguments)
     assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
+    (line,) = error_lines(result)
     return line
 
 
@@ -245,7 +249,7 @@ def test_a_failed_run_chooses_nothing(scenario: str, fill: Fill) -> None:
     out = fill({0.1: (0.5, 0.6), 0.5: (0.6,)})
     result = tune(scenario, out, "--grid", f"{BETA}=0.1,0.5")
     assert result.exit_code == 1
-    lines = result.stderr.splitlines()
+    lines = error_lines(result)
     assert lines[0] == "1 of 4 runs failed:"
     assert lines[1].startswith(f"  {BETA}=0.5 seed 1: The process ended with exit status 7")
     assert lines[-1].startswith(
@@ -353,8 +357,8 @@ def test_a_truncated_or_missing_file_is_refused(written: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--grid", BETA], "--grid takes a parameter of the objective or of a strategy"),
-        (["--grid", "training.epochs=1,2"], "--grid takes a parameter of the objective or of a"),
+        (["--grid", BETA], "--grid takes a parameter of the objective, of a strategy or of the"),
+        (["--grid", "training.epochs=1,2"], "--grid takes a parameter of the objective, of a"),
         (["--grid", f"{BETA}=1,,2"], "--grid takes a list"),
         (["--grid", f"{BETA}=1,1"], "'1' is in --grid twice"),
         (["--grid", f"{BETA}=1,1.0"], f"'{BETA}=1' and '{BETA}=1.0' are the same setting"),
@@ -391,3 +395,27 @@ def test_a_grid_of_two_parameters_has_all_pairs(scenario: str, tmp_path: Path) -
         for value in ("0.5", "0.9")
     ]
     assert sorted(line for line in failed if " seed " in line) == sorted(expected)
+
+
+def test_a_grid_of_rates(scenario: str, tmp_path: Path) -> None:
+    """Rates are the method's: one protocol, one file, and a line that says where to write them."""
+    given = ("--scenario", scenario, "--method", "finetune", "--out", tmp_path, "--device", "cpu")
+    epochs = ("--set", "training.epochs=1")
+    for rate in ("1e-4", "3e-4", "1e-3"):
+        run = call("run", *given, *epochs, "--set", f"training.learning_rate={rate}")
+        assert run.exit_code == 0, run.output
+    grid = ("--grid", "training.learning_rate=1e-4,3e-4,1e-3", *epochs)
+    path, tuning = stored(call("tune", *given, *grid))
+    assert path.name == "finetune.json"
+    assert tuning.grid == {"training.learning_rate": (1e-4, 3e-4, 1e-3)}
+    chosen = tuning.choice["training.learning_rate"]
+    assert tuning.write == (
+        f"learning_rate = {chosen} under [training] of the recipe finetune, or under "
+        "[protocols.tiny.training_for.finetune] for protocol tiny alone",
+    )
+    records = records_in(tmp_path)
+    rates = {record.identity.method["training"]["learning_rate"] for record in records}  # type: ignore[index,call-overload]
+    assert rates == {1e-4, 3e-4, 1e-3}
+    assert len({json.dumps(record.identity.protocol, sort_keys=True) for record in records}) == 1
+    losses = {record.tasks[-1].final_loss for record in records}
+    assert len(losses) == 3, "the rate changes the training"
