@@ -69,8 +69,8 @@ class AIDAdapter(SceneFoldersAdapter):
     layout = "AID/Airport/airport_1.jpg and so on, 30 folders"
     images = "10,000 JPEGs of 600 × 600 pixels at 0.5 to 8 m, 220 to 420 of each class"
     notes = (
-        "The adapter refuses a gap in the numbers of a class. It does not check the total number "
-        "of images, because smaller and downscaled copies are in use.",
+        "The images of a class are numbered from 1; a missing number is refused. The total number "
+        "of images is not checked, because smaller and downscaled copies are in use.",
     )
     citations = ("https://doi.org/10.1109/TGRS.2017.2685945",)
     Options = AIDOptions

@@ -38,15 +38,17 @@ def png(path: Path, pixels: NDArray[Any], depth: int) -> None:
     height, width, channels = pixels.shape
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = pixels.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
-    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    write_rows(path, (width, height, depth, colour), [row.tobytes() for row in rows])
 
+
+def write_rows(path: Path, header: tuple[int, int, int, int], rows: list[bytes]) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        content = kind + data
+        return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0))
+    body = head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
@@ -109,6 +111,14 @@ def test_an_alpha_channel_is_a_band_and_a_palette_gives_indices(tmp_path: Path) 
     picture.putpalette([9, 9, 9, 50, 60, 70, 1, 2, 3])
     picture.save(tmp_path / "p.png", bits=8)
     assert np.array_equal(read_picture(tmp_path / "p.png")[:, :, 0], indices)
+
+
+def test_a_grey_png_of_4_bits_is_scaled_and_a_tiff_of_1_bit_is_not(tmp_path: Path) -> None:
+    write_rows(tmp_path / "x.png", (4, 1, 4, 0), [b"\x01\xef"])
+    assert read_picture(tmp_path / "x.png")[0, :, 0].tolist() == [0, 17, 238, 255]
+    bits = noise(9, 7, 1, top=2)
+    write_tiff(tmp_path / "x.tif", bits, nbits=1)
+    assert np.array_equal(read_tiff(tmp_path / "x.tif"), bits)
 
 
 def test_the_first_page_of_a_tiff_is_read(tmp_path: Path) -> None:
