@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rscl_bench.cores import let_threads_sleep
 from rscl_bench.errors import RsclError
 from rscl_bench.user_paths import user_path
 
@@ -114,8 +115,8 @@ def run(
             sketch edition where this variable is not set.
         out: Folder for records and encoders.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: CPU threads of the run; None for torch's number, which is all cores unless
-            OMP_NUM_THREADS says otherwise. The number of threads changes the last bits of results.
+        threads: CPU threads of the run; None for OMP_NUM_THREADS, or without it all usable cores.
+            The number of threads changes the last bits of results.
         checkpoint_minutes: Minutes between checkpoints within a task; 0 for a checkpoint after
             every step.
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
@@ -135,6 +136,7 @@ def run(
         TrainingError: If training fails, such as by a loss that is not finite.
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
+    let_threads_sleep()
     spec = _resolve(scenario, method, protocol, seed, set)
     root, out = _data_root(data_root), _out(out)
     with _reporter(verbose) as reporter:

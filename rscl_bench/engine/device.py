@@ -1,6 +1,7 @@
 """Device and precision of a run, the speed of matrix products, and peak memory."""
 
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from rscl_bench.cores import usable_cores
 from rscl_bench.errors import SpecError
 
 Precision = Literal["bf16", "fp32"]
@@ -85,10 +87,12 @@ def cpu_threads(threads: int | None) -> Iterator[None]:
     """Let torch use a number of CPU threads within a block.
 
     Args:
-        threads: Number of threads; None for the present number.
+        threads: Number of threads; None for the present number. Without OMP_NUM_THREADS, this is at
+            most the number of cores that this process may use.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    bound = before if "OMP_NUM_THREADS" in os.environ else usable_cores()
+    torch.set_num_threads(threads or min(before, bound))
     try:
         yield
     finally:

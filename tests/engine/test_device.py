@@ -15,7 +15,8 @@ import torch
 from helpers.cli import ONE_EPOCH, call, records_in, refused
 from helpers.paths import TOY
 
-from rscl_bench.cores import THREAD_VARIABLES, let_threads_sleep
+from rscl_bench import cores
+from rscl_bench.cores import THREAD_VARIABLES, let_threads_sleep, usable_cores
 from rscl_bench.engine import device as device_module
 from rscl_bench.engine.device import cpu_threads, open_device, processor_name
 from rscl_bench.engine.recording import provenance_of
@@ -79,8 +80,33 @@ def test_threads_are_set_within_the_block() -> None:
     before = torch.get_num_threads()
     with cpu_threads(before + 2):
         assert torch.get_num_threads() == before + 2
-    with cpu_threads(None):
-        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before
+
+
+def test_a_quota_bounds_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container with two of many cores has a quota, and an affinity mask with all cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    monkeypatch.setattr(cores, "_CONTROL_GROUP", own)
+    monkeypatch.setattr(cores, "_CONTROL_GROUPS", groups)
+    assert usable_cores() == 64
+    (groups / "slice" / "unit").mkdir(parents=True)
+    own.write_text("1:name=systemd:/other\n0::/slice/unit\n")
+    assert usable_cores() == 64
+    (groups / "slice" / "unit" / "cpu.max").write_text("max 100000\n")
+    assert usable_cores() == 64
+    (groups / "slice" / "cpu.max").write_text("250000 100000\n")
+    assert usable_cores() == 3
+    (groups / "slice" / "unit" / "cpu.max").write_text("50000 100000\n")
+    assert usable_cores() == 1
+    before = torch.get_num_threads()
+    with cpu_threads(3):
+        for name, expected in (("OMP_NUM_THREADS", 3), ("UNUSED", 1)):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            monkeypatch.setenv(name, "3")
+            with cpu_threads(None):
+                assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == before
 
 
