@@ -14,7 +14,7 @@ from rscl_bench.results.text import one_line
 # Spreadsheets take a cell that begins like this for a formula; East Asian ones also the wide forms.
 _FORMULA = re.compile(r"[=+\-@＝＋－＠]")
 # At the start of a line these begin a list, a heading or a rule.
-_LINE_START = re.compile(r"^(\d*)([-+#=.)])")
+_LINE_START = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|()([-+#=]))")
 # Characters that begin markup in a line of Markdown. An entity shows `&` and `<` as they are.
 _MARKUP = str.maketrans(
     {
@@ -52,7 +52,7 @@ def csv_file(frame: pd.DataFrame) -> str:
 def markdown_text(text: str) -> str:
     """Return a text for a line or a cell of Markdown that shows the text and nothing else."""
     line = one_line(text, len(text)).translate(_MARKUP)
-    line = _LINE_START.sub(r"\1\\\2", line)
+    line = _LINE_START.sub(r"\1\3\\\2\4", line)
     # Readers of Markdown make links of bare addresses.
     return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
 

@@ -106,7 +106,11 @@ def _tuning_lines(board: Board) -> list[str]:
         for rate in {json.dumps(learning_rate(run.record)) for run in row.runs.values()}:
             rates.setdefault(rate, []).append(_name(board, row))
     common = max(rates, key=lambda rate: len(rates[rate]))
-    others = [f"{markdown_text(rate)}: {', '.join(rates[rate])}" for rate in sorted(rates) if rate != common]
+    others = [
+        f"{markdown_text(rate)}: {', '.join(rates[rate])}"
+        for rate in sorted(rates)
+        if rate != common
+    ]
     chosen = [
         f"{_name(board, row)}: {_grid(tuning, row)}"
         for row in trained

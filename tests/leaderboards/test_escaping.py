@@ -68,7 +68,7 @@ def shown(tokens: list[Token]) -> str:
     return "".join(token.content for token in tokens if token.type in ("text", "code_inline"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(text=texts)
 def test_csv_cell_is_one_cell_and_no_formula(text: str) -> None:
     frame = pd.DataFrame({"method": [text, "b"], "value": ["-1.25", "2"], "=head": [1, 2]})
