@@ -4,6 +4,7 @@ import pandas as pd
 
 from rscl_bench.leaderboards.board import Board, leaderboard_frame
 from rscl_bench.leaderboards.costs import COSTS, costs_by_device
+from rscl_bench.leaderboards.escaping import csv_file
 from rscl_bench.leaderboards.formats import points, significant, two_decimals
 from rscl_bench.leaderboards.frame import records_frame
 
@@ -13,7 +14,7 @@ def leaderboard_csv(board: Board) -> str:
     frame = leaderboard_frame(board)
     for column in frame.select_dtypes("float64"):
         frame[column] = frame[column].map(significant if column in COSTS else two_decimals)
-    return frame.to_csv(index=False, lineterminator="\n")
+    return csv_file(frame)
 
 
 def comparisons_csv(compared: pd.DataFrame) -> str:
@@ -23,7 +24,7 @@ def comparisons_csv(compared: pd.DataFrame) -> str:
     for column in ("p", "p_bh", "p_holm"):
         text[column] = compared[column].map("{:.4g}".format, na_action="ignore")
     text["separated"] = compared["separated"].astype(object).map({True: "yes", False: "no"})
-    return compared.assign(**text).to_csv(index=False, lineterminator="\n")
+    return csv_file(compared.assign(**text))
 
 
 def costs_csv(board: Board) -> str:
@@ -31,10 +32,10 @@ def costs_csv(board: Board) -> str:
     frame = costs_by_device(board.rows)
     written = {column: frame[column].map(significant) for column in COSTS}
     written["trainable_parameters"] = frame["trainable_parameters"].map("{:.0f}".format)
-    return frame.assign(**written).to_csv(index=False, lineterminator="\n")
+    return csv_file(frame.assign(**written))
 
 
 def scores_csv(board: Board) -> str:
     """Return `records_frame` of the leaderboard's records as CSV, with all digits."""
     frame = records_frame(item.record for item in board.loaded)
-    return frame.to_csv(index=False, lineterminator="\n")
+    return csv_file(frame)

@@ -13,6 +13,8 @@ from rscl_bench.results.text import one_line
 
 # Spreadsheets take a cell that begins like this for a formula; East Asian ones also the wide forms.
 _FORMULA = re.compile(r"[=+\-@＝＋－＠]")
+# At the start of a line these begin a list, a heading or a rule.
+_LINE_START = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|()([-+#=]))")
 # Characters that begin markup in a line of Markdown. An entity shows `&` and `<` as they are.
 _MARKUP = str.maketrans(
     {
@@ -35,10 +37,12 @@ def csv_text(text: str) -> str:
 
 def csv_file(frame: pd.DataFrame) -> str:
     """Return a frame as CSV with line feeds as newlines; all texts pass through `csv_text`."""
+
+    def escaped(cell: Any) -> Any:
+        return csv_text(cell) if isinstance(cell, str) else cell
+
     texts: dict[str, Any] = {
-        str(column): frame[column].map(
-            lambda cell: csv_text(cell) if isinstance(cell, str) else cell
-        )
+        str(column): frame[column].map(escaped)
         for column in frame.select_dtypes(exclude=["number", "bool"])
     }
     written = frame.assign(**texts).rename(columns=csv_text)
@@ -48,6 +52,7 @@ def csv_file(frame: pd.DataFrame) -> str:
 def markdown_text(text: str) -> str:
     """Return a text for a line or a cell of Markdown that shows the text and nothing else."""
     line = one_line(text, len(text)).translate(_MARKUP)
+    line = _LINE_START.sub(r"\1\3\\\2\4", line)
     # Readers of Markdown make links of bare addresses.
     return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
 

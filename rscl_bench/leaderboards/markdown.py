@@ -15,6 +15,7 @@ from rscl_bench.leaderboards.columns import (
 )
 from rscl_bench.leaderboards.comparisons import compared_rows, separations
 from rscl_bench.leaderboards.costs import COSTS, costs_by_device
+from rscl_bench.leaderboards.escaping import markdown_text
 from rscl_bench.leaderboards.formats import ABSENT, SKETCH_WARNING, percent, significant
 from rscl_bench.leaderboards.keys import RowKey
 from rscl_bench.leaderboards.markdown_header import header
@@ -43,7 +44,8 @@ def _probe_section(board: Board, probe: ProbeRecord) -> str:
     lines = [
         f"## Probe {probe.name}",
         "",
-        f"{probe.probe}, {probe.test_tiles} test tiles, {probe.labels} labels, {domain}.",
+        f"{markdown_text(probe.probe)}, {probe.test_tiles} test tiles, {probe.labels} labels, "
+        f"{domain}.",
         "",
     ]
     titles = ("micro-mAP", f"macro-mAP (over {counted} labels with positives)")
@@ -194,8 +196,12 @@ def _means(board: Board, rows: Sequence[Row], column: str) -> list[str]:
 def _pipes(table: dict[str, Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table with the columns of ``table``."""
     rules = ["---" if head in _LEFT else "---:" for head in table]
-    lines = [list(table), rules, *zip(*table.values(), strict=True)]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    columns = [
+        [markdown_text(cell) for cell in column] if head in _LEFT else column
+        for head, column in table.items()
+    ]
+    lines = [list(table), rules, *zip(*columns, strict=True)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _words(name: str) -> str:

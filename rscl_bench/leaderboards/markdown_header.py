@@ -7,6 +7,7 @@ from itertools import combinations
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.comparisons import LEAST_SEEDS, comparable_precisions
 from rscl_bench.leaderboards.corrections import RATE
+from rscl_bench.leaderboards.escaping import markdown_code, markdown_text
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
 from rscl_bench.leaderboards.keys import protocol_overrides
 from rscl_bench.leaderboards.machines import machine_name, machine_of
@@ -32,7 +33,7 @@ def header(board: Board) -> str:
         for item in board.loaded
         for name, value in protocol_overrides(item.record).items()
     }
-    overridden = f", with {', '.join(sorted(changed))}" if changed else ""
+    overridden = f", with {markdown_text(', '.join(sorted(changed)))}" if changed else ""
     lines = [
         f"# {key.scenario}: protocol {key.protocol}",
         "",
@@ -41,7 +42,7 @@ def header(board: Board) -> str:
         f"- Scenario: {key.scenario}, version {key.version}: {stream}",
         f"- Edition: {edition}",
         f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
-        f"- Code: rscl-bench {key.code}",
+        f"- Code: rscl-bench {markdown_text(key.code)}",
         f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
         f"- Machines: {_machines(board)}",
         *_pixel_line(board),
@@ -66,7 +67,7 @@ def _machines(board: Board) -> str:
     """Return the machines with their number of runs, and how they differ."""
     runs = Counter(machine_of(item.record) for item in board.loaded)
     listed = [
-        f"{machine_name(machine)}: {count} runs"
+        f"{markdown_text(machine_name(machine))}: {count} runs"
         for machine, count in sorted(runs.items(), key=lambda item: machine_name(item[0]))
     ]
     several = ""
@@ -88,7 +89,7 @@ def _pixel_line(board: Board) -> list[str]:
         decoders.setdefault(pixels_of(item.record), set()).add(names)
     if len(decoders) == 1:
         return []
-    groups = sorted(" or ".join(sorted(names)) for names in decoders.values())
+    groups = sorted(markdown_text(" or ".join(sorted(names))) for names in decoders.values())
     pixels, untrained = (two_decimals(100 * difference) for difference in board.spread)
     return [
         f"- Pixels: equal files, decoded in {len(groups)} ways: {'; '.join(groups)}. The scores of "
@@ -105,7 +106,11 @@ def _tuning_lines(board: Board) -> list[str]:
         for rate in {json.dumps(learning_rate(run.record)) for run in row.runs.values()}:
             rates.setdefault(rate, []).append(_name(board, row))
     common = max(rates, key=lambda rate: len(rates[rate]))
-    others = [f"{rate}: {', '.join(rates[rate])}" for rate in sorted(rates) if rate != common]
+    others = [
+        f"{markdown_text(rate)}: {', '.join(rates[rate])}"
+        for rate in sorted(rates)
+        if rate != common
+    ]
     chosen = [
         f"{_name(board, row)}: {_grid(tuning, row)}"
         for row in trained
@@ -113,7 +118,7 @@ def _tuning_lines(board: Board) -> list[str]:
     ]
     exceptions = f", other than {'; '.join(others)}" if others else ""
     return [
-        f"- Learning rate: {common}{exceptions}",
+        f"- Learning rate: {markdown_text(common)}{exceptions}",
         f"- Chosen on validation splits: {'; '.join(chosen) if chosen else 'no grid is stored'}. "
         "Other values are those of the recipe and of the protocol",
     ]
@@ -121,7 +126,8 @@ def _tuning_lines(board: Board) -> list[str]:
 
 def _grid(tuning: Tuning, row: Row) -> str:
     grids = [
-        f"`{key}` from {', '.join(json.dumps(value) for value in values)}"
+        f"{markdown_code(key)} from "
+        f"{markdown_text(', '.join(json.dumps(value) for value in values))}"
         for key, values in tuning.grid.items()
     ]
     seeds = sorted({run.seed for run in tuning.settings[0].runs})
@@ -134,12 +140,13 @@ def _equal_line(board: Board) -> list[str]:
     equal = equal_methods(item.record for item in board.loaded)
     if not equal:
         return []
-    groups = "; ".join(" = ".join(names) for names in equal)
+    groups = "; ".join(" = ".join(map(markdown_text, names)) for names in equal)
     return [f"- Equal scores after all tasks, at every common seed: {groups}"]
 
 
 def _how_to_read(board: Board) -> list[str]:
-    upper = sorted({f"`{row.key.method}`" for row in board.rows if row.reference == "upper"})
+    joint = {row.key.method for row in board.rows if row.reference == "upper"}
+    upper = [markdown_code(method) for method in sorted(joint)]
     trained_at_once = (
         f"; {', '.join(upper)}: trained on all tasks at once, an upper reference by custom. Other "
         "methods see the last task last and may end above it"
@@ -212,4 +219,4 @@ def _unknown_line(board: Board) -> list[str]:
 
 def _name(board: Board, row: Row) -> str:
     shown = row.key[:1] if len(board.precisions) == 1 else row.key
-    return " ".join(part for part in shown if part)
+    return markdown_text(" ".join(part for part in shown if part))

@@ -4,19 +4,29 @@ import csv
 import io
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from helpers.records import record_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.leaderboards.board import Board, make_board
+from rscl_bench.leaderboards.csv_tables import (
+    comparisons_csv,
+    costs_csv,
+    leaderboard_csv,
+    scores_csv,
+)
 from rscl_bench.leaderboards.escaping import csv_file, csv_text, markdown_code, markdown_text
+from rscl_bench.leaderboards.keys import LoadedRecord, group_key, row_key
+from rscl_bench.leaderboards.markdown import leaderboard_markdown
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import identity
@@ -58,7 +68,7 @@ def shown(tokens: list[Token]) -> str:
     return "".join(token.content for token in tokens if token.type in ("text", "code_inline"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(text=texts)
 def test_csv_cell_is_one_cell_and_no_formula(text: str) -> None:
     frame = pd.DataFrame({"method": [text, "b"], "value": ["-1.25", "2"], "=head": [1, 2]})
@@ -83,6 +93,8 @@ def test_markdown_text_is_shown_as_text_and_nothing_else(text: str) -> None:
     assert not {"strong_open", "em_open", "s_open", "heading_open"} & set(kinds)
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     assert shown(tokens) == f"ab{plain}123"
+    kinds = [token.type for token in parsed(f"{markdown_text(text)}, more")]
+    assert kinds[:3] == ["paragraph_open", "inline", "text"]
 
 
 @settings(max_examples=200)
@@ -207,3 +219,41 @@ def unchecked(record: RunRecord, text: str) -> RunRecord:
     )
     probes = tuple(probe.model_copy(update={"probe": text}) for probe in record.probes)
     return record.model_copy(update={"identity": own, "provenance": provenance, "probes": probes})
+
+
+@cache
+def plain_board() -> Board:
+    return board_of("plain")
+
+
+def board_of(text: str) -> Board:
+    """Return a leaderboard of one stranger's record beside two sound ones."""
+    sound = [record_of(method="one"), record_of(method="two")]
+    stranger = unchecked(record_of(method="three", steps=(8, 0)), text)
+    loaded = [LoadedRecord(Path(f"{i}.json"), r) for i, r in enumerate([*sound, stranger])]
+    return make_board(
+        group_key(sound[0]), sorted(loaded, key=lambda item: row_key(item.record)), {}
+    )
+
+
+@settings(max_examples=10)
+@given(text=texts)
+@example(text="- 0")
+@example(text="1. x")
+@example(text="a | b")
+@example(text="=1+1")
+def test_any_text_gives_a_table_with_the_same_rows_and_cells(text: str) -> None:
+    """The record has passed no check, so that the tables stand alone."""
+    board, plain = board_of(text), plain_board()
+    writers = (leaderboard_csv, scores_csv, costs_csv, lambda b: comparisons_csv(b.compared))
+    for write in writers:
+        rows, expected = (list(csv.reader(io.StringIO(write(b)))) for b in (board, plain))
+        assert [len(row) for row in rows] == [len(row) for row in expected]
+        for cell in (cell for row in rows for cell in row):
+            assert cell.isprintable()
+            assert cell[:1] not in ("=", "@", "\t", "\r")
+    tokens, expected_tokens = (parsed(leaderboard_markdown(b)) for b in (board, plain))
+    for kind in ("tr_open", "td_open", "th_open", "heading_open", "list_item_open", "link_open"):
+        found = [t.attrs for t in tokens if t.type == kind]
+        assert found == [t.attrs for t in expected_tokens if t.type == kind], kind
+    assert not {"html_inline", "html_block", "image", "fence"} & {t.type for t in tokens}
