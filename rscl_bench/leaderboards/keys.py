@@ -84,6 +84,14 @@ def group_key(record: RunRecord) -> GroupKey:
     )
 
 
+def shared_key(key: GroupKey) -> GroupKey:
+    """Return the key that the leaderboards of one protocol share in all versions of this package.
+
+    A newer version can take the folder of an older one, so these leaderboards are written together.
+    """
+    return key._replace(code="", record_format=0)
+
+
 def row_key(record: RunRecord) -> RowKey:
     """Return the key of a run's row."""
     identity = record.identity
