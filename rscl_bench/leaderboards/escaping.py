@@ -36,7 +36,9 @@ def csv_text(text: str) -> str:
 def csv_file(frame: pd.DataFrame) -> str:
     """Return a frame as CSV with line feeds as newlines; all texts pass through `csv_text`."""
     texts: dict[str, Any] = {
-        str(column): frame[column].map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+        str(column): frame[column].map(
+            lambda cell: csv_text(cell) if isinstance(cell, str) else cell
+        )
         for column in frame.select_dtypes(exclude=["number", "bool"])
     }
     written = frame.assign(**texts).rename(columns=csv_text)

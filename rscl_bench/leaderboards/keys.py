@@ -24,7 +24,7 @@ class GroupKey(NamedTuple):
         edition: ``real`` or ``sketch``.
         protocol: Name of the protocol.
         protocol_digest: Hash of the resolved protocol, 8 hexadecimal digits. The defaults of
-            objectives and strategies are not hashed.
+            objectives and strategies and the precision are not hashed.
         code: Version of the package that made the records: another version gives other numbers.
         record_format: Version of the records' layout.
     """
@@ -72,6 +72,7 @@ def group_key(record: RunRecord) -> GroupKey:
     shared = {
         **identity.protocol,
         "defaults": {name: value for name, value in defaults.items() if name in probes},
+        "precision": "auto",  # rows of two precisions stand in one table
     }
     return GroupKey(
         identity.scenario.name,
@@ -106,9 +107,13 @@ def row_key(record: RunRecord) -> RowKey:
 
 
 def protocol_overrides(record: RunRecord) -> dict[str, Any]:
-    """Return the ``--set`` assignments of the protocol, sorted by key."""
+    """Return the ``--set`` assignments of the protocol, sorted by key.
+
+    The precision is left out: it makes another row, and not another leaderboard.
+    """
     overrides = record.identity.overrides
-    return {key: overrides[key] for key in sorted(overrides) if not is_method_key(key)}
+    keys = [key for key in sorted(overrides) if key != "precision" and not is_method_key(key)]
+    return {key: overrides[key] for key in keys}
 
 
 def group_folders(groups: Mapping[GroupKey, Sequence[LoadedRecord]]) -> dict[GroupKey, Path]:
