@@ -15,7 +15,7 @@ from rscl_bench.leaderboards.csv_tables import (
     leaderboard_csv,
     scores_csv,
 )
-from rscl_bench.leaderboards.keys import group_folders
+from rscl_bench.leaderboards.keys import group_folders, shared_key
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
 from rscl_bench.leaderboards.places import TABLES
 from rscl_bench.leaderboards.stored_intervals import FILE as IMAGE_INTERVALS
@@ -48,7 +48,7 @@ def build_leaderboard(
         sources: One folder or record file, or several of them. Folders are searched for ``*.json``
             at any depth.
         out: Folder of the leaderboards; None for the folder ``leaderboards`` in the first source.
-        only: Ids of runs: leaderboards without one of these runs are not written. None for all.
+        only: Ids of runs: only the leaderboards of these runs' protocols are written. None for all.
 
     Returns:
         Paths of the written files, sorted.
@@ -121,9 +121,14 @@ def _boards(
         only: As in `build_leaderboard`.
     """
     groups = collect_groups(sources)
+    wanted = {
+        shared_key(key)
+        for key, loaded in groups.items()
+        if only is None or any(item.record.id in only for item in loaded)
+    }
     boards: dict[Path, Board] = {}
     for key, folder in sorted(group_folders(groups).items(), key=lambda item: item[1]):
-        if only is not None and not any(item.record.id in only for item in groups[key]):
+        if shared_key(key) not in wanted:
             continue
         intervals = intervals_beside(sources, folder.parts[0])
         for table in held.values():

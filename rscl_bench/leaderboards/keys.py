@@ -24,7 +24,7 @@ class GroupKey(NamedTuple):
         edition: ``real`` or ``sketch``.
         protocol: Name of the protocol.
         protocol_digest: Hash of the resolved protocol, 8 hexadecimal digits. The defaults of
-            objectives and strategies are not hashed.
+            objectives and strategies and the precision are not hashed.
         code: Version of the package that made the records: another version gives other numbers.
         record_format: Version of the records' layout.
     """
@@ -72,6 +72,7 @@ def group_key(record: RunRecord) -> GroupKey:
     shared = {
         **identity.protocol,
         "defaults": {name: value for name, value in defaults.items() if name in probes},
+        "precision": "auto",  # rows of two precisions stand in one table
     }
     return GroupKey(
         identity.scenario.name,
@@ -82,6 +83,14 @@ def group_key(record: RunRecord) -> GroupKey:
         identity.code,
         record.format,
     )
+
+
+def shared_key(key: GroupKey) -> GroupKey:
+    """Return the key that the leaderboards of one protocol share in all versions of this package.
+
+    A newer version can take the folder of an older one, so these leaderboards are written together.
+    """
+    return key._replace(code="", record_format=0)
 
 
 def row_key(record: RunRecord) -> RowKey:
@@ -97,10 +106,13 @@ def row_key(record: RunRecord) -> RowKey:
 
 
 def protocol_overrides(record: RunRecord) -> dict[str, Any]:
-    """Return the ``--set`` assignments of the protocol, sorted by key."""
+    """Return the ``--set`` assignments of the protocol, sorted by key.
+
+    The precision is left out: it makes another row, and not another leaderboard.
+    """
     identity = record.identity
-    own = method_overrides(identity.overrides, identity.method)
-    return {key: value for key, value in sorted(identity.overrides.items()) if key not in own}
+    left_out = {"precision", *method_overrides(identity.overrides, identity.method)}
+    return {key: value for key, value in sorted(identity.overrides.items()) if key not in left_out}
 
 
 def group_folders(groups: Mapping[GroupKey, Sequence[LoadedRecord]]) -> dict[GroupKey, Path]:

@@ -182,6 +182,9 @@ def _correction_lines(board: Board) -> list[str]:
             (board.compared["probe"] == probe) & (board.compared["score"] == "micro")
         ]
         judged = own[own["separated"].notna()]
+        if judged.empty:
+            lines.append(f"- Corrections, {probe}: no pair can be judged")
+            continue
         plain, holm, bh = (int((judged[name] <= RATE).sum()) for name in ("p", "p_holm", "p_bh"))
         lines.append(
             f"- Corrections, {probe}: of {len(judged)} pairs, {plain} have p ≤ {RATE}; {holm} "

@@ -71,8 +71,8 @@ def test_a_part_of_the_records_never_replaces_the_whole(published: Path) -> None
     assert contents(published) == before
 
 
-def read_ids(folder: Path, methods: tuple[str, ...]) -> list[str]:
-    paths = [path for m in methods for path in (folder / "records").glob(f"{m}-*.json")]
+def read_ids(folder: Path, methods: tuple[str, ...], records: str = "records") -> list[str]:
+    paths = [path for m in methods for path in (folder / records).glob(f"{m}-*.json")]
     return [json.loads(path.read_text())["id"] for path in paths]
 
 
@@ -135,6 +135,18 @@ def test_a_newer_version_moves_the_older_table_with_its_intervals(published: Pat
     moved = published / f"{FOLDER}-0.1.0"
     assert intervals(moved / "image-intervals.jsonl") == older
     assert b"\nthree,fp32,Some CPU,3,,1," in (moved / "leaderboard.csv").read_bytes()
+
+
+def test_only_the_protocols_of_the_given_runs_are_written(published: Path) -> None:
+    """A newer version takes the folder, so the table of the older version moves with it."""
+    save(published / "newer", "one", 1.0, code="0.9.0", seeds=1)
+    save(published / "newer", "other", 1.0, code="0.9.0", seeds=1, protocol_name="long")
+    sources = [published / "records", published / "newer"]
+    (newest,) = read_ids(published, ("one",), "newer")
+    build_leaderboard(sources, published, only={newest})
+    tables = {path.parent.name for path in published.glob("*/*/leaderboard.csv")}
+    assert tables == {"quick", "quick-0.1.0"}
+    assert set(ranks(published)) == {"random-encoder", "pixel-statistics", "one"}
 
 
 def test_a_run_that_was_run_again_replaces_its_row(published: Path) -> None:

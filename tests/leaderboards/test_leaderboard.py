@@ -4,6 +4,7 @@ import csv
 import os
 import random
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,6 +14,7 @@ from helpers.records import record_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.leaderboards.formats import SKETCH_WARNING
@@ -306,6 +308,28 @@ def test_precisions_have_separate_rows_of_one_table(tmp_path: Path) -> None:
         in text
     )
     assert "| – | finetune | bf16 | 1 |" in text
+
+
+def test_assignment_of_the_precision_keeps_the_leaderboard(tmp_path: Path) -> None:
+    """The digest is that of the precision ``auto``, as before for published records."""
+    changes: list[dict[str, Any]] = [
+        {"protocol": {"precision": "auto"}},
+        {
+            "protocol": {"precision": "bf16"},
+            "overrides": {"precision": "bf16"},
+            "precision": "bf16",
+            "seed": 1,
+        },
+    ]
+    out = built(tmp_path, [record_of(**change) for change in changes])
+    assert folders(out) == {FOLDER}
+    rows = [(row["method"], row["precision"]) for row in rows_of(out / FOLDER)[3:]]
+    assert rows == [("finetune", "bf16"), ("finetune", "fp32")]
+    shared = {"seeds": 3, "training": {"batch_size": 4, "epochs": 2}, "image_size": 32}
+    digest = sha256(canonical_json({**shared, "defaults": {}, "precision": "auto"})).hexdigest()
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    assert f"- Protocol: quick (digest {digest[:8]})\n" in text
+    assert "- Corrections, outer: no pair can be judged\n" in text
 
 
 def test_package_versions_have_separate_leaderboards(tmp_path: Path) -> None:
