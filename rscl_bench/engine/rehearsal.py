@@ -52,9 +52,9 @@ def count_strategies(spec: RunSpec, objective: Objective, alone: Flops) -> Flops
     """
     if not spec.method.strategies:
         return Flops(0, 0)
-    affordable = max(_LEAST, min(_MOST, int(_BUDGET / sum(alone))))
+    affordable = max(_LEAST, min(_MOST, int(_BUDGET / max(1, sum(alone)))))
     images = min(spec.protocol.training.batch_size, affordable)
-    rehearsed = _with_batch(spec, images)
+    rehearsed = _rehearsed(spec, images)
     with torch.random.fork_rng(devices=[]):
         without, total = (
             _Rehearsal(spec=rehearsed, objective=objective, strategic=on).second_task()
@@ -66,11 +66,12 @@ def count_strategies(spec: RunSpec, objective: Objective, alone: Flops) -> Flops
     )
 
 
-def _with_batch(spec: RunSpec, images: int) -> RunSpec:
+def _rehearsed(spec: RunSpec, images: int) -> RunSpec:
     values = {"batch_size": images, "warmup_epochs": 0}
     training = spec.protocol.training.model_copy(update=values)
     protocol = spec.protocol.model_copy(update={"training": training})
-    return spec.model_copy(update={"protocol": protocol})
+    # One seed for all, because the records of all seeds of a method have one count.
+    return spec.model_copy(update={"protocol": protocol, "seed": 0})
 
 
 class _Tiles:

@@ -26,6 +26,7 @@ PIXEL_STATISTICS = "pixel-statistics"
 #: A number that a float holds exactly, so that no arithmetic overflows.
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _PositiveCount = Annotated[int, Field(ge=1, le=2**53)]
+_Difference = Annotated[int, Field(ge=-(2**53), le=2**53)]
 _Parameters = Annotated[int, Field(ge=1, le=10**12)]
 #: The values of a digest: hexadecimal digits of SHA-256, whole or cut.
 _Digest = Annotated[
@@ -263,14 +264,15 @@ class FlopsRecord(Spec):
         with_gradient: The objective's forward passes with gradient, and its backward pass.
         without_gradient: The objective's forward passes without gradient, such as a teacher's.
         strategies_with_gradient: What the strategies add to ``with_gradient`` in the second task,
-            such as replayed images; None in records of earlier versions, which did not count this.
+            such as replayed images; negative if they take images away. None in records of earlier
+            versions, which did not count this.
         strategies_without_gradient: What the strategies add to ``without_gradient``.
     """
 
     with_gradient: _PositiveCount
     without_gradient: _Count
-    strategies_with_gradient: int | None = None
-    strategies_without_gradient: int | None = None
+    strategies_with_gradient: _Difference | None = None
+    strategies_without_gradient: _Difference | None = None
 
     def total_with_gradient(self) -> int:
         """Return the operations with gradient, with those of strategies as far as counted."""

@@ -1,5 +1,6 @@
 """A memory of past tasks: equal numbers of tiles per task, kept as indices into tile stores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,16 +20,61 @@ from rscl_bench.strategies.base import Context, Strategy, Trainer
 from rscl_bench.tiles.loader import TaskTiles
 
 
-class TileBuffer:
-    """Avalanche's balanced buffer, with keyed randomness and indices instead of images.
+def balanced_counts(size: int, available: Sequence[int]) -> list[int]:
+    """Divide a buffer's room equally among tasks.
 
-    Every past task has ``size // tasks`` tiles; the remainder goes to the first tasks, one tile
-    each. The tiles are drawn uniformly when the task ends, and thinned uniformly when later tasks
-    end.
+    Every task gets ``size // tasks`` places; the remainder goes to the first tasks, one place each.
+    A task with fewer tiles leaves its places to the other tasks, in the same way. A buffer with
+    fewer places than tasks has one place for each of the latest tasks.
+
+    Args:
+        size: Number of places.
+        available: Number of tiles that each task can put in, at least one of the last task.
+
+    Returns:
+        The number of tiles of each task, at most ``available``.
+    """
+    tasks = len(available)
+    if size < tasks:
+        return [0] * (tasks - size) + [1] * size
+    counts, open_tasks, room = list(available), list(range(tasks)), size
+    while open_tasks:
+        share, rest = divmod(room, len(open_tasks))
+        places = {task: share + (order < rest) for order, task in enumerate(open_tasks)}
+        small = [task for task in open_tasks if available[task] < places[task]]
+        if not small:
+            for task in open_tasks:
+                counts[task] = places[task]
+            break
+        open_tasks = [task for task in open_tasks if task not in small]
+        room -= sum(available[task] for task in small)
+    return counts
+
+
+class _FilledBuffer(ExperienceBalancedBuffer):  # type: ignore[misc]
+    """Avalanche's balanced buffer, whose groups have the lengths of `balanced_counts`."""
+
+    def post_adapt(self, agent: Any, exp: DatasetExperience) -> None:
+        """Add the tiles of a task, and thin those of earlier tasks."""
+        held = [len(tiles) for tiles in self.buffer_datasets]
+        self._available = [*held, len(exp.dataset)]
+        super().post_adapt(agent, exp)
+
+    def get_group_lengths(self, num_groups: int) -> list[int]:
+        """Return the number of tiles of each task."""
+        return balanced_counts(self.max_size, self._available)
+
+
+class TileBuffer:
+    """A balanced buffer, with keyed randomness and indices instead of images.
+
+    Every past task has an equal number of tiles, see `balanced_counts`. The tiles are drawn
+    uniformly when the task ends, and thinned uniformly when later tasks end. A task that was
+    thinned gets no tile back.
     """
 
     def __init__(self, size: int, seed: int):
-        self._policy = ExperienceBalancedBuffer(size)
+        self._policy = _FilledBuffer(size)
         self._seed = seed
         self._indices: list[Tensor] = []
 
@@ -89,7 +135,7 @@ class TileBuffer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace the content of the buffer by the state that ``state_dict`` returned."""
         self._indices = [state[f"task{task}"].cpu() for task in range(len(state))]
-        self._policy = ExperienceBalancedBuffer(self._policy.max_size)
+        self._policy = _FilledBuffer(self._policy.max_size)
         self._policy._num_exps = len(self._indices)
         for task, indices in enumerate(self._indices):
             group = ReservoirSamplingBuffer(len(indices))

@@ -76,8 +76,6 @@ class DER(BufferedStrategy):
     def _encode(self, trainer: Trainer, tiles: TaskTiles) -> Tensor:
         batch = self.context.protocol.training.batch_size
         task, indices = tiles
-        if not len(indices):  # a memory smaller than the number of tasks
-            return torch.zeros(0, self.encoder.feature_dim, device=self.context.device)
         with evaluating(self.encoder):
             features = [
                 self.encoder.pool(self.encoder(trainer.whole_views_of([(task, part)])))

@@ -73,7 +73,11 @@ class EWC(QuadraticPenalty):
         self.hold(importance)
 
     def _fisher(self, trainer: Trainer) -> Values:
-        """Return the diagonal Fisher information, scaled to mean 1 over all parameters."""
+        """Return the diagonal Fisher information, scaled to mean 1 over all parameters.
+
+        Where no parameter has a gradient, the information is 0 everywhere and stays 0: the task is
+        not penalised.
+        """
         seed, task, device = self.context.seed, trainer.task, self.context.device
         objective = self.context.objective
         total = [torch.zeros_like(p) for p in self.parameters()]
@@ -84,7 +88,8 @@ class EWC(QuadraticPenalty):
                 gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
                 foreach.addcmul_(total, gradients, gradients)
         mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
-        return [t / mean for t in total]
+        scale = torch.where(mean > 0, mean, 1.0)
+        return [t / scale for t in total]
 
     def _chosen(self, trainer: Trainer) -> Sequence[Tensor]:
         """Return indices of tiles of the current task ``[n]``, one tensor for each gradient."""

@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy import stats
 
-from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.avalanche_api import BaseSGDPlugin, ExperienceBalancedBuffer
 from rscl_bench.engine.stream import make_stream
-from rscl_bench.strategies.buffer import TileBuffer
+from rscl_bench.strategies.buffer import TileBuffer, balanced_counts
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
 
 
@@ -41,8 +41,45 @@ def test_first_tasks_take_the_rest() -> None:
 
 def test_task_smaller_than_its_part_is_kept_whole() -> None:
     buffers = filled(10, [3, 20])
-    assert [buffer.counts for buffer in buffers] == [[3], [3, 5]]
+    assert [buffer.counts for buffer in buffers] == [[3], [3, 7]]
     assert sorted(kept(buffers[0])[0]) == [0, 1, 2]
+
+
+def test_room_that_small_tasks_leave_is_used() -> None:
+    assert [buffer.counts for buffer in filled(10, [20, 20, 2])][-1] == [4, 4, 2]
+    # The second task had shrunk to 5 before the third came, and gets nothing back.
+    assert [buffer.counts for buffer in filled(11, [20, 20, 1, 1])] == [
+        [11],
+        [6, 5],
+        [5, 5, 1],
+        [5, 4, 1, 1],
+    ]
+    assert [buffer.counts for buffer in filled(10, [2, 3])][-1] == [2, 3]
+
+
+@pytest.mark.parametrize("size", [7, 12, 200, 1000])
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 7])
+def test_counts_are_avalanches_where_every_task_fills_its_part(size: int, tasks: int) -> None:
+    avalanche = ExperienceBalancedBuffer(size).get_group_lengths(tasks)
+    assert balanced_counts(size, avalanche) == avalanche
+    assert balanced_counts(size, [size] * tasks) == avalanche
+
+
+def test_counts_against_handing_out_places_one_by_one() -> None:
+    """In turns over the tasks that still have tiles; only the remainder's order may differ."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        available = [int(n) for n in rng.integers(1, 12, rng.integers(1, 6))]
+        size = int(rng.integers(len(available), 40))
+        turns = [0] * len(available)
+        while sum(turns) < min(size, sum(available)):
+            for task, tiles in enumerate(available):
+                if turns[task] < tiles and sum(turns) < size:
+                    turns[task] += 1
+        counts = balanced_counts(size, available)
+        assert sum(counts) == sum(turns)
+        assert all(count <= tiles for count, tiles in zip(counts, available, strict=True))
+        assert sorted(counts) == sorted(turns)
 
 
 def test_thinning_keeps_some_of_what_was_kept() -> None:
@@ -167,5 +204,7 @@ def test_empty_state() -> None:
 @pytest.mark.parametrize("tasks", [2, 4])
 def test_fewer_places_than_tasks(tasks: int) -> None:
     buffer = filled(1, [6] * tasks)[-1]
-    assert buffer.counts == [1] + [0] * (tasks - 1)
-    assert flat(buffer.draw(2, "x")) == [(0, kept(buffer)[0][0])] * 2
+    assert buffer.counts == [0] * (tasks - 1) + [1], "the newest stays"
+    last = tasks - 1
+    assert flat(buffer.draw(2, "x")) == [(last, kept(buffer)[last][0])] * 2
+    assert filled(2, [6] * 5)[-1].counts == [0, 0, 0, 1, 1]

@@ -203,8 +203,8 @@ def test_alpha_and_share_change_the_encoder_from_the_second_task_on() -> None:
 
 def test_memory_smaller_than_the_number_of_tasks() -> None:
     watch, der, _ = watched("buffer_size=1")
-    assert watch.counts == [[1], [1, 0], [1, 0, 0]]
-    assert [tuple(features.shape) for features in der.features] == [(1, 24), (0, 24), (0, 24)]
+    assert watch.counts == [[1], [0, 1], [0, 0, 1]]
+    assert [tuple(features.shape) for features in der.features] == [(0, 24), (0, 24), (1, 24)]
 
 
 def test_pixels_are_fp32_under_autocast() -> None:

@@ -1,6 +1,7 @@
 """EWC against autograd on its formula and a naive Fisher information, image by image."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.errors import SpecError
+from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import RunSpec
 from rscl_bench.strategies.ewc import EWC, EWCParams
@@ -209,6 +211,31 @@ def test_fisher_equals_a_naive_loop(images: int) -> None:
         assert values.double().mean() == pytest.approx(1.0, abs=1e-5)
         assert values.min() >= -1e-3  # a difference of sums
     assert not close(importance, naive_fisher(template, 4))
+
+
+@pytest.mark.parametrize("mode", ["separate", "online"])
+def test_task_without_any_gradient_has_no_penalty(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its information is 0 everywhere, and a mean of 0 scales nothing."""
+    template = start(ewc(mode=mode, weight=10.0))
+    (penalty,) = template.strategies
+    forward = template.model.forward
+
+    def flat(views: Any, generator: torch.Generator) -> ObjectiveOutput:
+        output: ObjectiveOutput = forward(views, generator)
+        return replace(output, loss=0 * output.loss)
+
+    with monkeypatch.context() as context:
+        context.setattr(template.model, "forward", flat)
+        template.train_epochs = 0
+        train(template, [0])
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in penalty.curvature)
+    move(template.model, [p.detach() + 0.1 for p in penalty.parameters()])
+    loss = sum((p.square().sum() for p in penalty.parameters()), torch.zeros(()))
+    assert step(penalty, loss) == float(loss.detach())
+    pairs = zip(penalty.gradients(), penalty.values(), strict=True)
+    assert all(torch.equal(gradient, 2 * value) for gradient, value in pairs)
 
 
 def test_fisher_is_not_the_squared_batch_gradient() -> None:
