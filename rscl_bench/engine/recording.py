@@ -26,7 +26,7 @@ from rscl_bench.results.schema import (
     TaskRecord,
 )
 from rscl_bench.results.text import one_line, shown
-from rscl_bench.spec import first_problem
+from rscl_bench.spec import Component, first_problem
 
 _SKIPPED = TypeAdapter(dict[str, tuple[str, ...]])
 
@@ -170,7 +170,9 @@ def describe_encoder(prepared: PreparedRun) -> EncoderDescription:
         protocol=identity.protocol_name,
         method=spec.method.name,
         seed=identity.seed,
-        backbone=spec.protocol.backbone,
+        backbone=Component.model_validate(
+            registry.portable(spec.protocol.backbone.model_dump(mode="json"))
+        ),
         image_size=spec.protocol.image_size,
         bands=inputs[-1].bands,
         inputs=tuple(inputs),
