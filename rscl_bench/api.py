@@ -517,7 +517,8 @@ def render_sketches(
     from rscl_bench.archives.sketch import datasets_of, render
 
     with _reporter(verbose) as reporter:
-        return render(datasets_of(_scenario(scenario)), _out(out), reporter.progress)
+        datasets, mend = datasets_of(_scenario(scenario)), "choose with --out a folder"
+        return render(datasets, _out(out), reporter.progress, mend)
 
 
 def list_components(kind: str) -> dict[str, str]:

@@ -77,7 +77,7 @@ class AIDAdapter(SceneFoldersAdapter):
     image_folder = "AID"
     sketch_count = 8
     sketch_side = 128
-    sketch_look = Look(gain=1.8, haze=0.1)
+    sketch_look = Look(middle=0.48, contrast=0.12)
     sketch_scenes = _SKETCH_SCENES
 
     def _selected_classes(self) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ class PotsdamAdapter(DatasetAdapter):
         table = {material: cls.classes.index(name) for material, name in _MATERIAL_CLASS.items()}
         for name in (*Potsdam2D.splits["train"], *Potsdam2D.splits["test"]):
             canvas = Canvas(512, 512, rng)
-            districts(canvas, _SCENES, side=128, size=2.2)
+            districts(canvas, _SCENES, side=128, size=1.8)
             write_tiff(
                 root / Potsdam2D.image_root / f"{name}_RGBIR.tif",
                 canvas.render(cls.sensor, _LOOK),
@@ -145,17 +145,30 @@ def _corner(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
 _CORNERS = np.full(8, 255, np.uint8)
 _CORNERS[_corner(np.array(Potsdam2D.colormap, np.uint8))] = np.arange(len(Potsdam2D.colormap))
 
-_LOOK = Look(gain=2.1, haze=0.05)
-_SCENES = ("residential", "residential", "industrial", "road", "meadow", "parking")
+_LOOK = Look(middle=0.45, contrast=0.14)
+_SCENES = (
+    "residential",
+    "industrial",
+    "road",
+    "meadow",
+    "farmland",
+    "courts",
+    "golf",
+    "chaparral",
+)
 _MATERIAL_CLASS = {
     "soil": "clutter",
     "clutter": "clutter",
+    "court": "clutter",
+    "sand": "clutter",
+    "water": "clutter",
     "pavement": "impervious-surfaces",
     "bridge": "impervious-surfaces",
     "building": "building",
     "building-red": "building",
     "building-white": "building",
     "grass": "low-vegetation",
+    "field": "low-vegetation",
     "chaparral": "low-vegetation",
     "trees": "tree",
     "car": "car",

@@ -36,7 +36,7 @@ class RSSCN7Adapter(SceneFoldersAdapter):
     images_per_class = 400
     sketch_count = 12
     sketch_side = 128
-    sketch_look = Look(gain=2.2, haze=0.04)
+    sketch_look = Look(middle=0.42, contrast=0.14)
     sketch_scenes = _SKETCH_SCENES
 
     @staticmethod

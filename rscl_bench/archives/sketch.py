@@ -21,13 +21,19 @@ def datasets_of(scenario: Scenario) -> list[str]:
     return list(dict.fromkeys(tasks + probes))
 
 
-def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Path:
+def render(
+    datasets: list[str],
+    cache: Path,
+    progress: Progress = silent,
+    mend: str = "set RSCL_CACHE to a folder",
+) -> Path:
     """Render the sketch archives that the cache lacks.
 
     Args:
         datasets: Registered names, or ``file.py:Class``.
         cache: Cache folder.
         progress: Called with (what, done, total) after each dataset.
+        mend: How the user chooses another folder, for the message of a failure.
 
     Returns:
         The data root that holds the sketches.
@@ -48,8 +54,8 @@ def render(datasets: list[str], cache: Path, progress: Progress = silent) -> Pat
             progress("rendering sketch archives", done, len(datasets))
     except OSError as error:
         raise ArtefactError(
-            f"The sketch archives cannot be written below {root} ({error}); set RSCL_CACHE to a "
-            "folder that is writable and has room."
+            f"The sketch archives cannot be written below {root} ({error}); {mend} that is "
+            "writable and has room."
         ) from error
     return root
 

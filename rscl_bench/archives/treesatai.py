@@ -186,23 +186,23 @@ def _stand(genera: list[str], rng: np.random.Generator) -> Canvas:
 
 
 # In the order of frequency. Conifers are darker in the infrared than broad-leaved trees, and their
-# crowns are narrower.
+# crowns are narrower. Rows of planted trees are waves.
 _STANDS = (
-    Material("Pinus", (0.04, 0.07, 0.06, 0.25), 6.0),
-    Material("Quercus", (0.03, 0.09, 0.05, 0.42), 3.5),
-    Material("Fagus", (0.03, 0.11, 0.04, 0.48), 2.5),
-    Material("Picea", (0.02, 0.05, 0.03, 0.22), 4.0),
-    Material("Betula", (0.06, 0.13, 0.08, 0.40), 5.0),
-    Material("Alnus", (0.03, 0.08, 0.04, 0.36), 3.0),
-    Material("Cleared", (0.10, 0.14, 0.18, 0.30), 4.0, 4.0),
-    Material("Pseudotsuga", (0.03, 0.07, 0.04, 0.28), 3.0),
-    Material("Larix", (0.05, 0.12, 0.09, 0.33), 6.0),
-    Material("Acer", (0.04, 0.13, 0.05, 0.50), 3.0),
-    Material("Fraxinus", (0.05, 0.12, 0.06, 0.44), 4.0),
-    Material("Abies", (0.03, 0.06, 0.05, 0.20), 3.0),
-    Material("Populus", (0.06, 0.14, 0.07, 0.46), 5.0),
-    Material("Prunus", (0.07, 0.12, 0.09, 0.45), 3.0),
-    Material("Tilia", (0.03, 0.12, 0.03, 0.52), 2.0),
+    Material("Pinus", 0.25, 6.0, waves=14.0, period=12.0),
+    Material("Quercus", 0.42, 3.5, blobs=8.0),
+    Material("Fagus", 0.48, 2.5),
+    Material("Picea", 0.22, 4.0, waves=16.0, period=36.0, crossed=True),
+    Material("Betula", 0.40, 5.0, waves=14.0, period=18.0, angle=1.57),
+    Material("Alnus", 0.36, 3.0, blobs=8.0, waves=8.0, period=26.0, angle=1.57),
+    Material("Cleared", 0.30, 4.0, blobs=12.0),
+    Material("Pseudotsuga", 0.28, 3.0, waves=14.0, period=36.0, angle=0.8),
+    Material("Larix", 0.33, 6.0, waves=14.0, period=18.0, angle=0.8),
+    Material("Acer", 0.50, 3.0, waves=16.0, period=26.0, crossed=True, angle=0.8),
+    Material("Fraxinus", 0.44, 4.0, waves=14.0, period=26.0),
+    Material("Abies", 0.20, 3.0, waves=16.0, period=18.0, crossed=True),
+    Material("Populus", 0.46, 5.0, waves=14.0, period=36.0, angle=1.57),
+    Material("Prunus", 0.45, 3.0, blobs=5.0),
+    Material("Tilia", 0.52, 2.0, waves=8.0, period=40.0),
 )
 #: Genus to the mean radius of its crowns, in canvas pixels.
 _CROWN = {
@@ -238,4 +238,4 @@ _SPECIES = {
     "Quercus": "Quercus_robur",
     "Tilia": "Tilia_spec.",
 }
-_LOOK = Look(gain=1.7, haze=0.03)
+_LOOK = Look(middle=0.38, contrast=0.12)

@@ -131,7 +131,7 @@ class UAVidAdapter(DatasetAdapter):
         table = {material: cls.classes.index(name) for material, name in _MATERIAL_CLASS.items()}
         for split, sequence, frame in frames:
             canvas = Canvas(768, 1024, rng)
-            districts(canvas, _SCENES, side=128, size=1.3)
+            districts(canvas, _SCENES, side=128, size=1.8)
             canvas.boxes("human", 60, (1, 2))
             _tilt(canvas)
             path = root / f"uavid_{split}" / sequence / "Images" / frame
@@ -158,18 +158,30 @@ def _tilt(canvas: Canvas) -> None:
     rows = (height * (np.arange(height) / height) ** 0.6).astype(np.intp)
     canvas.cover = canvas.cover[rows]
     canvas.level = canvas.level[rows]
+    canvas.light = canvas.light[rows]
 
 
-_LOOK = Look(gain=2.3, haze=0.02)
-_SCENES = ("residential", "residential", "road", "parking", "industrial", "meadow", "forest")
+_LOOK = Look(middle=0.40, contrast=0.14)
+_SCENES = (
+    "residential",
+    "road",
+    "parking",
+    "industrial",
+    "meadow",
+    "forest",
+    "farmland",
+    "mobile-homes",
+)
 _MATERIAL_CLASS = {
     "soil": "background-clutter",
     "sand": "background-clutter",
     "clutter": "background-clutter",
     "water": "background-clutter",
+    "court": "background-clutter",
     "building": "building",
     "building-red": "building",
     "building-white": "building",
+    "mobile-home": "building",
     "pavement": "road",
     "bridge": "road",
     "car": "static-car",

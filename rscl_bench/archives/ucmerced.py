@@ -73,7 +73,10 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "trees": ("trees",),
     "water": ("water",),
 }
-_LOOK = Look(gain=2.0, haze=0.07)
+_LOOK = Look(middle=0.45, contrast=0.13)
+#: Objects of the sketch are this much larger than real ones, so that an encoder of small images
+#: sees them.
+_ENLARGED = 1.6
 
 
 def generate_split() -> list[tuple[str, str]]:
@@ -186,12 +189,12 @@ class UCMercedAdapter(DatasetAdapter):
 
     @classmethod
     def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
-        """Draw 120 training, 40 validation and 80 test images, labelled by their materials."""
+        """Draw 210 training, 42 validation and 126 test images, labelled by their materials."""
         lines = ["\t".join(["IMAGE\\LABEL", *cls.classes])]
-        for name in _sketch_names({"train": 120, "val": 40, "test": 80}):
+        for name in _sketch_names({"train": 210, "val": 42, "test": 126}):
             canvas = Canvas(256, 256, rng)
             scene, size = _SCENES[name[:-2]]
-            SCENES[scene](canvas, size)
+            SCENES[scene](canvas, _ENLARGED * size)
             labels = [str(int(canvas.has(_LABELS[label]))) for label in cls.classes]
             lines.append("\t".join([name, *labels]))
             write_tiff(

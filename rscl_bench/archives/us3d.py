@@ -209,7 +209,7 @@ class US3DAdapter(DatasetAdapter):
     @classmethod
     def _draw_image(cls, root: Path, stem: str, rng: np.random.Generator) -> None:
         canvas = Canvas(1024, 1024, rng)
-        districts(canvas, _SCENES, side=128, size=0.9)
+        districts(canvas, _SCENES, side=128, size=1.5)
         options = {"compress": "deflate", "zlevel": 1, "interleave": "pixel"}
         msi = canvas.render(cls.sensor, _LOOK)
         write_tiff(root / "Track1-MSI-1" / f"{stem}_MSI.tif", msi, **options)
@@ -253,8 +253,18 @@ def _stacked(pages: Image.Image, shape: tuple[int, int, int], dtype: str) -> NDA
     return full
 
 
-_LOOK = Look(gain=0.9, haze=0.09)
-_SCENES = ("residential", "residential", "industrial", "parking", "river", "forest", "road", "pond")
+_LOOK = Look(middle=0.30, contrast=0.09)
+_SCENES = (
+    "residential",
+    "industrial",
+    "farmland",
+    "river",
+    "forest",
+    "road",
+    "pond",
+    "beach",
+    "chaparral",
+)
 _MATERIAL_CLASS = {
     "soil": "ground",
     "grass": "ground",
@@ -270,5 +280,6 @@ _MATERIAL_CLASS = {
     "building-red": "building",
     "building-white": "building",
     "water": "water",
+    "sea": "water",
     "bridge": "elevated-road",
 }

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from helpers.paths import TOY
 
-from rscl_bench import registry
+from rscl_bench import api, registry
 from rscl_bench.archives.adapter import SKETCH_MARKER
 from rscl_bench.archives.sketch import VERSION, render
-from rscl_bench.errors import SpecError
+from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.spec import Source
 from rscl_bench.testing import check_adapter
 from rscl_bench.tiles.packing import open_or_pack
@@ -83,6 +83,16 @@ def test_an_adapter_without_a_sketch_is_run_on_real_images_alone(tmp_path: Path)
         render([name], tmp_path / "cache")
     assert "--data-root" in str(error.value)
     assert list((tmp_path / "cache" / f"sketch-v{VERSION}").iterdir()) == []
+
+
+def test_a_sketch_that_cannot_be_written_names_the_option_that_chose_the_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ArtefactError, match="choose with --out a folder that is writable"):
+        api.render_sketches(TOY, tmp_path / "file")
+    with pytest.raises(ArtefactError, match="set RSCL_CACHE to a folder that is writable"):
+        render([f"{BROKEN}:Sound"], tmp_path / "file")
 
 
 def test_what_a_class_lacks_is_named() -> None:

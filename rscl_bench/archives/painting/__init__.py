@@ -4,5 +4,5 @@ An adapter paints a scene on a canvas and renders the canvas as its sensor sees 
 
     canvas = Canvas(256, 256, rng)
     SCENES["harbor"](canvas, 1.0)
-    pixels = canvas.render(sensors.UCMERCED_RGB, Look(gain=2.0, haze=0.07))
+    pixels = canvas.render(sensors.UCMERCED_RGB, Look(middle=0.45, contrast=0.13))
 """

@@ -14,14 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rscl_bench.archives.painting.materials import (
-    LEVELS,
+    LEVEL_STEP,
     MATERIALS,
-    MIDDLE_LEVEL,
+    WAVELENGTHS_NM,
     Look,
     Material,
-    digital_numbers,
+    drawn_colours,
 )
 from rscl_bench.sensors import Sensor
+
+_LONGEST_VISIBLE_NM = 700.0
+#: Side of a blob in canvas pixels.
+_BLOB = 14
+#: Largest turn of the waves of a picture, in radians.
+_TURN = 0.15
+#: Largest brightness that a light adds to one band.
+_CAST = 0.025
+#: A flatter picture is not stretched further: noise would become its content.
+_LEAST_DEVIATION = 0.01
 
 
 class Canvas:
@@ -32,6 +42,7 @@ class Canvas:
     Attributes:
         cover: Index into ``materials`` of every canvas pixel, ``[h, w]`` ``uint8``.
         level: Brightness level of every canvas pixel, ``[h, w]`` ``int16``; 0 is the middle level.
+        light: Number of the light that falls on every canvas pixel, ``[h, w]`` ``uint8``.
         materials: The materials that can lie on the canvas.
         rng: Source of all randomness.
     """
@@ -58,6 +69,7 @@ class Canvas:
             raise ValueError(f"a sketch picture has even sides, not {width}×{height}")
         self.cover: NDArray[np.uint8] = np.zeros((height // 2, width // 2), np.uint8)
         self.level: NDArray[np.int16] = np.zeros((height // 2, width // 2), np.int16)
+        self.light: NDArray[np.uint8] = np.zeros((height // 2, width // 2), np.uint8)
         self.materials = tuple(materials)
         self.rng = rng
         self._index = {material.name: i for i, material in enumerate(self.materials)}
@@ -67,6 +79,7 @@ class Canvas:
         view = Canvas(0, 0, self.rng, self.materials)
         view.cover = self.cover[top : top + height, left : left + width]
         view.level = self.level[top : top + height, left : left + width]
+        view.light = self.light[top : top + height, left : left + width]
         return view
 
     def fill(self, material: str) -> None:
@@ -208,23 +221,64 @@ class Canvas:
         return doubled(values[self.cover])
 
     def render(self, sensor: Sensor, look: Look) -> NDArray[Any]:
-        """Return the picture that the sensor sees, ``[H, W, C]`` in the sensor's dtype."""
-        grain = np.array([m.grain for m in self.materials], np.float32)[self.cover]
-        grain *= self.rng.standard_normal(self.cover.shape, dtype=np.float32)
-        level = self.level + grain + self._stripes()
-        level = np.clip(np.rint(level) + MIDDLE_LEVEL, 0, LEVELS - 1).astype(np.intp)
-        return doubled(digital_numbers(self.materials, sensor, look)[self.cover, level])
+        """Return the picture that the sensor sees, ``[H, W, C]`` in the sensor's dtype.
 
-    def _stripes(self) -> NDArray[np.float32]:
-        amplitude = np.array([m.stripes for m in self.materials], np.float32)[self.cover]
+        Colours are drawn for each light of the canvas, and each part under one light is exposed to
+        a mean and deviation of its own. Neither colours nor mean and deviation therefore tell what
+        the picture shows; texture and shape do.
+        """
+        lights = int(self.light.max()) + 1
+        wavelengths = [band.wavelength_nm for band in sensor.bands]
+        colours = drawn_colours(self.materials, lights, self.rng)
+        table = np.array([np.interp(wavelengths, WAVELENGTHS_NM, c) for c in colours], np.float32)
+        level = np.maximum(1.0 + LEVEL_STEP * (self.level + self._texture(lights)), 0.0)
+        shares = table[self.light.astype(np.intp) * len(self.materials) + self.cover]
+        shares *= level[:, :, None]
+        visible = np.array(wavelengths) <= _LONGEST_VISIBLE_NM
+        gain, offset = self._exposure(shares[:, :, visible].mean(axis=2), lights, look)
+        cast = self.rng.uniform(-_CAST, _CAST, (lights, len(wavelengths)))
+        shares *= gain[self.light][:, :, None]
+        shares += (offset[:, None] + cast).astype(np.float32)[self.light]
+        numbers: NDArray[Any] = np.rint(np.clip(shares, 0.0, 1.0) * sensor.scale)
+        return doubled(numbers.astype(sensor.dtype))
+
+    def _texture(self, lights: int) -> NDArray[np.float32]:
+        """Return the brightness of grain, blobs and waves, ``[h, w]`` in levels."""
+
+        def of(attribute: str) -> NDArray[np.float32]:
+            values = [getattr(material, attribute) for material in self.materials]
+            return np.array(values, np.float32)[self.cover]
+
         height, width = self.cover.shape
-        angle = self.rng.uniform(0, np.pi)
-        period = self.rng.uniform(5, 9)
-        y = np.arange(height, dtype=np.float32)[:, None] * np.float32(np.sin(angle) / period)
-        x = np.arange(width, dtype=np.float32)[None, :] * np.float32(np.cos(angle) / period)
-        wave = np.abs((y + x) % 1.0 - 0.5) * 4.0 - 1.0
-        stripes: NDArray[np.float32] = (amplitude * wave).astype(np.float32)
-        return stripes
+        fine = self.rng.standard_normal((height, width), dtype=np.float32)
+        coarse = self.rng.standard_normal(
+            (height // _BLOB + 1, width // _BLOB + 1), dtype=np.float32
+        )
+        blobs = coarse.repeat(_BLOB, axis=0).repeat(_BLOB, axis=1)[:height, :width]
+        turned = self.rng.uniform(-_TURN, _TURN, lights).astype(np.float32)[self.light]
+        angle, period = of("angle") + turned, of("period") / np.float32(2 * np.pi)
+        y = np.arange(height, dtype=np.float32)[:, None] / period
+        x = np.arange(width, dtype=np.float32)[None, :] / period
+        sine, cosine = np.sin(angle), np.cos(angle)
+        waves = np.sin(y * cosine + x * sine)
+        waves *= np.where(of("crossed") > 0, np.sin(x * cosine - y * sine), np.float32(1))
+        contrast = np.exp(self.rng.uniform(-0.7, 0.5, lights)).astype(np.float32)[self.light]
+        texture = of("grain") * fine + of("blobs") * blobs + of("waves") * waves
+        strengthened: NDArray[np.float32] = contrast * texture
+        return strengthened
+
+    def _exposure(
+        self, grey: NDArray[np.float32], lights: int, look: Look
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return gain and offset of every light, ``[lights]``, given the brightness ``[h, w]``."""
+        parts, grey = self.light.ravel(), grey.ravel()
+        size = np.maximum(np.bincount(parts, minlength=lights), 1)
+        mean = np.bincount(parts, grey, lights) / size
+        variance = np.bincount(parts, np.square(grey - mean[parts]), lights) / size
+        wanted = look.contrast * np.exp(self.rng.uniform(-0.4, 0.2, lights))
+        gain = wanted / np.sqrt(np.maximum(variance, _LEAST_DEVIATION**2))
+        offset = look.middle + self.rng.uniform(-0.07, 0.07, lights) - gain * mean
+        return gain.astype(np.float32), offset.astype(np.float32)
 
     def _centres(self, count: int, at: NDArray[np.int64] | None) -> list[tuple[int, int]]:
         if at is None:

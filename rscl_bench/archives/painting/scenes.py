@@ -192,7 +192,7 @@ SCENES: dict[str, Callable[[Canvas, float], None]] = {
 
 
 def districts(canvas: Canvas, scenes: Sequence[str], side: int, size: float) -> None:
-    """Paint a large canvas as squares, each of one randomly chosen scene.
+    """Paint a large canvas as squares, each of one randomly chosen scene under its own light.
 
     Args:
         canvas: The canvas.
@@ -201,7 +201,8 @@ def districts(canvas: Canvas, scenes: Sequence[str], side: int, size: float) -> 
         size: Size of the objects.
     """
     height, width = canvas.cover.shape
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            square = canvas.window(top, left, side, side)
-            SCENES[scenes[int(canvas.rng.integers(len(scenes)))]](square, size)
+    corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
+    for number, (top, left) in enumerate(corners):
+        square = canvas.window(top, left, side, side)
+        square.light[:] = number
+        SCENES[scenes[int(canvas.rng.integers(len(scenes)))]](square, size)
