@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rscl_bench.api import (
         GridError,
+        cache_entries,
+        clean_cache,
         leaderboard,
         list_components,
         load_encoder,
@@ -29,6 +31,8 @@ __version__ = "0.4.0"
 __all__ = [
     "GridError",
     "__version__",
+    "cache_entries",
+    "clean_cache",
     "leaderboard",
     "list_components",
     "load_encoder",

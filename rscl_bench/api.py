@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
     from rscl_bench.sweeps.pool import Run
     from rscl_bench.sweeps.selection import PlannedRun
+    from rscl_bench.tiles.inventory import CacheEntry
     from rscl_bench.tiles.source import ArchiveSource
     from rscl_bench.tiles.store import TileStore
 
@@ -46,6 +47,8 @@ Settings = Mapping[str, Any]
 
 __all__ = [
     "GridError",
+    "cache_entries",
+    "clean_cache",
     "explain",
     "leaderboard",
     "list_components",
@@ -498,7 +501,35 @@ def open_tiles(
             for role, split in probe.splits().items():
                 store = archives.open(probe.source(split), True, reporter.progress)
                 stores[f"probe {probe.name} {role}"] = store
+        for name, store in stores.items():
+            _tell_of_older(name, store, reporter)
     return stores
+
+
+def cache_entries() -> "list[CacheEntry]":
+    """Return what the cache holds: packed tiles, sketches and unfinished work.
+
+    Returns:
+        One entry per folder, with its size and, for tiles, when they were last opened.
+    """
+    from rscl_bench.tiles.cache import cache_folder
+    from rscl_bench.tiles.inventory import entries
+
+    return entries(cache_folder())
+
+
+def clean_cache(entries: "Iterable[CacheEntry]") -> None:
+    """Remove folders of the cache; what a run needs is packed or rendered again.
+
+    Args:
+        entries: Some of `cache_entries`.
+
+    Raises:
+        ArtefactError: If a folder cannot be removed.
+    """
+    from rscl_bench.tiles.inventory import remove
+
+    remove(entries)
 
 
 def render_sketches(
@@ -517,8 +548,8 @@ def render_sketches(
     from rscl_bench.archives.sketch import datasets_of, render
 
     with _reporter(verbose) as reporter:
-        datasets, mend = datasets_of(_scenario(scenario)), "choose with --out a folder"
-        return render(datasets, _out(out), reporter.progress, mend)
+        datasets = datasets_of(_scenario(scenario))
+        return render(datasets, _out(out), reporter.progress, "give another folder with --out")
 
 
 def list_components(kind: str) -> dict[str, str]:
@@ -668,6 +699,7 @@ def _prepare(
     archives = find_archives(spec.scenario, data_root, on_bad_tile, reporter)
     prepared = open_run(spec, archives, device, reporter.progress)
     for name, store in prepared.named_stores().items():
+        _tell_of_older(name, store, reporter)
         if store.blank:
             reporter.message(f"note: {store.blank} of {len(store)} tiles in {store.path} are blank")
         if store.missing_share:
@@ -681,6 +713,14 @@ def _prepare(
                 f"{', '.join(store.skipped)}"
             )
     return prepared, archives
+
+
+def _tell_of_older(name: str, store: "TileStore", reporter: "Reporter") -> None:
+    if store.older:
+        reporter.message(
+            f"note: the tiles of {name} were packed by an older version, and are packed again; "
+            "`rscl-bench data clean --unused` frees the old ones"
+        )
 
 
 class _Options(NamedTuple):

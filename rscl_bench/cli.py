@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from rscl_bench import api
 from rscl_bench.cores import let_threads_sleep, set_threads
-from rscl_bench.errors import RsclError
+from rscl_bench.errors import RsclError, SpecError, unknown
 from rscl_bench.interruption import Interrupted, raising
 from rscl_bench.output import discard_unwritten, lasting_output
 
@@ -79,7 +79,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Pack, verify or sketch the archives of a scenario.")
+data_app = typer.Typer(
+    help="Pack, verify or sketch the archives of a scenario; look after the cache."
+)
 leaderboard_app = typer.Typer(help="Tables from run records.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
 app.add_typer(leaderboard_app, name="leaderboard", no_args_is_help=True)
@@ -437,7 +439,49 @@ def verify(
     stores = api.open_tiles(scenario, data_root=data_root, on_bad_tile=on_bad_tile)
     for name, store in stores.items():
         verify_bytes(store.path)
-        print(f"{name}: {len(store)} tiles, SHA-256 {store.digest}")
+        print(f"{name}: {len(store)} tiles, SHA-256 {store.digest}, source {store.source_digest}")
+
+
+@data_app.command(name="list")
+def list_cache() -> None:
+    """List packed tiles, sketches and unfinished work in the cache, with their sizes."""
+    from rscl_bench.console import print_cache
+    from rscl_bench.tiles.cache import cache_folder
+
+    print_cache(api.cache_entries(), cache_folder())
+
+
+@data_app.command()
+def clean(
+    everything: Annotated[bool, typer.Option("--all", help="Remove everything.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Remove tiles and sketch of one dataset.")
+    ] = None,
+    unused: Annotated[
+        bool,
+        typer.Option(
+            "--unused",
+            help="Remove what no run needs: of older versions, of archives that are gone, and "
+            "unfinished work.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove packed tiles and sketches from the cache; runs make them again when needed."""
+    from rscl_bench.console import human_size, print_cache
+    from rscl_bench.tiles.cache import cache_folder
+
+    if everything + (dataset is not None) + unused != 1:
+        raise SpecError("Say what to remove: give one of --all, --dataset NAME and --unused.")
+    found = api.cache_entries()
+    names = {entry.dataset for entry in found}
+    if dataset is not None and dataset not in names:
+        raise unknown("dataset in the cache", dataset, names)
+    chosen = [e for e in found if everything or (unused and e.unused) or e.dataset == dataset]
+    print_cache(chosen, cache_folder())
+    if chosen and (yes or typer.confirm("Remove these folders?")):
+        api.clean_cache(chosen)
+        print(f"removed: {human_size(sum(entry.size for entry in chosen))}")
 
 
 @data_app.command()

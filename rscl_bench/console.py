@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.sweeps.pool import Run
+    from rscl_bench.tiles.inventory import CacheEntry
 
 Split = Literal["test", "val"]
 SPLIT_NAMES: dict[Split, str] = {"test": "test split", "val": "validation split"}
@@ -286,6 +287,27 @@ def print_names(title: str, rows: list[tuple[str, str]]) -> None:
     wide = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         print(f"  {name:<{wide}}  {summary}")
+
+
+def print_cache(entries: "Sequence[CacheEntry]", cache: "Path") -> None:
+    """Print one line for each folder of the cache, and their total size."""
+    for entry in entries:
+        what = f"{entry.kind} {entry.dataset} {entry.split}".rstrip()
+        tiles = "" if entry.tiles is None else f", {entry.tiles} tiles"
+        used = "" if entry.used is None else f", last used {entry.used:%Y-%m-%d %H:%M} UTC"
+        unused = f", not needed: {entry.unused}" if entry.unused else ""
+        print(f"{what}: {human_size(entry.size)}{tiles}{used}{unused}")
+        print(f"  {entry.path.relative_to(cache)}")
+    print(f"{len(entries)} folders, {human_size(sum(e.size for e in entries))}, in {cache}")
+
+
+def human_size(size: int) -> str:
+    """Return a number of bytes with a binary unit, such as ``1.5 GiB``."""
+    value, units = float(size), iter(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    unit = next(units)
+    while value >= 1024 and unit != "PiB":
+        value, unit = value / 1024, next(units)
+    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def _final_scores(record: "RunRecord", split: Split) -> str:

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def open_or_pack(
     """
     scenes = SceneCutter(data_root, source, with_labels, on_bad_tile)
     packing = _Packing(scenes, cache / "tiles", progress)
-    folder = packing.find() or packing.pack()
+    folder, older = packing.find(), 0
+    if folder is None:
+        folder, older = packing.pack(), packing.count_older()
     packing.settle(folder)
     remove_abandoned(packing.tiles, packing.stem)
     store = open_store(folder, scenes.adapter)
@@ -81,7 +84,7 @@ def open_or_pack(
             f"{len(store.skipped)} bad images, the first of which is {store.skipped[0]}; mend the "
             "archive, or skip bad images again with --on-bad-tile=skip."
         )
-    return store
+    return replace(store, older=older)
 
 
 def _key(value: Any) -> str:
@@ -102,8 +105,8 @@ class _Packing:
         self.listing = scenes.files.listing()
         self.place = Place(adapter.root.resolve(), _key(self.listing))
         self.split = f"{adapter.name} {source.split}"
-        readable = re.sub(r"[^\w.-]+", "_", f"{adapter.name}-{source.split}")
-        self.stem = f"{readable}-{_key(self.described)}"
+        self.readable = re.sub(r"[^\w.-]+", "_", f"{adapter.name}-{source.split}")
+        self.stem = f"{self.readable}-{_key(self.described)}"
 
     def find(self) -> Path | None:
         """Return the store that was packed from the files of the archive; None if there is none."""
@@ -126,6 +129,11 @@ class _Packing:
             manifest = read_manifest(folder)
             if manifest is not None:
                 yield folder, manifest["files"]
+
+    def count_older(self) -> int:
+        """Return the number of stores of the split that an older version packed."""
+        manifests = self.tiles.glob(f"{self.readable}-*/manifest.json")
+        return sum(read_manifest(path.parent) is None for path in manifests)
 
     def pack(self) -> Path:
         """Pack the tiles, and return the folder of the store."""

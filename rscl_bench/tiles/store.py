@@ -71,6 +71,8 @@ class TileStore:
         skipped: Bad images that were skipped, by path in the archive.
         missing: Number of pixels of each band that the archive declares as missing; they are filled
             and stay out of mean and deviation.
+        older: Number of stores of this split that an older version packed, if this one was packed
+            now.
     """
 
     tiles: NDArray[Any]
@@ -85,6 +87,7 @@ class TileStore:
     path: Path
     skipped: tuple[str, ...] = ()
     missing: tuple[int, ...] = ()
+    older: int = 0
 
     @property
     def missing_share(self) -> float:

@@ -518,7 +518,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_killed_unpack_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     archive = zipped(tmp_path / "a.zip", FILES)
     out = tmp_path / "data" / "aid"

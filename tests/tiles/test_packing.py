@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.paths import ADAPTERS
+from helpers.paths import ADAPTERS, TOY
 from torch.utils.data import DataLoader
 
 from rscl_bench import registry
@@ -375,6 +375,67 @@ def test_two_packers_at_once(data: Path, cache: Path) -> None:
     whole = open_or_pack(data, source(), cache.with_name("whole"), True)
     assert [content(store) for store in stores] == [content(whole)] * 2
     assert list((cache / "tiles").iterdir()) == [stores[0].path]
+
+
+# Stopping before the first journal.
+
+STOPPED = """
+import sys
+from rscl_bench.tiles import packing, workers
+workers.WORTH_WORKERS = workers.BATCH_BYTES = 0
+workers.usable_cores = lambda: 2
+
+def wait_for_a_signal(_what, done, _total):
+    if done == 3:
+        print("here", flush=True)
+        sys.stdin.read()
+
+from rscl_bench import api
+from rscl_bench.progress import SilentReporter
+SilentReporter.progress = staticmethod(wait_for_a_signal)
+open_tiles = api.open_tiles
+api.open_tiles = lambda *given, **named: open_tiles(*given, **named, verbose=False)
+from rscl_bench.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_packing_that_is_stopped_before_its_first_journal_leaves_nothing(
+    toy_data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    cache = tmp_path / "cache"
+    command = ["data", "prepare", "--scenario", str(TOY), "--data-root", str(toy_data)]
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RSCL_CACHE": str(cache)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        assert len(work_folders(cache)) == 2  # the folder and its lock
+        process.send_signal(number)
+        expected = -number if number == signal.SIGKILL else 128 + number
+        assert process.wait(timeout=60) == expected
+    if number != signal.SIGKILL:
+        assert list((cache / "tiles").iterdir()) == []
+    # Another split sweeps what a killed process left.
+    other = Source(dataset=f"{ADAPTERS}:Toy", split="test", tile_size=24)
+    store = open_or_pack(toy_data, other, cache)
+    assert list((cache / "tiles").iterdir()) == [store.path]
+
+
+def test_a_lock_without_a_folder_is_removed(data: Path, cache: Path) -> None:
+    store = open_or_pack(data, source(), cache)
+    name = f".{store.path.name}-3.lock"
+    (store.path.parent / name).touch()
+    foreign = [store.path.parent / name for name in (".snapshot", ".keep-3")]
+    for folder in foreign:
+        folder.mkdir()
+    open_or_pack(data, source(), cache)
+    assert sorted((cache / "tiles").iterdir()) == sorted([*foreign, store.path])
 
 
 # Errors in a worker.
