@@ -17,7 +17,7 @@ from rscl_bench import api
 from rscl_bench.cores import let_threads_sleep, set_threads
 from rscl_bench.errors import RsclError, SpecError, unknown
 from rscl_bench.interruption import Interrupted, raising
-from rscl_bench.output import discard_unwritten, lasting_output
+from rscl_bench.output import discard_unwritten, lasting_output, reader_gone
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -36,21 +36,30 @@ class Commands(TyperGroup):
         with raising() as watch:
             try:
                 return super().invoke(ctx)
-            except RsclError as error:
-                _exit(1, f"error: {error}")
-            except KeyboardInterrupt as error:
-                watch.came = True  # from here on, another signal ends the process at once
-                _exit(_status(error), _interrupted(error))
-            except BrokenPipeError:
-                _exit(128 + signal.SIGPIPE)  # as other programs whose reader has gone
-            except OSError as error:
-                if error.filename is not None:
-                    _exit(1, f"error: {error.filename} cannot be used ({error.strerror}).")
-                if error.errno not in _UNWRITABLE:  # all files have names
-                    raise
-                _exit(1, f"error: The output cannot be written ({error.strerror}).")
-            except SystemExit as error:
-                _exit(1, f"error: Code outside of rscl-bench called sys.exit({error.code!r}).")
+            except (KeyboardInterrupt, SystemExit, RsclError, OSError) as error:
+                came = watch.signal
+                watch.signal = came or signal.SIGINT  # the next signal ends the process at once
+                if came is not None and not isinstance(error, KeyboardInterrupt):
+                    # An error that the signal caused, such as the end of a worker that got it too.
+                    error = Interrupted(came)
+                _explain(error)
+                raise
+
+
+def _explain(error: BaseException) -> None:
+    """Exit with a line on standard error, if the error is none of the code."""
+    if isinstance(error, KeyboardInterrupt):
+        _exit(_status(error), _interrupted(error))
+    if isinstance(error, RsclError):
+        _exit(1, f"error: {error}")
+    if isinstance(error, SystemExit):
+        _exit(1, f"error: Code outside of rscl-bench called sys.exit({error.code!r}).")
+    if isinstance(error, OSError) and error.filename is not None:
+        _exit(1, f"error: {error.filename} cannot be used ({error.strerror}).")
+    if isinstance(error, BrokenPipeError) and reader_gone(sys.stdout):
+        _exit(128 + signal.SIGPIPE)  # as other programs
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # all other files have names
+        _exit(1, f"error: The output cannot be written ({error.strerror}).")
 
 
 def _exit(status: int, line: str = "") -> NoReturn:

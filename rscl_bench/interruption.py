@@ -35,10 +35,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class SignalWatch:
-    """Raises `Interrupted` on the first signal, and ends the process at once on the second."""
+    """Raises `Interrupted` on the first signal, and ends the process at once on the second.
+
+    Attributes:
+        signal: Number of the signal that came; None before a signal.
+    """
 
     def __init__(self) -> None:
-        self.came = False
+        self.signal: int | None = None
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal.
@@ -46,9 +50,9 @@ class SignalWatch:
         Raises:
             Interrupted: On the first signal.
         """
-        if self.came:
+        if self.signal is not None:
             exit_now(number)
-        self.came = True
+        self.signal = number
         raise Interrupted(number)
 
 

@@ -1,6 +1,7 @@
 """Standard output that a run outlives: a closed pipe or a full disk loses lines, nothing more."""
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +77,16 @@ def discard_unwritten(stream: TextIO) -> OSError | None:
             os.close(nowhere)
         return error
     return None
+
+
+def reader_gone(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe that nobody reads."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # closed, or no file
+        return False
 
 
 def say(text: str) -> None:

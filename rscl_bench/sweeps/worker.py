@@ -141,7 +141,7 @@ def main() -> int:
         try:
             return _execute(line, PipeReporter(pipe))
         except Interrupted as error:
-            watch.came = True
+            watch.signal = error.signal
             print(f"interrupted; the run resumes from {error.where or 'its last checkpoint'}")
             return error.status
 

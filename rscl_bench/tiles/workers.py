@@ -116,7 +116,7 @@ def _start_worker(lock: int | None, _worker: int) -> None:
         os.close(lock)  # An open copy would hold the lock after the parent was killed.
     # The parent answers signals, and ends its workers by SIGTERM.
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ends = number == signal.SIGTERM
+        signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
     # A progress bar replaces both streams, and its lock may be held at the moment of the fork.
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__

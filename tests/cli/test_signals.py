@@ -45,6 +45,20 @@ def test_a_signal_runs_the_finally_blocks_of_every_command(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_that_the_signal_causes_is_an_interruption(tmp_path: Path) -> None:
+    """As where a signal ends the workers too, and their end is an error of its own."""
+    breaks = (
+        "from rscl_bench.errors import ArtefactError\n"
+        "def fail(_):\n    raise ArtefactError('A worker died.')\n"
+        "tempfile.TemporaryDirectory.cleanup = fail\n"
+    )
+    process = waiting(tmp_path, breaks + START)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "interrupted by SIGTERM; nothing was recorded\n"
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     ignoring = "signal.signal(signal.SIGHUP, signal.SIG_IGN); "
     before, start = START.split("from rscl_bench")

@@ -367,6 +367,20 @@ def test_death_at_every_place(cache: Path, whole: Any, tmp_path: Path, place: st
 
 
 @pytest.mark.fault
+def test_the_same_command_twice_at_once(cache: Path, whole: Any, tmp_path: Path) -> None:
+    expected, _ = whole("cosmae")
+    first, second = (spawn(cache, tmp_path, "cosmae") for _ in range(2))
+    errors = {process: process.communicate()[1] for process in (first, second)}
+    codes = sorted(process.returncode for process in errors)
+    assert codes in ([0, 0], [0, 1]), errors  # one that starts late finds the record
+    for process, err in errors.items():
+        sentence = "error: Another process executes this run in "
+        assert process.returncode == 0 or err.startswith(sentence)
+    assert outcome(tmp_path) == expected
+    assert not list(tmp_path.rglob("run.lock"))
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize("number", SIGNALS)
 def test_interrupted_sweep_leaves_checkpoints(
     cache: Path, tmp_path: Path, number: signal.Signals

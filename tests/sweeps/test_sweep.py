@@ -403,6 +403,34 @@ def test_processes_end_with_their_parent(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in pids)
 
 
+def test_a_second_signal_ends_a_sweep_and_its_processes_at_once(tmp_path: Path) -> None:
+    """The worker does not end on SIGTERM; it ends when its parent has gone."""
+    worker = (
+        "import json, os, pathlib, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "job = json.loads(sys.stdin.readline()); "
+        "pathlib.Path(job['folder'], 'pid').write_text(str(os.getpid())); sys.stdin.read()"
+    )
+    parent = (
+        "import sys; from rscl_bench.sweeps import pool; "
+        f"pool.COMMAND = (sys.executable, '-c', {worker!r}); "
+        "pool.run_all([pool.Run('r', pool.Job.model_validate_json(sys.argv[1]))], 1, print)"
+    )
+    given = job(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent, given.model_dump_json()], stdout=subprocess.DEVNULL
+    )
+    pid = ""
+    while not pid and process.poll() is None:
+        pid = "".join(path.read_text() for path in tmp_path.rglob("pid"))
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits for the checkpoint
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(timeout=20) == 128 + signal.SIGUSR1
+    assert gone(int(pid))
+
+
 # Before the first run
 
 
