@@ -4,6 +4,7 @@ Some values that one record alone may have are impossible beside other records: 
 same scores of every image, or an encoder of another size under the same protocol.
 """
 
+import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,14 @@ from typing import Any, NamedTuple
 from rscl_bench.canonical import canonical_json
 from rscl_bench.registry import BUILTIN
 from rscl_bench.results.schema import RunRecord, probe_key
+from rscl_bench.spec import is_method_key
 
 #: Number of pairs of test image and label from which on equal scores are no coincidence. On a few
 #: images, two runs often rank all of them alike.
 TELLING_PAIRS = 1000
+
+# Largest relative difference that random choices make between counts of one method.
+_RANDOM_OPERATIONS = 0.1
 
 
 class Filed(NamedTuple):
@@ -49,13 +54,14 @@ def disagreements(filed: Iterable[Filed]) -> Iterator[Disagreement]:
         settings.setdefault(_setting(item.record), []).append(item)
     for members in settings.values():
         yield from _size_disagreements(members)
+        yield from _flops_disagreements(members)
         yield from _label_disagreements(members)
         yield from _digest_disagreements(members)
         yield from _seed_disagreements(members)
 
 
 def equal_methods(records: Iterable[RunRecord]) -> list[tuple[str, ...]]:
-    """Return the names of methods with equal trained scores, such as one method under two names.
+    """Return methods with equal trained scores by name and overrides.
 
     Two methods have equal scores if all scores after all tasks are equal at every common seed, and
     are of enough test images to be no coincidence. Such methods may be one method under two names,
@@ -67,7 +73,7 @@ def equal_methods(records: Iterable[RunRecord]) -> list[tuple[str, ...]]:
     named: dict[str, dict[int, bytes]] = {}
     for record in records:
         if _is_telling(record):
-            name = str(record.identity.method["name"])
+            name = _shown_name(record)
             named.setdefault(name, {})[record.identity.seed] = _scores(record, trained=True)
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(named):
@@ -80,6 +86,13 @@ def equal_methods(records: Iterable[RunRecord]) -> list[tuple[str, ...]]:
         if len(equal) > 1:
             found.setdefault(equal[0], equal)
     return sorted(found.values())
+
+
+def _shown_name(record: RunRecord) -> str:
+    """Return the name of a method, with its overrides in brackets."""
+    overrides = record.identity.overrides
+    own = [f"{k}={json.dumps(overrides[k])}" for k in sorted(overrides) if is_method_key(k)]
+    return f"{record.identity.method['name']}" + (f"[{','.join(own)}]" if own else "")
 
 
 def _setting(record: RunRecord) -> bytes:
@@ -97,10 +110,6 @@ def _size_disagreements(members: Sequence[Filed]) -> Iterator[Disagreement]:
     def method(record: RunRecord) -> Hashable:
         return canonical_json(record.identity.method)
 
-    def counted(record: RunRecord) -> Hashable:
-        provenance = record.provenance
-        return method(record), provenance.device_type, provenance.versions.get("torch")
-
     def everything(record: RunRecord) -> Hashable:
         backbone = record.identity.protocol.get("backbone")
         return isinstance(backbone, dict) and backbone.get("name") in BUILTIN["backbones"]
@@ -108,9 +117,31 @@ def _size_disagreements(members: Sequence[Filed]) -> Iterator[Disagreement]:
     for field, group, value in (
         ("parameters.encoder", everything, lambda r: r.parameters.encoder),
         ("parameters.trainable", method, lambda r: r.parameters.trainable),
-        ("flops", counted, lambda r: r.flops),
     ):
         yield from _unequal(members, field, group, value)
+
+
+def _flops_disagreements(members: Sequence[Filed]) -> Iterator[Disagreement]:
+    """Yield records of one method with other operations, if the same software counted both."""
+    first: dict[Hashable, tuple[Filed, list[int]]] = {}
+    for item in members:
+        record = item.record
+        if record.flops is None:
+            continue
+        counted = [operations or 0 for operations in record.flops.model_dump().values()]
+        method = canonical_json(record.identity.method)
+        torch = record.provenance.versions.get("torch")
+        key = method, record.provenance.device_type, torch
+        other, before = first.setdefault(key, (item, counted))
+        if not all(map(_is_close, counted, before)):
+            yield _disagreement(
+                other, item, "differ in the field 'flops', which no seed changes by a tenth"
+            )
+
+
+def _is_close(one: int, two: int) -> bool:
+    # The number of masked patches is a random choice of some objectives.
+    return abs(one - two) <= _RANDOM_OPERATIONS * max(one, two)
 
 
 def _label_disagreements(members: Sequence[Filed]) -> Iterator[Disagreement]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +89,13 @@ def test_record_is_what_was_run(runs: Runner) -> None:
         "record.json",
         "record.safetensors",
     ]
+    umask = os.umask(0)
+    os.umask(umask)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in run.folder.iterdir()}
+    assert modes == {0o666 & ~umask}
+    images = read_image_scores(run.folder / "record.json", record)
+    assert images is not None
+    assert images.run == record.id
     assert record.identity == opened.identity
     assert record.id == opened.identity.run_id()
     assert record.identity.edition == "sketch"

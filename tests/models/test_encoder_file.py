@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.disk import file_size_limit
 from safetensors.torch import load, save_file
 
 from rscl_bench.errors import ArtefactError, RsclError, SpecError
@@ -55,6 +56,21 @@ def encoder(path: Path) -> Encoder:
     encoder = build_encoder(Component.model_validate(TINY_BACKBONE), 16, 2)
     write_encoder(path, encoder, description())
     return encoder
+
+
+def test_full_disk_keeps_the_earlier_encoder_and_names_path_and_bytes(
+    path: Path, encoder: Encoder
+) -> None:
+    before = path.read_bytes()
+    with (
+        file_size_limit(len(before) // 2),
+        pytest.raises(
+            ArtefactError, match=rf"{path.name} of {len(before)} bytes cannot be written"
+        ),
+    ):
+        write_encoder(path, encoder, description(seed=4))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_reading_gives_back_what_was_written(path: Path, encoder: Encoder) -> None:
