@@ -15,7 +15,7 @@ from rscl_bench.leaderboards.own_training import tuned_rates
 from rscl_bench.leaderboards.pixels import decoders_of, pixels_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
-from rscl_bench.leaderboards.tunings import learning_rate, tuned
+from rscl_bench.leaderboards.tunings import declared_choice, learning_rate, tuned
 from rscl_bench.results.agreement import equal_methods
 from rscl_bench.results.tuning import Tuning
 
@@ -34,7 +34,7 @@ def header(board: Board) -> str:
         for item in board.loaded
         for name, value in protocol_overrides(item.record).items()
     }
-    overridden = f", with {markdown_text(', '.join(sorted(changed)))}" if changed else ""
+    overridden = f", with {markdown_code(', '.join(sorted(changed)))}" if changed else ""
     lines = [
         f"# {key.scenario}: protocol {key.protocol}",
         "",
@@ -127,6 +127,10 @@ def _tuning_lines(board: Board) -> list[str]:
         for row in trained
         for tuning in tuned(row, board.tunings)
     ]
+    for row in trained:
+        stated = declared_choice(next(iter(row.runs.values())).record)
+        if stated is not None:
+            chosen.append(f"{_name(board, row)}: training settings, {markdown_text(stated)}")
     exceptions = f", other than {'; '.join(others)}" if others else ""
     return [
         f"- Learning rate: {markdown_text(common)}{exceptions}",

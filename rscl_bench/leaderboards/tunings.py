@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rscl_bench.declarations import declarations, load_scenario
 from rscl_bench.leaderboards.keys import GroupKey
 from rscl_bench.leaderboards.places import places_beside
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.results.tuning import FOLDER, Tuning, read_tuning
-from rscl_bench.spec import edition_folder
+from rscl_bench.spec import Protocol, edition_folder
 
 
 def tunings_beside(sources: Iterable[Path], key: GroupKey) -> list[Tuning]:
@@ -55,6 +56,39 @@ def learning_rate(record: RunRecord) -> Any:
     """Return the peak learning rate of a run."""
     identity = record.identity
     return value_of(identity.method, identity.protocol, "training.learning_rate")
+
+
+def declared_choice(record: RunRecord) -> str | None:
+    """Return how the protocol says that it chose the training settings of a run's method.
+
+    Args:
+        record: Record of a run; the statement counts only if the run has the declared values.
+
+    Returns:
+        The statement of the known scenario; None if it says nothing of this method.
+    """
+    identity = record.identity
+    method, protocol = identity.method, _known_protocol(record)
+    own: Any = method.get("training")
+    if protocol is None or not isinstance(own, dict):
+        return None
+    for owner in (method["name"], _inner(method, ["objective", "name"])):
+        declared = protocol.training_for.get(str(owner))
+        if declared is not None and declared.chosen is not None:
+            values = declared.model_dump(mode="json", include=set(declared.given()))
+            if all(own.get(name) == value for name, value in values.items()):
+                return declared.chosen
+    return None
+
+
+def _known_protocol(record: RunRecord) -> Protocol | None:
+    """Return the protocol of a scenario that comes with this package, in the record's version."""
+    named = record.identity.scenario
+    if named.name not in declarations("scenarios"):
+        return None
+    scenario = load_scenario(named.name)
+    protocol = scenario.protocols.get(record.identity.protocol_name)
+    return protocol if scenario.version == named.version else None
 
 
 def value_of(method: Any, protocol: Any, key: str) -> Any:

@@ -196,7 +196,7 @@ def test_editions_versions_scenarios_and_protocols_have_separate_leaderboards(
     }
     assert all(len(rows_of(out / name)) == 3 for name in names)
     text = (out / overridden.pop() / "leaderboard.md").read_text()
-    assert "with image_size=64" in text
+    assert "with `image_size=64`" in text
     real = (out / "toy-v1/quick/leaderboard.md").read_text()
     assert "- Edition: real archives" in real
     assert "no result" not in real

@@ -7,12 +7,13 @@ import pytest
 from helpers.paths import ROOT
 from helpers.records import FOLDER, record_of
 
+from rscl_bench.declarations import load_scenario
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.board import make_board
 from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.leaderboards.keys import LoadedRecord, group_key
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
-from rscl_bench.leaderboards.tunings import value_of
+from rscl_bench.leaderboards.tunings import declared_choice, value_of
 from rscl_bench.results.record import write_record
 from rscl_bench.results.tuning import Tuning, write_tuning
 
@@ -129,6 +130,39 @@ def test_rates_of_methods_are_stated() -> None:
     loaded = [LoadedRecord(Path(f"{n}.json"), record) for n, record in enumerate(records)]
     text = leaderboard_markdown(make_board(group_key(records[0]), loaded, {}))
     assert "- Learning rate: 0.001, other than 0.0003: c\n" in text
+
+
+IBOT = "seed 0, 5 epochs of the first task, grid {1e-3, 1e-4}, on validation"
+
+
+@pytest.mark.parametrize(
+    ("method", "training", "version", "stated"),
+    [
+        ("ibot", {"learning_rate": 1e-4}, "2", IBOT),
+        ("own-recipe", {"learning_rate": 1e-4}, "2", IBOT),  # its objective is ibot
+        ("ibot", {"learning_rate": 3e-4}, "2", None),
+        ("ibot", {"learning_rate": 1e-4}, "1", None),
+        ("ibot", None, "2", None),
+    ],
+)
+def test_a_choice_that_the_protocol_declares(
+    method: str, training: dict[str, float] | None, version: str, stated: str | None
+) -> None:
+    """The statement counts for runs that have the declared values, and for no other."""
+    declared = load_scenario("scene4").protocols["cpu"].training_for["ibot"]
+    assert (declared.learning_rate, declared.chosen) == (1e-4, IBOT)
+    parameters: dict[str, Any] = {"objective": {"name": "ibot"}}
+    record = record_of(scenario="scene4", version=version, protocol_name="cpu", edition="real")
+    raw = {**record.identity.method, **parameters, "name": method}
+    raw |= {} if training is None else {"training": training}
+    own = record.identity.model_copy(update={"method": raw})
+    changed = record.model_copy(update={"identity": own})
+    assert declared_choice(changed) == stated
+    changed.identity.protocol["training"] = {"learning_rate": 1e-3}
+    board = make_board(group_key(changed), [LoadedRecord(Path("0.json"), changed)], {})
+    sentence = f"{method}: training settings, {IBOT}."
+    assert (sentence in leaderboard_markdown(board)) == (stated is not None)
+    assert declared_choice(record_of()) is None, "its scenario is not known"
 
 
 def test_published_table_states_grids_and_rate() -> None:
