@@ -133,6 +133,18 @@ class Probe(Spec):
         return {role: split for role, split in roles.items() if split is not None}
 
 
+def check_warmup(epochs: int, warmup_epochs: float) -> None:
+    """Check that a warm-up ends before training does, so that the peak rate is reached.
+
+    Every spec with both fields is checked by this function.
+
+    Raises:
+        ValueError: If the warm-up is not shorter than training.
+    """
+    if warmup_epochs >= epochs:
+        raise ValueError(f"warmup_epochs ({warmup_epochs}) must be below epochs ({epochs})")
+
+
 class Training(Spec):
     """Hyper-parameters of the training of every task.
 
@@ -166,10 +178,7 @@ class Training(Spec):
         Raises:
             ValueError: If it does not.
         """
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})"
-            )
+        check_warmup(self.epochs, self.warmup_epochs)
 
 
 class Optimisation(Spec):

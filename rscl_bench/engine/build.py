@@ -7,6 +7,7 @@ from torch import nn
 
 from rscl_bench import registry
 from rscl_bench.errors import SpecError
+from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.build import build_encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
@@ -77,8 +78,3 @@ def check_training(spec: RunSpec, objective: Objective, strategies: Sequence[Str
                 f"training.batch_size (now {training.batch_size})."
             )
     objective.check_training(training)
-
-
-def has_batch_norm(module: nn.Module) -> bool:
-    """Return whether a module normalises over the batch in training."""
-    return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())

@@ -13,7 +13,7 @@ import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.probing import OpenProbe, open_probe, open_task
+from rscl_bench.engine.probing import OpenProbe, build_probe, open_probe, open_task
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.progress import Progress
 from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
@@ -98,6 +98,8 @@ def open_run(
     opened_device = open_device(device, protocol.precision)
     _check_tile_sizes(spec)
     known = _identity(spec, archives.edition, opened_device)  # packing may take hours
+    for probe in scenario.probes:
+        build_probe(probe, protocol)  # refuses wrong parameters
     started = time.perf_counter()
     tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
     probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]

@@ -178,9 +178,7 @@ def open_probe(
     Raises:
         RsclError: If the archive, the bands or the probe's parameters are not usable.
     """
-    probe_class = registry.load("probes", spec.probe)
-    parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
-    probe = probe_class(validated(probe_class.Params, parameters, f"probe '{spec.name}'"))
+    probe = build_probe(spec, protocol)
     tiles, labels = {}, {}
     for role, split in spec.splits().items():
         store = archives.open(spec.source(split), True, progress)
@@ -189,6 +187,24 @@ def open_probe(
         labels[role] = store.labels(spec.min_share)[indices]
     scaling = pixel_scaling(tiles["train"].store, spec.bands, protocol)
     return OpenProbe(spec, probe, tiles, labels, scaling)
+
+
+def build_probe(spec: ProbeSpec, protocol: Protocol) -> BaseProbe:
+    """Return a probe with its parameters.
+
+    Args:
+        spec: The probe in the scenario.
+        protocol: Has defaults of the probe's parameters.
+
+    Raises:
+        SpecError: If the parameters are not usable.
+    """
+    probe_class = registry.load("probes", spec.probe)
+    parameters = {**protocol.defaults.get(spec.probe, {}), **spec.parameters}
+    probe: BaseProbe = probe_class(
+        validated(probe_class.Params, parameters, f"probe '{spec.name}'")
+    )
+    return probe
 
 
 def open_task(

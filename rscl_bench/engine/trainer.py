@@ -28,7 +28,7 @@ from rscl_bench.engine.checkpointing.state import (
 from rscl_bench.engine.clock import TaskClock
 from rscl_bench.engine.view_maker import ViewMaker
 from rscl_bench.errors import TrainingError
-from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
+from rscl_bench.models.optimiser import learning_rate, warmup_steps, weight_decay_groups
 from rscl_bench.objectives.base import Objective, StepInfo, divisors
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import Protocol
@@ -223,7 +223,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
 
     def _set_learning_rate(self) -> None:
         training = self.protocol.training
-        warmup = round(training.warmup_epochs * len(self.dataloader))
+        warmup = warmup_steps(training.warmup_epochs, len(self.dataloader), self.steps)
         rate = learning_rate(self.step, self.steps, warmup, training.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

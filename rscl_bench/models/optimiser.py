@@ -25,6 +25,17 @@ def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def warmup_steps(warmup_epochs: float, steps_per_epoch: int, steps: int) -> int:
+    """Return the number of steps of a warm-up, rounded, and fewer than all steps.
+
+    Args:
+        warmup_epochs: Epochs of the warm-up.
+        steps_per_epoch: Number of steps of an epoch.
+        steps: Number of steps of the training.
+    """
+    return max(0, min(round(warmup_epochs * steps_per_epoch), steps - 1))
+
+
 def weight_decay_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
     """Return two AdamW groups of the trained parameters: with weight decay, then without.
 

@@ -7,16 +7,17 @@ from typing import Annotated, Any, ClassVar, final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rscl_bench.errors import TrainingError
+from rscl_bench.errors import SpecError, TrainingError
+from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.encoder import Encoder, evaluating
-from rscl_bench.models.optimiser import learning_rate, weight_decay_groups
+from rscl_bench.models.optimiser import learning_rate, warmup_steps, weight_decay_groups
 from rscl_bench.probes.base import BaseProbe, Labels, Scores, check_labels
 from rscl_bench.probes.encoding import EvalContext, FrozenEncoder, TileSubset, whole_batches
 from rscl_bench.randomness import seeded, torch_generator
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.spec import Positive, Spec, check_warmup
 from rscl_bench.tiles.loader import TileLoader
 from rscl_bench.views.view import View, make_view
 
@@ -33,7 +34,7 @@ class TransferParams(Spec):
         epochs: Passes over the training tiles.
         batch_size: Images of a step; all images if the training split has fewer.
         learning_rate: Peak learning rate of AdamW; not scaled by the batch size.
-        warmup_epochs: Epochs of linear warm-up, counted per step.
+        warmup_epochs: Epochs of linear warm-up, counted per step; fewer than ``epochs``.
         weight_decay: Weight decay of parameters with two or more dimensions.
     """
 
@@ -42,6 +43,11 @@ class TransferParams(Spec):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup_epochs: Annotated[float, Field(ge=0)] = 5
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "TransferParams":
+        check_warmup(self.epochs, self.warmup_epochs)
+        return self
 
 
 class TransferProbe(BaseProbe):
@@ -121,9 +127,15 @@ class TransferProbe(BaseProbe):
         targets = torch.zeros(len(train.store), labels.shape[1], device=context.device)
         targets[torch.from_numpy(train.indices)] = torch.from_numpy(labels).to(targets)
         batch_size = min(params.batch_size, len(train.indices))
+        if batch_size < 2 and has_batch_norm(model):
+            raise SpecError(
+                f"Probe '{type(self).__name__}' trains batch normalisation, so a batch must have "
+                f"at least 2 images; raise its batch_size (now {batch_size})."
+            )
         task_tiles = [(0, torch.from_numpy(train.indices))]
         loader = TileLoader([train.store], task_tiles, batch_size, _SEED, 0)
-        steps, warmup = params.epochs * len(loader), round(params.warmup_epochs * len(loader))
+        steps = params.epochs * len(loader)
+        warmup = warmup_steps(params.warmup_epochs, len(loader), steps)
         model.train()
         for step, (indices, images) in enumerate(_batches(loader, params.epochs, context)):
             rate = learning_rate(step, steps, warmup, params.learning_rate)

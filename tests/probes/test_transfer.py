@@ -23,6 +23,7 @@ from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.errors import SpecError, TrainingError
 from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.optimiser import warmup_steps
 from rscl_bench.models.vit import ViT
 from rscl_bench.probes.adapters import (
     EncoderAdapterParams,
@@ -245,6 +246,53 @@ def test_diverged_encoder_is_refused() -> None:
         next(encoder.parameters()).fill_(math.nan)
     with pytest.raises(TrainingError, match="loss of probe 'FineTuning' is nan at step 0"):
         scores(FineTuning(FineTuningParams(**FEW)), encoder)
+
+
+@pytest.mark.parametrize("probe", [TransferParams, EncoderAdapterParams, FineTuningParams])
+def test_warmup_ends_before_training(probe: type[TransferParams]) -> None:
+    for warmup in (3, 5):
+        with pytest.raises(ValueError, match=r"warmup_epochs \(\d.0\) must be below epochs \(3\)"):
+            probe(epochs=3, warmup_epochs=warmup)
+    assert probe(epochs=3, warmup_epochs=2.5).warmup_epochs == 2.5
+
+
+@pytest.mark.parametrize("name", ["input-adapter", "encoder-adapter", "fine-tuning"])
+def test_warmup_of_a_set_value_is_refused_before_packing(
+    name: str, runs: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Any] = []
+    monkeypatch.setattr("rscl_bench.engine.prepare.open_task", packed.append)
+    scenario = load_scenario(str(TOY))
+    probe = scenario.probes[0].model_copy(update={"probe": name, "parameters": {}})
+    protocol = scenario.protocols[scenario.default_protocol]
+    protocol = protocol.model_copy(update={"defaults": {name: {"epochs": 20}}})
+    spec = runs.spec(
+        "finetune",
+        0,
+        f"defaults.{name}.epochs=4",
+        probes=(probe,),
+        protocols={scenario.default_protocol: protocol},
+    )
+    with pytest.raises(SpecError, match=r"warmup_epochs \(5\) must be below epochs \(4\)"):
+        runs.open(spec)
+    assert not packed
+
+
+def test_batch_of_one_image_is_refused_where_there_is_batch_normalisation() -> None:
+    probe = FineTuning(FineTuningParams(**{**FEW, "batch_size": 1}))
+    with pytest.raises(SpecError, match="a batch must have at least 2 images"):
+        scores(probe, encoder_of(RESNET))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "epoch", "steps", "expected"),
+    [(1, 10, 100, 10), (0.5, 3, 30, 2), (0.9, 1, 1, 0), (1.6, 1, 2, 1), (0, 5, 5, 0), (1, 0, 0, 0)],
+)
+def test_warmup_has_fewer_steps_than_training(
+    warmup: float, epoch: int, steps: int, expected: int
+) -> None:
+    """Rounding could give a warm-up all steps, and the peak rate to none."""
+    assert warmup_steps(warmup, epoch, steps) == expected
 
 
 @pytest.fixture(scope="module")
