@@ -99,11 +99,15 @@ class PretrainedEncoder(nn.Module):
         return scaling.to(self._device)
 
 
-def load_pretrained(path: Path) -> PretrainedEncoder:
+def load_pretrained(path: Path, backbone: str | None = None) -> PretrainedEncoder:
     """Load an encoder from the file that a run wrote.
+
+    Args:
+        path: The file.
+        backbone: As in `rscl_bench.models.encoder_file.read_encoder`.
 
     Raises:
         ArtefactError: If the file is missing, damaged, or not an encoder of this package.
-        SpecError: If the backbone is not installed.
+        SpecError: If the backbone is not installed, or its code is not the code of the run.
     """
-    return PretrainedEncoder(*read_encoder(path))
+    return PretrainedEncoder(*read_encoder(path, backbone))

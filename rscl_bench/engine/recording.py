@@ -26,7 +26,7 @@ from rscl_bench.results.schema import (
     TaskRecord,
 )
 from rscl_bench.results.text import one_line, shown
-from rscl_bench.spec import Probed, first_problem
+from rscl_bench.spec import Component, Probed, first_problem
 
 
 class KnownParts(NamedTuple):
@@ -174,7 +174,9 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
         protocol=identity.protocol_name,
         method=spec.method.name,
         seed=identity.seed,
-        backbone=spec.protocol.backbone,
+        backbone=Component.model_validate(
+            registry.portable(spec.protocol.backbone.model_dump(mode="json"))
+        ),
         probed=probed,
         probed_feature=spec.protocol.probed_feature,
         image_size=spec.protocol.image_size,

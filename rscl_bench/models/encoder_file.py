@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from rscl_bench import registry
 from rscl_bench.atomic import write_atomic
-from rscl_bench.errors import ArtefactError, unknown
+from rscl_bench.errors import ArtefactError, SpecError, unknown
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
@@ -123,18 +124,20 @@ def write_encoder(path: Path, encoder: Encoder, description: EncoderDescription)
     return hashlib.sha256(content).hexdigest()
 
 
-def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
+def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, EncoderDescription]:
     """Build the encoder of a file and load its weights.
 
     Args:
         path: The file of `write_encoder`.
+        backbone: Where the class of a backbone by path lies now, ``file.py:Class``; the file of an
+            encoder does not know this. None for a registered backbone.
 
     Returns:
         The encoder on the CPU in evaluation mode, and its description.
 
     Raises:
         ArtefactError: If the file is missing, damaged, or no encoder of this package.
-        SpecError: If the backbone is not installed.
+        SpecError: If the backbone is not installed, or its code is not the code of the run.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -161,8 +164,9 @@ def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
             f"{first_problem(error)}; run the method again to write the file anew."
         ) from error
     with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
+        found = _found(description.backbone, backbone)
         encoder = build_encoder(
-            description.backbone,
+            found,
             description.image_size,
             len(description.bands),
             description.probed_feature,
@@ -175,3 +179,29 @@ def read_encoder(path: Path) -> tuple[Encoder, EncoderDescription]:
             "use the version of rscl-bench that wrote the file."
         ) from error
     return encoder.eval(), description
+
+
+def _found(described: Component, given: str | None) -> Component:
+    """Return the backbone of an encoder's file with the present path of its class.
+
+    Raises:
+        SpecError: If the path is missing, or leads to other code than the run's.
+    """
+    by_path = "@" in described.name  # see `registry.portable`
+    if given is None:
+        if by_path:
+            raise SpecError(
+                f"The backbone of this encoder is the class {described.name.partition('@')[0]}; "
+                "give the path of that class as 'backbone'."
+            )
+        return described
+    if not registry.is_reference(given):
+        raise SpecError(f"'backbone' takes file.py:Class, the path of a class; got '{given}'.")
+    reference = registry.absolute(given, Path())
+    registry.load("backbones", reference)
+    if registry.portable(reference) != described.name:
+        raise SpecError(
+            f"This encoder was trained with {described.name}, but '{given}' is "
+            f"{registry.portable(reference)}; give the file of the run."
+        )
+    return described.model_copy(update={"name": reference})
