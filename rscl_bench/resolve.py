@@ -14,6 +14,7 @@ from rscl_bench.spec import (
     Component,
     Components,
     Method,
+    MethodTraining,
     Optimisation,
     Protocol,
     RunSpec,
@@ -111,7 +112,7 @@ def resolve(
     shown = _training(protocol, layers)
     if any(layer.values for layer in layers["training"][1:]):
         own = {name: getattr(shown, name) for name in Optimisation.model_fields}
-        resolved = resolved.model_copy(update={"training": Optimisation(**own)})
+        resolved = resolved.model_copy(update={"training": MethodTraining(**own)})
     backbone = _filled("backbones", layers["backbone"])
     shared = protocol.model_copy(
         update={

@@ -199,14 +199,17 @@ class Optimisation(Spec):
 
 
 class MethodTraining(Optimisation):
-    """The values of `Optimisation` that a protocol gives one method or one objective.
+    """The values of `Optimisation` that a recipe has, or that a protocol gives one method.
 
     Attributes:
         chosen: How the values were chosen: seeds, epochs, grid and split, for the leaderboard's
             header.
     """
 
-    chosen: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)] | None = None
+    chosen: Annotated[
+        Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f|<>\[\]`]+$", max_length=200)] | None,
+        Field(exclude_if=lambda chosen: chosen is None),
+    ] = None
 
 
 class Views(Spec):
@@ -353,7 +356,7 @@ class Method(Spec):
     title: str
     objective: Component
     strategies: tuple[Component, ...] = ()
-    training: Annotated[Optimisation | None, Field(exclude_if=lambda own: own is None)] = None
+    training: Annotated[MethodTraining | None, Field(exclude_if=lambda own: own is None)] = None
 
 
 class RunSpec(Spec):

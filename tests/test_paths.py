@@ -258,7 +258,11 @@ def test_impossible_paths_are_refused(path: str, sentence: str, tmp_path: Path) 
 def test_code_is_announced_before_it_runs(tmp_path: Path) -> None:
     scenario, recipe = project(tmp_path / "a")
     (tmp_path / "a" / "own.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
-    for command in (["show", recipe], ["run", "--scenario", scenario, "--method", recipe]):
+    commands: list[list[str | Path]] = [
+        ["show", recipe],
+        ["run", "--scenario", scenario, "--method", recipe],
+    ]
+    for command in commands:
         sentence = refused(*command)
         assert "ends the program with sys.exit(0) while it is imported" in sentence
         result = call(*command)

@@ -11,6 +11,7 @@ from rscl_bench.leaderboards.escaping import markdown_code, markdown_text
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
 from rscl_bench.leaderboards.keys import protocol_overrides
 from rscl_bench.leaderboards.machines import machine_name, machine_of
+from rscl_bench.leaderboards.own_training import tuned_rates
 from rscl_bench.leaderboards.pixels import decoders_of, pixels_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
@@ -42,6 +43,7 @@ def header(board: Board) -> str:
         f"- Scenario: {key.scenario}, version {key.version}: {stream}",
         f"- Edition: {edition}",
         f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
+        *_training_line(board),
         f"- Code: rscl-bench {markdown_text(key.code)}",
         f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
         f"- Machines: {_machines(board)}",
@@ -53,6 +55,15 @@ def header(board: Board) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _training_line(board: Board) -> list[str]:
+    """Say which methods have optimiser settings of their own, and how these were chosen."""
+    own = tuned_rates(item.record for item in board.loaded)
+    if not own:
+        return []
+    listed = "; ".join(markdown_text(one.text()) for one in own)
+    return [f"- Training: as the protocol says, but {listed}"]
 
 
 def _precision_note(board: Board) -> str:

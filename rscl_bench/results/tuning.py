@@ -21,6 +21,7 @@ from rscl_bench.spec import (
     first_problem,
     identity,
     is_method_key,
+    is_optimisation_key,
 )
 
 Values = dict[str, JsonValue]
@@ -139,7 +140,10 @@ def make_tuning(keys: Sequence[str], settings: Sequence[Sequence[RunRecord]]) ->
             grid={key: tuple(_distinct([point.values[key] for point in points])) for key in keys},
             settings=tuple(points),
             choice=_best(points).values,
-            write=tuple(_places(first.method, first.protocol_name, _best(points).values)),
+            write=(
+                *_places(first.method, first.protocol_name, _best(points).values),
+                *_reason(keys, points, first.overrides),
+            ),
         )
     except ValidationError as error:
         raise ArtefactError(
@@ -195,6 +199,24 @@ def _places(
             f"{parameter} = {text} under {recipe} of the recipe {method['name']}, or under "
             f"[protocols.{protocol}.{default}] for protocol {protocol} alone"
         )
+
+
+def _reason(
+    keys: Sequence[str], points: Sequence[GridPoint], overrides: Mapping[str, JsonValue]
+) -> Iterator[str]:
+    """Yield the line that tells leaderboards how optimiser settings were chosen."""
+    training = [key for key in keys if is_optimisation_key(key)]
+    if not training:
+        return
+    seeds = ", ".join(str(run.seed) for run in points[0].runs)
+    values = {key: _distinct([point.values[key] for point in points]) for key in training}
+    grid = "; ".join(
+        f"{key.partition('.')[2]} {', '.join(map(json.dumps, values[key]))}" for key in training
+    )
+    more = {key: value for key, value in overrides.items() if key not in keys}
+    changed = "".join(f", {key}={json.dumps(value)}" for key, value in more.items())
+    reason = f"seed {seeds}{changed}, grid {grid}, on validation"
+    yield f"chosen = {json.dumps(reason)} beside them in the same table"
 
 
 def _setting(keys: Sequence[str], records: Sequence[RunRecord]) -> GridPoint:

@@ -412,6 +412,8 @@ def test_a_grid_of_rates(scenario: str, tmp_path: Path) -> None:
     assert tuning.write == (
         f"learning_rate = {chosen} under [training] of the recipe finetune, or under "
         "[protocols.tiny.training_for.finetune] for protocol tiny alone",
+        'chosen = "seed 0, training.epochs=1, grid learning_rate 0.0001, 0.0003, 0.001, on '
+        'validation" beside them in the same table',
     )
     records = records_in(tmp_path)
     rates = {record.identity.method["training"]["learning_rate"] for record in records}  # type: ignore[index,call-overload]
