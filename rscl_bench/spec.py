@@ -439,6 +439,10 @@ def validated(model: type[SpecType], raw: Any, where: str) -> SpecType:
 def _refusal(model: type[BaseModel], where: str, error: ValidationError) -> SpecError:
     """Return the error for the first problem of a validation."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":  # the JSON is ours; its depth and its texts are the user's
+        deep = "recursion" in first["msg"]
+        reason = _TOO_DEEP if deep else "it holds a text that is no Unicode"
+        return SpecError(f"{where} is not valid: {reason}.")
     if first["type"] == "extra_forbidden":
         key = ".".join(str(part) for part in first["loc"])
         owner = _model_at(model, first["loc"][:-1])
@@ -454,9 +458,11 @@ def _refusal(model: type[BaseModel], where: str, error: ValidationError) -> Spec
     return SpecError(f"{where} is not valid: {first_problem(error)}.")
 
 
+_TOO_DEEP = "tables or lists are nested too deeply"
+
+
 def _cause(error: Exception) -> str:
-    nested = isinstance(error, RecursionError)
-    return "tables or lists are nested too deeply" if nested else str(error)
+    return _TOO_DEEP if isinstance(error, RecursionError) else str(error)
 
 
 def _leaves(raw: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

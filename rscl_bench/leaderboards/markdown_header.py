@@ -62,8 +62,8 @@ def _training_line(board: Board) -> list[str]:
     own = tuned_rates(item.record for item in board.loaded)
     if not own:
         return []
-    listed = "; ".join(one.text() for one in own)
-    return [f"- Training: as the protocol says, but {markdown_text(listed)}"]
+    listed = "; ".join(markdown_text(one.text()) for one in own)
+    return [f"- Training: as the protocol says, but {listed}"]
 
 
 def _precision_note(board: Board) -> str:

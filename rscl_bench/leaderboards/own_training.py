@@ -43,9 +43,9 @@ def tuned_rates(records: Iterable[RunRecord]) -> list[TunedRate]:
     for record in records:
         own: Any = record.identity.method.get("training")
         overridden = any(key.startswith("training.") for key in record.identity.overrides)
-        if own is None or overridden:
+        shared: Any = record.identity.protocol.get("training")
+        if overridden or not (isinstance(own, dict) and isinstance(shared, dict)):
             continue
-        shared: Any = record.identity.protocol["training"]
         settings = {name: value for name, value in own.items() if value != shared.get(name)}
         tuned = TunedRate(str(record.identity.method["name"]), settings, _chosen(record, settings))
         if settings:

@@ -164,8 +164,9 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
             f"{first_problem(error)}; run the method again to write the file anew."
         ) from error
     with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
+        found = _found(description.backbone, backbone)
         encoder = build_encoder(
-            _found(description.backbone, backbone),
+            found,
             description.image_size,
             len(description.bands),
             description.probed_feature,

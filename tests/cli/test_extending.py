@@ -218,3 +218,27 @@ def test_registry_line_is_an_entry() -> None:
     table = eval("{" + code + "}", {"Entry": Entry})  # as the line stands in the registry
     assert isinstance(table["anchor"], Entry)
     assert table["anchor"].target == "rscl_bench.strategies.anchor:Anchor"
+
+
+def test_training_example(examples: Path, tmp_path: Path) -> None:
+    record = run(tmp_path, examples / "stripes.toml", examples / "gentle.toml")
+    assert recipe_of(record)["training"] == {
+        "learning_rate": 3e-4,
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "warmup_epochs": 0.5,
+        "betas": [0.9, 0.95],
+    }
+    plain = run(tmp_path / "plain", examples / "stripes.toml", "finetune")
+    assert plain.identity.protocol == record.identity.protocol
+    assert losses(plain) != losses(record)
+
+
+def test_short_name_of_the_strategy_example(examples: Path, tmp_path: Path) -> None:
+    record = run(
+        tmp_path,
+        examples / "stripes.toml",
+        examples / "anchor.toml",
+        "strategies.anchor.weight=1",
+    )
+    assert recipe_of(record)["strategies"][0]["weight"] == 1.0
