@@ -275,9 +275,9 @@ class Canvas:
         size = np.maximum(np.bincount(parts, minlength=lights), 1)
         mean = np.bincount(parts, grey, lights) / size
         variance = np.bincount(parts, np.square(grey - mean[parts]), lights) / size
-        wanted = look.contrast * np.exp(self.rng.uniform(-0.4, 0.2, lights))
+        wanted = look.contrast * np.exp(self.rng.uniform(-0.25, 0.15, lights))
         gain = wanted / np.sqrt(np.maximum(variance, _LEAST_DEVIATION**2))
-        offset = look.middle + self.rng.uniform(-0.07, 0.07, lights) - gain * mean
+        offset = look.middle + self.rng.uniform(-0.05, 0.05, lights) - gain * mean
         return gain.astype(np.float32), offset.astype(np.float32)
 
     def _centres(self, count: int, at: NDArray[np.int64] | None) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ WAVELENGTHS_NM = (450.0, 550.0, 680.0, 850.0)
 #: One brightness level is this share of a material's brightness.
 LEVEL_STEP = 0.025
 #: Spread of the visible colours of all materials and pictures, as logarithms of the reflectance.
-_TONE, _TINT = 0.28, 0.16
+_TONE, _TINT = 0.18, 0.1
 _VISIBLE = 0.2
 
 
