@@ -1,8 +1,10 @@
 """Runs that end early, in one process: what they keep, and what is refused before they start."""
 
 import json
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import rscl_bench.engine.run as run_module
+from rscl_bench.engine.checkpointing import manager
 from rscl_bench.engine.checkpointing.files import FOLDER
+from rscl_bench.engine.checkpointing.manager import Checkpoints
+from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.prepare import open_run
 from rscl_bench.engine.probing import OpenProbe
+from rscl_bench.engine.recording import provenance_of
 from rscl_bench.engine.run import execute
 from rscl_bench.engine.run_lock import FILE, locked
 from rscl_bench.errors import ArtefactError, RsclError, SpecError, TrainingError
@@ -170,6 +176,41 @@ def test_a_changed_machine_is_noted(interrupted: tuple[Any, Path], runs: Runner)
         f"processor: Other CPU before, {now.processor} now",
     )
     assert f"note: the last bits of results may differ, since {resumed.changed[0]}" in said.lines
+
+
+def test_checkpoints_take_two_percent_of_the_time_at_most(
+    runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seconds_of_a_write = 1000.0, 0.0
+
+    def state() -> Snapshot:
+        nonlocal now
+        now += seconds_of_a_write
+        return Snapshot({}, {})
+
+    monkeypatch.setattr(manager, "time", SimpleNamespace(monotonic=lambda: now))
+    opened = runs.open(runs.spec("finetune"))
+    provenance = provenance_of(opened.device, datetime.now(UTC))
+    checkpoints = Checkpoints(
+        tmp_path, opened.identity, {}, provenance, 60.0, state, lambda _: None, enabled=True
+    )
+    assert not checkpoints.wanted()
+    now += 60
+    assert checkpoints.wanted()
+    checkpoints.write()
+    now += 59
+    assert not checkpoints.wanted()
+    now += 1
+    assert checkpoints.wanted()
+    seconds_of_a_write = 6.0
+    checkpoints.write()
+    now += 299
+    assert not checkpoints.wanted()
+    now += 1
+    assert checkpoints.wanted()  # 6 s are 2 % of 300 s
+    checkpoints.interruption.signal = 15
+    now -= 300
+    assert checkpoints.wanted()
 
 
 # Refused before the first step
