@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.cli import call
-from helpers.records import save
+from helpers.records import images_of, save, write_run
 
 from rscl_bench.results.continual import continual_of
 from rscl_bench.results.image_scores import image_scores_path
@@ -114,3 +114,27 @@ def test_command_prints_a_verdict_for_every_record(path: Path) -> None:
         f"{path.with_name('second-0.json')}: valid",
         "2 records: 1 valid, 0 not checkable, 1 refused",
     ]
+
+
+def test_component_that_is_not_registered_is_named_and_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    marker, code = tmp_path / "was-run", tmp_path / "strange.py"
+    code.write_text(f"open({str(marker)!r}, 'w')\nclass Strange: pass\n")
+    path = tmp_path / "run.json"
+    parameters = {
+        "objective": {"name": "strange.py:Strange"},
+        "strategies": [{"name": "unheard-of"}],
+    }
+    write_run(path, images_of(1.0, 0), parameters=parameters)
+    (verdict,) = verdicts([path]).values()
+    assert verdict.state == "valid"
+    assert [note.split(" is not registered here")[0] for note in verdict.notes] == [
+        "objectives 'strange.py:Strange'",
+        "strategies 'unheard-of'",
+    ]
+    result = call("leaderboard", "validate", path)
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 2
+    assert not marker.exists()
