@@ -356,14 +356,14 @@ def test_forged_stored_intervals_are_refused(study: Study, tmp_path: Path) -> No
     (tmp_path / "scene4-v2" / "cpu").mkdir(parents=True)
     stored = tmp_path / "scene4-v2" / "cpu" / published.name
     shutil.copy(published, stored)
-    assert refusal(paths, tmp_path) is None
+    assert refusal(paths, tmp_path / "sound") is None
     head, *lines = published.read_text().splitlines()
     forged = [
         json.dumps({**line, "micro": [0.2, 0.21]}) if line["minus"] else json.dumps(line)
         for line in map(json.loads, lines)
     ]
     stored.write_text("\n".join([head, *forged]) + "\n")
-    reason = refusal(paths, tmp_path)
+    reason = refusal(paths, tmp_path / "forged")
     assert reason is not None
     assert "stored interval over test images of micro-mAP of probe 'ucmerced'" in reason
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def scored(
         probes=record.probes,
         scores=rows,
         pixel_statistics=record.pixel_statistics,
-        image_scores_digest=record.image_scores_digest,
+        image_scores_digest=sha256(opened.identity.run_id().encode()).hexdigest(),
         seconds=record.seconds,
         pixel_digests=record.pixel_digests,
     )
