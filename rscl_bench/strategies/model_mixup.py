@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rscl_bench.models import foreach
 from rscl_bench.models.encoder import Encoder
+from rscl_bench.objectives.embedding import Temperature
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import Pool, Positive
 from rscl_bench.strategies.base import Context, Trainer
@@ -31,7 +32,7 @@ class ModelMixupParams(MixingParams):
     """
 
     beta: Annotated[float, Field(ge=0)] = 0.1
-    temperature: Annotated[float, Field(gt=0)] = 0.5
+    temperature: Temperature = 0.5
     loss: Literal["ntxent", "eq4"] = "ntxent"
     feature: Pool = "patches"
     hidden_dim: Positive = 128

@@ -179,6 +179,11 @@ def test_one_of_what_is_compared_is_refused(name: str, parameter: str) -> None:
         tiny_spec(recipe({"name": name, **SMALL.get(name, {}), parameter: 1}))
 
 
+def test_temperature_that_the_loss_of_a_strategy_refuses_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"'temperature'.*greater than or equal to 0\.0001"):
+        tiny_spec("cosmae", assignments=["strategies.model-mixup.temperature=1e-9"])
+
+
 def test_weights_that_are_all_0_are_refused() -> None:
     zero = {"invariance": 0.0, "variance": 0.0, "covariance": 0.0}
     with pytest.raises(SpecError, match="are all 0; set one above 0"):
