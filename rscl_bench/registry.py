@@ -164,7 +164,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
         "joint": Entry(
             "rscl_bench.strategies.joint:Joint",
-            "trains on all tasks at once: the upper reference",
+            "trains on all tasks at once: an upper reference by custom, no bound",
             "reference",
         ),
         "lump": Entry(

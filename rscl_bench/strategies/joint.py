@@ -1,4 +1,4 @@
-"""Joint training on all tasks at once: the upper reference, not a continual strategy."""
+"""Joint training on all tasks at once: an upper reference by custom, no continual strategy."""
 
 from typing import Any
 
