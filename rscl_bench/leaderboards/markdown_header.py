@@ -11,7 +11,6 @@ from rscl_bench.leaderboards.escaping import markdown_code, markdown_text
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
 from rscl_bench.leaderboards.keys import protocol_overrides
 from rscl_bench.leaderboards.machines import machine_name, machine_of
-from rscl_bench.leaderboards.own_training import tuned_rates
 from rscl_bench.leaderboards.pixels import decoders_of, pixels_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
@@ -44,7 +43,6 @@ def header(board: Board) -> str:
         f"- Edition: {edition}",
         f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
         f"- Code: rscl-bench {markdown_text(key.code)}",
-        *_training_line(board),
         f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
         f"- Machines: {_machines(board)}",
         *_pixel_line(board),
@@ -55,15 +53,6 @@ def header(board: Board) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _training_line(board: Board) -> list[str]:
-    """Say which methods have optimiser settings of their own, and how these were chosen."""
-    own = tuned_rates(item.record for item in board.loaded)
-    if not own:
-        return []
-    listed = "; ".join(markdown_text(one.text()) for one in own)
-    return [f"- Training: as the protocol says, but {listed}"]
 
 
 def _precision_note(board: Board) -> str:

@@ -521,3 +521,33 @@ def test_default_strategy_keeps_no_state() -> None:
     plain.load_state_dict({})
     with pytest.raises(ValueError, match="Plain cannot restore the state"):
         plain.load_state_dict({"x": torch.zeros(1)})
+
+
+def test_gradients_are_clipped_to_their_total_norm() -> None:
+    """The limit counts for all trained parameters together, and None leaves every bit alone."""
+
+    def norms(*assignments: str) -> tuple[list[float], Any]:
+        seen: list[float] = []
+
+        def look(trainer: Any) -> None:
+            squares = [
+                p.grad.double().square().sum()
+                for p in trainer.model.parameters()
+                if p.grad is not None
+            ]
+            seen.append(float(torch.stack(squares).sum().sqrt()))
+
+        template = start(
+            tiny_spec("finetune", tasks=1, assignments=assignments), plugins=[Look(look)]
+        )
+        return seen, train(template)[-1]
+
+    free, plain = norms()
+    limit = sorted(free)[len(free) // 2]
+    clipped, changed = norms(f"training.clip_norm={limit}")
+    assert all(norm <= limit * (1 + 1e-4) for norm in clipped)
+    assert max(clipped) == pytest.approx(limit, rel=1e-4)
+    assert differing(plain, changed)
+    loose, same = norms("training.clip_norm=1e9")
+    assert not differing(plain, same)
+    assert loose == free
