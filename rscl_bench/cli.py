@@ -216,10 +216,10 @@ def run(
     from rscl_bench.console import print_run
     from rscl_bench.resolve import parse_assignments
 
-    _announce_code(scenario, method)
     if threads is not None:
         set_threads(threads)  # before the libraries are loaded
     with lasting_output():
+        _announce_code(scenario, method)
         record = api.run(
             scenario,
             method,
@@ -265,8 +265,8 @@ def sweep(
     from rscl_bench.sweeps.selection import split_list, split_seeds
 
     listed = split_list("--methods", methods)
-    _announce_code(scenario, *listed)
     with lasting_output(), _interruptible(force):
+        _announce_code(scenario, *listed)
         runs = api.sweep(
             scenario,
             listed,
@@ -331,8 +331,8 @@ def tune(
     from rscl_bench.resolve import parse_assignments
     from rscl_bench.sweeps.selection import parse_grid, split_seeds
 
-    _announce_code(scenario, method)
     with lasting_output(), _interruptible():
+        _announce_code(scenario, method)
         try:
             tuning = api.tune(
                 scenario,
