@@ -5,6 +5,7 @@ intervals.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,12 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
 from rscl_bench.leaderboards.places import places_beside
 from rscl_bench.leaderboards.statistics import LEVEL, RESAMPLES, Interval
+from rscl_bench.results.reading import read_regular
+from rscl_bench.results.text import shown
 
 FILE = "image-intervals.jsonl"
+# A table of 1,000 rows has 500,000 pairs, of about 300 bytes each.
+_LARGEST = 2**28
 _SETTINGS = {"level": LEVEL, "method": "percentile", "resamples": RESAMPLES}
 
 
@@ -101,8 +106,11 @@ def read_table(path: Path) -> StoredTable:
     Raises:
         ArtefactError: If the file cannot be read or is damaged.
     """
+    if not os.path.lexists(path):
+        return StoredTable((), {})
+    content = read_regular(path, _LARGEST)
     try:
-        head, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        head, *lines = [json.loads(line) for line in content.decode("utf-8").splitlines()]
         runs = tuple(StoredRun(run["image_scores_digest"], run["id"]) for run in head["runs"])
         if {name: head[name] for name in _SETTINGS} != _SETTINGS:
             return StoredTable(runs, {})
@@ -110,16 +118,10 @@ def read_table(path: Path) -> StoredTable:
             _contrast(line, runs): (_ends(line["micro"]), _ends(line["macro"])) for line in lines
         }
         return StoredTable(runs, intervals)
-    except FileNotFoundError:
-        return StoredTable((), {})
-    except OSError as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise ArtefactError(
-            f"{path} cannot be read ({error.strerror or error}); mend its permissions."
-        ) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ArtefactError(
-            f"{path} is damaged ({error!r}); restore it from where it was published, or remove it "
-            "and build again beside the image scores."
+            f"{path} is damaged ({shown(repr(error))}); restore it from where it was published, or "
+            "remove it and build again beside the image scores."
         ) from error
 
 
@@ -131,4 +133,9 @@ def _contrast(line: dict[str, Any], runs: Sequence[StoredRun]) -> Contrast:
 
 
 def _ends(pair: list[float] | None) -> Interval | None:
-    return None if pair is None else Interval(*pair)
+    if pair is None:
+        return None
+    low, high = pair
+    if not -1 <= low <= high <= 1:  # NaN neither
+        raise ValueError(f"{low!r:.60} to {high!r:.60} is no interval of fractions")
+    return Interval(float(low), float(high))

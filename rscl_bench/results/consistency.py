@@ -194,8 +194,7 @@ def _split_problems(
     """
     for probe in record.probes:
         has_val = probe_key(probe.name, "val") in record.identity.data
-        defined = [row[probe.name] for row in score_rows.values() if probe.name in row]
-        counted = next(filter(any, map(_counted, defined)), [])
+        counted: dict[str, int] = {}
         for field, row in score_rows.items():
             score = row.get(probe.name)
             if score is None:  # pixel statistics of a probe that trains the encoder
@@ -203,12 +202,10 @@ def _split_problems(
             where = f"field '{field}.{probe.name}"
             if (score.val is not None) != has_val:
                 yield f"{where}.val' does not fit the splits in the field 'identity.data'"
-            elif any(_counted(score)) and _counted(score) != counted:
-                yield f"{where}' has other numbers 'macro_labels' than the rows before"
-
-
-def _counted(score: ProbeScore) -> list[int]:
-    return [values.macro_labels for values in (score.test, score.val) if values is not None]
+            for role, values in (("test", score.test), ("val", score.val)):
+                labels = 0 if values is None else values.macro_labels
+                if labels and counted.setdefault(role, labels) != labels:
+                    yield f"{where}.{role}.macro_labels' is {labels}, before {counted[role]}"
 
 
 def _map_problems(field: str, values: MultilabelMAP | None, labels: int) -> Iterator[str]:

@@ -11,7 +11,9 @@ from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_va
 
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.reading import read_json
 from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
+from rscl_bench.results.text import shown
 from rscl_bench.spec import (
     Edition,
     Fraction,
@@ -168,15 +170,13 @@ def read_tuning(path: Path) -> Tuning:
     Raises:
         ArtefactError: If the file is missing, damaged or edited by hand.
     """
+    mend = "restore the file, or tune again"
+    text, _ = read_json(path, mend)
     try:
-        return Tuning.model_validate_json(path.read_bytes(), strict=True)
-    except OSError as error:
-        raise ArtefactError(
-            f"{path} cannot be read ({error.strerror or error}); check the path."
-        ) from error
+        return Tuning.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ArtefactError(
-            f"{path} is no sound tuning: {first_problem(error)}; restore the file, or tune again."
+            f"{path} is no sound tuning: {shown(first_problem(error))}; {mend}."
         ) from error
 
 

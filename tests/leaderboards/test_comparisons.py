@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from scipy import stats
 from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards import comparisons
 from rscl_bench.leaderboards.build import build_leaderboard
+from rscl_bench.leaderboards.stored_intervals import read_table
 from rscl_bench.results.image_scores import (
     ImageScores,
     image_scores_path,
@@ -412,3 +416,36 @@ def test_image_scores_are_read_bit_for_bit_as_written(tmp_path: Path) -> None:
     image_scores_path(path).mkdir()
     with pytest.raises(ArtefactError, match=r"one-0\.safetensors is no regular file"):
         read_image_scores(path, record)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda line: {**line, "micro": [float("nan"), 0.5]},
+        lambda line: {**line, "micro": [0.5, 0.4]},
+        lambda line: {**line, "micro": ["0.4", "0.5"]},
+        lambda line: {**line, "micro": [0.4, 0.5, 0.6]},
+        lambda line: {**line, "micro": 0.4},
+        lambda line: {**line, "macro": [0.4, 1e308]},
+        lambda line: {**line, "probe": ["outer"]},
+        lambda line: {**line, "of": [99]},
+        lambda line: [line],
+    ],
+)
+def test_damaged_stored_interval_is_refused(
+    edit: Callable[[dict[str, Any]], Any], study: Path, tmp_path: Path
+) -> None:
+    stored = tmp_path / "image-intervals.jsonl"
+    lines = (study / "out" / FOLDER / stored.name).read_text().splitlines()
+    lines[1] = json.dumps(edit(json.loads(lines[1])))
+    stored.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ArtefactError, match=r"image-intervals\.jsonl is damaged"):
+        read_table(stored)
+
+
+def test_stored_intervals_that_are_a_pipe_are_refused(tmp_path: Path) -> None:
+    stored = tmp_path / "image-intervals.jsonl"
+    assert read_table(stored).intervals == {}
+    os.mkfifo(stored)
+    with pytest.raises(ArtefactError, match="is no regular file"):
+        read_table(stored)

@@ -347,7 +347,7 @@ def test_a_damaged_file_is_refused(
 
 def test_a_truncated_or_missing_file_is_refused(written: Path, tmp_path: Path) -> None:
     written.write_bytes(written.read_bytes()[:-10])
-    with pytest.raises(ArtefactError, match="is no sound tuning"):
+    with pytest.raises(ArtefactError, match=r"is damaged|is no sound tuning"):
         read_tuning(written)
     with pytest.raises(ArtefactError, match="cannot be read"):
         read_tuning(tmp_path / "none.json")
