@@ -310,6 +310,27 @@ def test_precisions_have_separate_rows_of_one_table(tmp_path: Path) -> None:
     assert "| – | finetune | bf16 | 1 |" in text
 
 
+def test_methods_with_rates_of_their_own_stand_in_one_table(tmp_path: Path) -> None:
+    """The resolved recipe holds a method's own training settings, also those of ``--set``."""
+    own = {"learning_rate": 3e-4, "warmup_epochs": 1.0, "weight_decay": 0.05, "betas": [0.9, 0.95]}
+    records = [
+        record_of(protocol={"training": {"batch_size": 4, "epochs": 2, "learning_rate": 1e-3}}),
+        record_of(
+            protocol={"training": {"batch_size": 4, "epochs": 2, "learning_rate": 1e-3}},
+            parameters={"training": own},
+            overrides={"training.learning_rate": 3e-4},
+        ),
+    ]
+    out = built(tmp_path, records)
+    assert folders(out) == {FOLDER}
+    methods = [row["method"] for row in rows_of(out / FOLDER) if row["training_hours"]]
+    name = "finetune[training.learning_rate=0.0003]"
+    assert methods == ["finetune", name]
+    text = (out / FOLDER / "leaderboard.md").read_text()
+    escaped = name.replace("[", r"\[").replace("]", r"\]").replace("_", r"\_")
+    assert f"- Learning rate: 0.001, other than 0.0003: {escaped}\n" in text
+
+
 def test_assignment_of_the_precision_keeps_the_leaderboard(tmp_path: Path) -> None:
     """The digest is that of the precision ``auto``, as before for published records."""
     changes: list[dict[str, Any]] = [
