@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rscl_bench.declarations import load_method
 from rscl_bench.errors import SpecError
-from rscl_bench.objectives import deepcluster_v2
+from rscl_bench.objectives import deepcluster_v2, swav
 from rscl_bench.objectives.embedding import contrast, distil_by_contrast, forward_multicrop, mlp
 from rscl_bench.probes.collapse_metrics import collapse_metrics
 from rscl_bench.testing import check_objective
@@ -283,11 +283,11 @@ def without_variance(objective: Any, _: pytest.MonkeyPatch) -> None:
 def without_balance(objective: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make codes by a softmax of each embedding, without balancing."""
 
-    def unbalanced(scores: Tensor, epsilon: float = 0.05, **_: Any) -> Tensor:
+    def unbalanced(scores: Tensor, iterations: int, epsilon: float) -> Tensor:
         return (scores / epsilon).softmax(dim=1)
 
-    monkeypatch.setattr("lightly.loss.swav_loss.sinkhorn", unbalanced)
-    monkeypatch.setattr(deepcluster_v2, "sinkhorn", unbalanced)
+    for module in (swav, deepcluster_v2):
+        monkeypatch.setattr(module, "sinkhorn", unbalanced)
     monkeypatch.setattr(objective, "_cluster", lambda: None, raising=False)
 
 
