@@ -122,7 +122,7 @@ def _method(
         tables = [
             *_recipe_tables(filled.model_copy(update={"training": None}), origins),
             _table("[training]", dict(spec.training), origins["training"]),
-            *_protocol_tables(spec.protocol, origins, f"protocol {spec.protocol_name}"),
+            *_protocol_tables(spec.protocol, origins),
         ]
         data = {
             "scenario": spec.scenario.name,
@@ -146,14 +146,13 @@ def _recipe_tables(method: Method, origins: Origins) -> Iterator[str]:
         yield _table("[training]", method.training.given(), own)
 
 
-def _protocol_tables(protocol: Protocol, origins: Origins, origin: str) -> Iterator[str]:
+def _protocol_tables(protocol: Protocol, origins: Origins) -> Iterator[str]:
     backbone = protocol.backbone
     yield _table("[backbone]", backbone.parameters, origins["backbone"], backbone.name)
-    views = dict(protocol.views)
-    yield _table("[views]", views, dict.fromkeys(views, origin))
+    yield _table("[views]", dict(protocol.views), origins["views"])
     tables = ("backbone", "backbones", "training", "training_for", "views", "defaults")
     values = {key: value for key, value in protocol if key not in tables}
-    yield _table("[protocol]", values, dict.fromkeys(values, origin))
+    yield _table("[protocol]", values, origins["protocol"])
 
 
 def _table(

@@ -26,8 +26,8 @@ from rscl_bench.spec import (
     validated,
 )
 
-#: Origins of values by parameter, by component: ``backbone``, ``training``, ``objective`` and
-#: ``strategies.NAME``.
+#: Origins of values by parameter, by table: ``protocol``, ``views``, ``backbone``, ``training``,
+#: ``objective`` and ``strategies.NAME``.
 Origins = dict[str, dict[str, str]]
 BY_SET = "--set"
 BY_DEFAULT = "default"
@@ -132,7 +132,7 @@ def resolve(
         notes=notes,
     )
     _check_references(spec)
-    return Resolution(spec, _origins(spec, layers))
+    return Resolution(spec, _origins(spec, layers, scenario.protocols[chosen]))
 
 
 def resolve_recipe(method: Method) -> tuple[Method, Origins]:
@@ -354,12 +354,27 @@ def _used_defaults(
     return {name: values for name, values in used.items() if values}
 
 
-def _origins(spec: RunSpec, layers: Mapping[str, list[Layer]]) -> Origins:
+def _origins(spec: RunSpec, layers: Mapping[str, list[Layer]], declared: Protocol) -> Origins:
     backbone = spec.protocol.backbone.parameters
+    by_protocol = f"protocol {spec.protocol_name}"
+
+    def shared(prefix: str, table: Spec) -> dict[str, str]:
+        """Return the origins of the values of a table that all methods share."""
+        return {
+            key: BY_SET
+            if f"{prefix}{key}" in spec.overrides
+            else (by_protocol if key in table.model_fields_set else BY_DEFAULT)
+            for key in type(table).model_fields
+        }
+
+    own = {key: _origin(layers["training"], key) for key in Training.model_fields}
+    training = shared("training.", declared.training)
     return {
         **_origins_of(spec.method, layers),
         "backbone": {key: _origin(layers["backbone"], key) for key in backbone},
-        "training": {key: _origin(layers["training"], key) for key in Training.model_fields},
+        "training": {k: training[k] if o == by_protocol else o for k, o in own.items()},
+        "views": shared("views.", declared.views),
+        "protocol": shared("", declared),
     }
 
 

@@ -347,7 +347,7 @@ def test_precedence_of_the_training() -> None:
     assert origins == {
         "epochs": "protocol tiny",
         "batch_size": "protocol tiny",
-        "betas": "protocol tiny",
+        "betas": "default",
         "learning_rate": "--set",
         "weight_decay": "recipe mine",
         "warmup_epochs": "protocol tiny, for mine",

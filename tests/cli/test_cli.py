@@ -97,6 +97,13 @@ def test_show_says_where_each_value_comes_from() -> None:
     assert "learning_rate = 0.0001  # protocol cpu, for maskfeat" in shown
     assert "weight_decay = 0.1  # --set" in shown
     assert "epochs = 10  # protocol cpu" in shown
+    assert "betas = [0.9, 0.95]  # default" in shown
+    assert "image_size = 64  # protocol cpu" in shown
+    changes = ("--set", "training.epochs=3", "--set", "image_size=32", "--set", "views.min_scale=1")
+    shown = lines("--scenario", "scene4", *changes)
+    for line in ("epochs = 3", "image_size = 32", "min_scale = 1.0"):
+        assert f"{line}  # --set" in shown
+    assert "horizontal_flip = 0.5  # default" in shown
     sentence = refused("show", "mae", "--scenario", "scene4")
     assert "--scenario goes with a method, and 'mae' is an objective" in sentence
     finetune = call("show", "finetune", "--scenario", "scene4").stdout.splitlines()
