@@ -549,7 +549,12 @@ def render_sketches(
 
     with _reporter(verbose) as reporter:
         datasets = datasets_of(_scenario(scenario))
-        return render(datasets, _out(out), reporter.progress, "give another folder with --out")
+        return render(
+            datasets,
+            _out(out),
+            reporter.progress,
+            "choose with --out a folder that is writable and has room",
+        )
 
 
 def list_components(kind: str) -> dict[str, str]:

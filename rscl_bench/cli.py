@@ -18,6 +18,7 @@ from rscl_bench.cores import let_threads_sleep, set_threads
 from rscl_bench.errors import RsclError, SpecError, unknown
 from rscl_bench.interruption import Interrupted, raising
 from rscl_bench.output import discard_unwritten, lasting_output, reader_gone
+from rscl_bench.user_paths import user_path
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -505,6 +506,7 @@ def unpack(
     """Unpack a downloaded archive; refuse one that writes elsewhere or grows too far."""
     from rscl_bench.archives.unpack import unpack as unpacked
 
+    into = user_path(into, "The folder")
     count = unpacked(archive, into, max_ratio)
     print(f"{count} files in {into}")
 

@@ -31,9 +31,10 @@ def check_adapter(
 
     A missing archive is refused with what to fetch, and an unknown split with the known ones.
     Every split lists the same files in the same order at each opening, and reads the same pixels
-    from them. ``inputs()`` has every file whose change changes a scene or its labels. Labels and
-    masks have the declared classes. Tiles are packed in the number and band order that a scenario
-    asks for. A truncated image is refused by name.
+    from them. ``inputs()`` has every file whose change changes a scene or its labels, and no image
+    depends on a file of ``label_files()``. Labels and masks have the declared classes. Tiles are
+    packed in the number and band order that a scenario asks for. A truncated image is refused by
+    name.
 
     Args:
         component: The class, a registered name, or ``file.py:Class``.
@@ -143,6 +144,8 @@ def _check_splits(failures: Failures, archive: _Archive) -> None:
         if archive.adapter.has_sketch():
             with failures.check(f"inputs() of split '{split}'"):
                 _check_inputs(archive, split)
+            with failures.check(f"label_files() of split '{split}'"):
+                _check_label_files(archive, split)
     if archive.adapter.classes and not failures:
         with failures.check("labels"):
             assert labelled, "The adapter declares classes, but no split has labels."
@@ -209,6 +212,27 @@ def _check_inputs(archive: _Archive, split: str) -> None:
     raise AssertionError(
         f"inputs() omits {named}, but the content of this file changes scenes or labels; the tiles "
         "would not be packed again after a change. Return the file from inputs()."
+    )
+
+
+def _check_label_files(archive: _Archive, split: str) -> None:
+    adapter = archive.open(split)
+    files = adapter.label_files()
+    assert set(files) <= set(adapter.inputs()), "label_files() has files that inputs() lacks."
+
+    def images() -> list[Scene]:
+        opened = archive.open(split)
+        return [Scene(opened.scene(index).image) for index in (0, len(opened) - 1)]
+
+    before = images()
+    with _emptied(files):
+        try:
+            unchanged = _equal(images(), before)
+        except Exception:  # also an error shows that the content matters
+            unchanged = False
+    assert unchanged, (
+        "label_files() has a file that images depend on; tiles without labels would keep their "
+        "identity when it changes. Return files that are read with labels only."
     )
 
 

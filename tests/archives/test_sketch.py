@@ -49,7 +49,7 @@ def test_two_classes_of_one_folder_have_two_sketches(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = refused("data", "sketch", "--scenario", "scene4", "--out", tmp_path / "file")
-    assert message.endswith("give another folder with --out.")
+    assert message.endswith("choose with --out a folder that is writable and has room.")
 
 
 KILLED = """

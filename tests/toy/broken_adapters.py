@@ -31,6 +31,9 @@ class Sound(DatasetAdapter):
     def inputs(self) -> list[Path]:
         return [*self.files, self.root / "labels.csv"]
 
+    def label_files(self) -> list[Path]:
+        return [self.root / "labels.csv"]
+
     def _read(self, index: int, with_labels: bool) -> Scene:
         with Image.open(self.files[index]) as picture:
             image = np.asarray(picture)
@@ -92,6 +95,16 @@ class OmitsLabelFile(Sound):
 class OmitsImages(Sound):
     def inputs(self) -> list[Path]:
         return [self.root / "labels.csv"]
+
+
+class ImagesAreLabelFiles(Sound):
+    def label_files(self) -> list[Path]:
+        return self.inputs()
+
+
+class ForeignLabelFiles(Sound):
+    def label_files(self) -> list[Path]:
+        return [self.root / "SKETCH"]
 
 
 class InventsInputs(Sound):
