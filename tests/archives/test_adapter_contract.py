@@ -35,6 +35,8 @@ def test_a_sound_adapter_passes_by_class_and_by_name(tmp_path: Path) -> None:
     [
         ("OmitsLabelFile", r"inputs\(\) omits labels.csv"),
         ("OmitsImages", r"inputs\(\) omits train/0.png"),
+        ("ImagesAreLabelFiles", r"label_files\(\) has a file that images depend on"),
+        ("ForeignLabelFiles", r"label_files\(\) has files that inputs\(\) lacks"),
         ("InventsInputs", "no-such-file does not exist"),
         ("Shuffles", "list the images in another order; sort the files in _list_files"),
         ("ListsTwice", "lists .* twice"),

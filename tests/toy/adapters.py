@@ -81,6 +81,8 @@ class Masked(DatasetAdapter):
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]
         image = np.load(path, allow_pickle=False)
+        if not with_labels:
+            return Scene(image)
         with path.with_suffix(".mask").open("rb") as file:
             return Scene(image, mask=np.load(file, allow_pickle=False))
 
