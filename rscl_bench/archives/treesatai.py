@@ -82,7 +82,10 @@ class TreeSatAIAdapter(DatasetAdapter):
         other = self.root / f"{'train' if self.split == 'test' else 'test'}_filenames.lst"
         if not other.is_file():  # a copy may have the files of one list only
             return
-        shared = sorted(set(names) & set(read_names(other)))
+        try:
+            shared = sorted(set(names) & set(read_names(other)))
+        except ArchiveError:  # a damaged list of the other split is refused where it is read
+            return
         if shared:
             more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
             raise ArchiveError(
