@@ -16,8 +16,8 @@ from rscl_bench.archives.treesatai import TreeSatAIAdapter
 from rscl_bench.archives.uavid import UAVidAdapter
 from rscl_bench.archives.ucmerced import LABEL_FILE, UCMercedAdapter
 from rscl_bench.archives.us3d import US3DAdapter
-from rscl_bench.errors import ArchiveError, SpecError
-from rscl_bench.sensors import RGB8, Band, Sensor
+from rscl_bench.errors import ArchiveError
+from rscl_bench.sensors import RGB8
 
 Copy = Callable[[str], Path]
 BUILTIN = sorted(registry.BUILTIN["datasets"])
@@ -229,18 +229,6 @@ def test_labels_of_another_form_are_refused(sketch_of: Copy, content: str) -> No
 
 
 # Declarations.
-
-
-@pytest.mark.parametrize("dtype", ["float32", "int16", "int8", "uint32", "bool", "colour"])
-def test_a_type_that_tiles_cannot_hold_is_refused(dtype: str) -> None:
-    with pytest.raises(SpecError, match=f"Sensor odd has dtype '{dtype}'; tiles hold uint8 or"):
-        Sensor("odd", (Band("a", 500.0),), "count", dtype, 1.0, None)
-
-
-@pytest.mark.parametrize("names", [(), ("a", "a")])
-def test_bands_need_names_of_their_own(names: tuple[str, ...]) -> None:
-    with pytest.raises(SpecError, match="give it bands, each its own name"):
-        Sensor("odd", tuple(Band(name, 500.0) for name in names), "count", "uint8", 255.0, None)
 
 
 class Labelled(AIDAdapter):
