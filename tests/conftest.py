@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from rscl_bench.randomness import numpy_generator
 settings.register_profile("rscl", deadline=None, derandomize=True)
 settings.load_profile("rscl")
 torch.set_num_threads(1)
+# A background job of a shell starts with SIGINT ignored, and a job of nohup with SIGHUP ignored. The
+# processes of tests would inherit this, and the signals of tests would do nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

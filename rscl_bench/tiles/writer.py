@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -122,8 +123,9 @@ class StoreWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self.files.values():
-            file.file.close()
+        with ExitStack() as stack:  # closes all files, although closing fails on a full disk
+            for file in self.files.values():
+                stack.callback(file.file.close)
 
     def _resume(self, on_bad_tile: OnBadTile) -> None:
         journal = self._read_journal()
