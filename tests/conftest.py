@@ -17,8 +17,8 @@ from rscl_bench.randomness import numpy_generator
 settings.register_profile("rscl", deadline=None, derandomize=True)
 settings.load_profile("rscl")
 torch.set_num_threads(1)
-# A background job of a shell starts with SIGINT ignored, and a job of nohup with SIGHUP ignored. The
-# processes of tests would inherit this, and the signals of tests would do nothing.
+# A background job of a shell ignores SIGINT, and a job of nohup ignores SIGHUP. The processes that
+# tests start would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -16,8 +16,6 @@ from rscl_bench.leaderboards.statistics import t_interval
 from rscl_bench.results.schema import RunRecord
 
 LEAST_SEEDS = 3
-#: Whether rows of two precisions are compared and ranked together.
-COMPARE_PRECISIONS = False
 _NAMES = ("probe", "score", "method", "precision", "other", "other_precision")
 _COUNTS = ("seeds", "other_machine", "unknown_machine")
 _NUMBERS = (
@@ -58,22 +56,16 @@ class Pair:
         return same.count(False), same.count(None)
 
 
-def comparable_precisions(one: str, two: str) -> bool:
-    """Tell whether rows of two precisions are compared and ranked together."""
-    return COMPARE_PRECISIONS or one == two
-
-
 def pairs(rows: Sequence[Row]) -> list[Pair]:
     """Return the comparable pairs of rows, sorted by row key.
 
-    The rows of a pair are trained and have at least `LEAST_SEEDS` common seeds. They have the same
-    precision, unless `COMPARE_PRECISIONS`.
+    The rows of a pair are trained and have at least `LEAST_SEEDS` common seeds. They may
+    differ in precision.
     """
     trained = sorted((row for row in rows if row.reference != "lower"), key=lambda row: row.key)
     return [
         Pair(row, other, seeds)
         for row, other in combinations(trained, 2)
-        if comparable_precisions(row.key.precision, other.key.precision)
         if len(seeds := tuple(sorted(row.runs.keys() & other.runs.keys()))) >= LEAST_SEEDS
     ]
 

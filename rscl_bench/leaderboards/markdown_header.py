@@ -2,10 +2,9 @@
 
 import json
 from collections import Counter
-from itertools import combinations
 
 from rscl_bench.leaderboards.board import Board
-from rscl_bench.leaderboards.comparisons import LEAST_SEEDS, comparable_precisions
+from rscl_bench.leaderboards.comparisons import LEAST_SEEDS
 from rscl_bench.leaderboards.corrections import RATE
 from rscl_bench.leaderboards.escaping import markdown_code, markdown_text
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
@@ -58,9 +57,7 @@ def header(board: Board) -> str:
 def _precision_note(board: Board) -> str:
     if len(board.precisions) == 1:
         return ""
-    if all(comparable_precisions(*pair) for pair in combinations(board.precisions, 2)):
-        return "; rows of two precisions are compared, and such pairs are marked ‡"
-    return "; rows of two precisions are neither compared nor ranked together"
+    return "; rows of two precisions are compared, and such pairs are marked ‡"
 
 
 def _machines(board: Board) -> str:

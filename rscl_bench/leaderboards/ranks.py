@@ -9,7 +9,6 @@ import pandas as pd
 from rscl_bench.leaderboards.columns import KEYS
 from rscl_bench.leaderboards.comparisons import (
     LEAST_SEEDS,
-    comparable_precisions,
     compared_rows,
     separations,
 )
@@ -40,24 +39,14 @@ def ranks(rows: Sequence[Row], compared: pd.DataFrame) -> pd.DataFrame:
     for probe, group in judged.groupby("probe"):
         pairs = {frozenset(pair) for pair in compared_rows(group)}
         above = separations(group)
-        for together in _ranked_together(methods):
-            ranked = _judged_throughout(together, pairs)
-            if len(ranked) > 1:
-                lost = Counter(below for better, below in above if {better, below} <= ranked)
-                by_probe.setdefault(str(probe), {}).update(
-                    {key: 1 + lost[key] for key in sorted(ranked)}
-                )
+        ranked = _judged_throughout(methods, pairs)
+        if len(ranked) > 1:
+            lost = Counter(below for better, below in above if {better, below} <= ranked)
+            by_probe[str(probe)] = {key: 1 + lost[key] for key in sorted(ranked)}
     index = pd.MultiIndex.from_tuples([row.key for row in rows], names=KEYS)
     return pd.DataFrame(
         {probe: pd.Series(by_probe[probe], dtype="float64") for probe in by_probe}, index=index
     )
-
-
-def _ranked_together(methods: Sequence[Row]) -> list[list[Row]]:
-    precisions = sorted({row.key.precision for row in methods})
-    if all(comparable_precisions(*pair) for pair in combinations(precisions, 2)):
-        return [list(methods)]
-    return [[row for row in methods if row.key.precision == p] for p in precisions]
 
 
 def _judged_throughout(methods: Iterable[Row], pairs: set[frozenset[RowKey]]) -> set[RowKey]:

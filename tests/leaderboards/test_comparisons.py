@@ -17,7 +17,6 @@ from helpers.records import FOLDER, images_of, save, write_run
 from scipy import stats
 
 from rscl_bench.errors import ArtefactError
-from rscl_bench.leaderboards import comparisons
 from rscl_bench.leaderboards.build import build_leaderboard
 from rscl_bench.leaderboards.stored_intervals import read_table
 from rscl_bench.results.image_scores import (
@@ -343,25 +342,10 @@ def test_rows_of_two_machines_are_compared_and_marked(tmp_path: Path) -> None:
     assert "Some CPU (EPYC 9454, AVX512): 5 runs" in text
 
 
-def test_rows_of_two_precisions_are_compared_only_where_one_constant_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_two_precisions_are_compared_and_marked(tmp_path: Path) -> None:
     for precision, worse in (("fp32", 1.0), ("bf16", 2.0)):
         save(tmp_path / precision, "one", worse, precision=precision)
         save(tmp_path / precision, "two", worse + 2, precision=precision)
-    build_leaderboard(tmp_path, tmp_path / "out")
-    lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
-    assert [(line["precision"], line["other_precision"]) for line in lines[:2]] == [
-        ("bf16", "bf16"),
-        ("fp32", "fp32"),
-    ]
-    found = {
-        (row["method"], row["precision"]): row["outer.rank"]
-        for row in table(tmp_path / "out" / FOLDER / "leaderboard.csv")
-    }
-    for precision in ("fp32", "bf16"):
-        assert (found["two", precision], found["one", precision]) == ("1", "2")
-    monkeypatch.setattr(comparisons, "COMPARE_PRECISIONS", True)
     build_leaderboard(tmp_path, tmp_path / "out")
     lines = table(tmp_path / "out" / FOLDER / "comparisons.csv")
     assert sum(line["precision"] != line["other_precision"] for line in lines) == 8
