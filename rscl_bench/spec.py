@@ -31,6 +31,9 @@ Probed = Annotated[
 #: Integers of arrays, files and generators have 64 bits.
 INTEGER_LIMIT = 2**63
 Positive = Annotated[int, Field(gt=0, lt=INTEGER_LIMIT)]
+#: Number of blocks of a network. Blocks are built one by one, so a slip of the keyboard would fill
+#: the memory before anything could refuse it.
+Depth = Annotated[int, Field(gt=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=INTEGER_LIMIT)]
 #: A run reads real archives, or synthetic sketches of the archives.
 Edition = Literal["real", "sketch"]

@@ -119,6 +119,14 @@ def test_seeds_have_63_bits(seed: int) -> None:
     assert resolve_run(scenario, method, seed=2**63 - 1).seed == 2**63 - 1
 
 
+@pytest.mark.parametrize("key", ["backbone.depth", "objective.decoder_depth"])
+def test_networks_have_at_most_1000_blocks(key: str) -> None:
+    scenario, method = load_scenario("scene4"), load_method("cosmae")
+    with pytest.raises(SpecError, match="less than or equal to 1000"):
+        resolve_run(scenario, method, overrides={key: 1_000_000_000})
+    resolve_run(scenario, method, overrides={key: 1000})
+
+
 def test_seed_of_many_digits_on_the_command_line() -> None:
     sentence = refused("run", "--scenario", TOY, "--method", "cosmae", "--seed", "9" * 300)
     assert sentence == "The seed is too large; give a whole number from 0 to 2^63 - 1."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import MaskableEncoder
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.spec import Depth, Positive, Spec
 
 
 class SwinParams(Spec):
@@ -26,7 +26,7 @@ class SwinParams(Spec):
 
     patch_size: Positive = 4
     embed_dim: Positive = 96
-    depths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2, 2, 6, 2)
+    depths: Annotated[tuple[Depth, ...], Field(min_length=1)] = (2, 2, 6, 2)
     num_heads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3, 6, 12, 24)
     window_size: Positive = 7
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0

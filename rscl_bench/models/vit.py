@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import MaskableEncoder
-from rscl_bench.spec import Pool, Positive, Spec
+from rscl_bench.spec import Depth, Pool, Positive, Spec
 
 
 class ViTParams(Spec):
@@ -32,7 +32,7 @@ class ViTParams(Spec):
 
     patch_size: Positive = 16
     embed_dim: Positive = 768
-    depth: Positive = 12
+    depth: Depth = 12
     num_heads: Positive = 12
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
 

@@ -18,7 +18,7 @@ from rscl_bench.models.momentum import ema_update, teacher_copy
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo, TeacherParams
 from rscl_bench.randomness import torch_generator
-from rscl_bench.spec import Fraction, Positive
+from rscl_bench.spec import Depth, Fraction, Positive
 from rscl_bench.views.masks import rectangles
 from rscl_bench.views.view import Share, View
 
@@ -54,7 +54,7 @@ class IJEPAParams(TeacherParams):
     context_scale: Range = (0.85, 1.0)
     min_context: Positive = 10
     predictor_dim: Positive = 384
-    predictor_depth: Positive = 6
+    predictor_depth: Depth = 6
     predictor_heads: Positive = 12
     momentum: Fraction = 0.996
 

@@ -14,7 +14,7 @@ from rscl_bench.models.attention import attention
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.spec import Depth, Positive, Spec
 
 
 class MAEParams(Spec):
@@ -31,7 +31,7 @@ class MAEParams(Spec):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
     norm_pix: bool = False
     decoder_dim: Positive = 512
-    decoder_depth: Positive = 8
+    decoder_depth: Depth = 8
     decoder_heads: Positive = 16
 
 

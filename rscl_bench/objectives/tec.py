@@ -23,7 +23,7 @@ from rscl_bench.objectives.base import ObjectiveOutput, StepInfo, TileSampler
 from rscl_bench.objectives.embedding import Temperature, in_fp32
 from rscl_bench.objectives.mae import MAE, MAEParams
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Positive
+from rscl_bench.spec import Depth, Positive
 from rscl_bench.views.view import Share
 
 #: LayerNorm of MAE's blocks.
@@ -54,7 +54,7 @@ class TECParams(MAEParams):
     relations: Share = 15 / 196
     attention_temperature: Temperature = 1.8
     attention_weight: Annotated[float, Field(ge=0)] = 1.0
-    target_depth: Positive = 2
+    target_depth: Depth = 2
 
 
 class TEC(MAE):
