@@ -7,6 +7,7 @@ refuses every truncated TIFF. Pillow narrows PNGs of 16 bits to 8; GDAL reads th
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class Header:
             )
 
 
-class OpenImage:
+class OpenImage(ABC):
     """An image whose header has been read.
 
     Attributes:
@@ -83,6 +84,7 @@ class OpenImage:
 
     header: Header
 
+    @abstractmethod
     def pixels(self, nodata: Nodata = "refuse") -> NDArray[Any]:
         """Decode all pixels, ``[H, W, C]`` in the stored type.
 
@@ -93,7 +95,6 @@ class OpenImage:
         Raises:
             ArchiveError: If the file is damaged, lacks blocks, or holds refused pixels.
         """
-        raise NotImplementedError
 
 
 @contextmanager
