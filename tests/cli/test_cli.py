@@ -136,7 +136,7 @@ def test_show_of_a_component_has_types_and_source() -> None:
     shown = call("show", "mae").stdout
     assert "He et al. 2022" in shown
     assert "  mask_ratio: number above 0 below 1; default 0.75\n" in shown
-    assert "  decoder_depth: integer from 1; default 8\n" in shown
+    assert "  decoder_depth: integer from 1 to 1,000; default 8\n" in shown
     assert (
         '  mode: "separate" or "online"; default "separate"\n'
         in call("show", "strategy:ewc").stdout
