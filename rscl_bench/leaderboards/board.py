@@ -56,6 +56,11 @@ class Board:
         """Precisions of the trained rows, sorted."""
         return sorted({row.key.precision for row in self.rows if row.reference != "lower"})
 
+    def label(self, row: Row) -> str:
+        """Return the name of a row, with its precision where the trained rows have several."""
+        shown = row.key[:1] if len(self.precisions) == 1 else row.key
+        return " ".join(part for part in shown if part)
+
     def bootstrap_interval(self, row: Row, probe: str, kind: str) -> Interval | None:
         """Return the interval over test images of a row's final score; None if not known."""
         contrast = row.contrast(probe)

@@ -93,7 +93,7 @@ def _separated(board: Board, probe: ProbeRecord) -> list[str]:
     marks = _marks(judged)
     below = [
         ", ".join(
-            _label(board, other) + marks.get(frozenset({row.key, other.key}), "")
+            board.label(other) + marks.get(frozenset({row.key, other.key}), "")
             for other in board.rows
             if (row.key, other.key) in apart
         )
@@ -167,10 +167,6 @@ def _cost_section(board: Board) -> str:
 
 def _trained(board: Board) -> list[Row]:
     return [row for row in board.rows if row.reference != "lower"]
-
-
-def _label(board: Board, row: Row) -> str:
-    return row.key.method if len(board.precisions) == 1 else " ".join(row.key)
 
 
 def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:

@@ -101,7 +101,7 @@ def _tuning_lines(board: Board) -> list[str]:
     rates: dict[str, list[str]] = {}
     for row in trained:
         for rate in {json.dumps(learning_rate(run.record)) for run in row.runs.values()}:
-            rates.setdefault(rate, []).append(_name(board, row))
+            rates.setdefault(rate, []).append(markdown_text(board.label(row)))
     common = max(rates, key=lambda rate: len(rates[rate]))
     others = [
         f"{markdown_text(rate)}: {', '.join(rates[rate])}"
@@ -109,14 +109,16 @@ def _tuning_lines(board: Board) -> list[str]:
         if rate != common
     ]
     chosen = [
-        f"{_name(board, row)}: {_grid(tuning, row)}"
+        f"{markdown_text(board.label(row))}: {_grid(tuning, row)}"
         for row in trained
         for tuning in tuned(row, board.tunings)
     ]
     for row in trained:
         stated = declared_choice(next(iter(row.runs.values())).record)
         if stated is not None:
-            chosen.append(f"{_name(board, row)}: training settings, {markdown_text(stated)}")
+            chosen.append(
+                f"{markdown_text(board.label(row))}: training settings, {markdown_text(stated)}"
+            )
     exceptions = f", other than {'; '.join(others)}" if others else ""
     return [
         f"- Learning rate: {markdown_text(common)}{exceptions}",
@@ -138,7 +140,12 @@ def _grid(tuning: Tuning, row: Row) -> str:
 
 def _equal_line(board: Board) -> list[str]:
     """Name methods with equal scores, which may be one method under two names."""
-    equal = equal_methods(item.record for item in board.loaded)
+    equal = equal_methods(
+        (board.label(row), item.record)
+        for row in board.rows
+        if row.reference != "lower"
+        for item in row.runs.values()
+    )
     if not equal:
         return []
     groups = "; ".join(" = ".join(map(markdown_text, names)) for names in equal)
@@ -198,7 +205,7 @@ def _correction_lines(board: Board) -> list[str]:
 def _seeds(board: Board) -> str:
     expected = board.layout.identity.setting("seeds")
     short = [
-        f"{_name(board, row)} ({row.seeds})"
+        f"{markdown_text(board.label(row))} ({row.seeds})"
         for row in board.rows
         if row.seeds is not None and row.seeds < expected
     ]
@@ -209,7 +216,7 @@ def _seeds(board: Board) -> str:
 def _unknown_line(board: Board) -> list[str]:
     probes = [probe.name for probe in board.layout.probes]
     unknown = [
-        _name(board, row)
+        markdown_text(board.label(row))
         for row in board.rows
         if any((own := row.contrast(probe)) and own not in board.known for probe in probes)
     ]
@@ -219,8 +226,3 @@ def _unknown_line(board: Board) -> list[str]:
         "- **Not known** over test images, since the image scores were neither beside the records "
         f"nor were their intervals stored: {', '.join(unknown)}"
     ]
-
-
-def _name(board: Board, row: Row) -> str:
-    shown = row.key[:1] if len(board.precisions) == 1 else row.key
-    return markdown_text(" ".join(part for part in shown if part))

@@ -4,7 +4,6 @@ Some values that one record alone may have are impossible beside other records: 
 same scores of every image, or an encoder of another size under the same protocol.
 """
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 from rscl_bench.canonical import canonical_json
 from rscl_bench.registry import BUILTIN
 from rscl_bench.results.schema import RunRecord, probe_key
-from rscl_bench.spec import is_method_key
 
 #: Number of pairs of test image and label from which on equal scores are no coincidence. On a few
 #: images, two runs often rank all of them alike.
@@ -60,39 +58,31 @@ def disagreements(filed: Iterable[Filed]) -> Iterator[Disagreement]:
         yield from _seed_disagreements(members)
 
 
-def equal_methods(records: Iterable[RunRecord]) -> list[tuple[str, ...]]:
-    """Return methods with equal trained scores by name and overrides.
+def equal_methods(named: Iterable[tuple[str, RunRecord]]) -> list[tuple[str, ...]]:
+    """Return the names of methods with equal trained scores.
 
     Two methods have equal scores if all scores after all tasks are equal at every common seed, and
     are of enough test images to be no coincidence. Such methods may be one method under two names,
     or methods with a part that does nothing, as a penalty with weight 0.
 
     Args:
-        records: Records of one setting.
+        named: Records of one setting, each with the name of its row.
     """
-    named: dict[str, dict[int, bytes]] = {}
-    for record in records:
+    scores: dict[str, dict[int, bytes]] = {}
+    for name, record in named:
         if _is_telling(record):
-            name = _shown_name(record)
-            named.setdefault(name, {})[record.identity.seed] = _scores(record, trained=True)
+            scores.setdefault(name, {})[record.identity.seed] = _scores(record, trained=True)
     found: dict[str, tuple[str, ...]] = {}
-    for name in sorted(named):
+    for name in sorted(scores):
         equal = tuple(
             other
-            for other in sorted(named)
-            if (seeds := named[name].keys() & named[other].keys())
-            and all(named[name][seed] == named[other][seed] for seed in seeds)
+            for other in sorted(scores)
+            if (seeds := scores[name].keys() & scores[other].keys())
+            and all(scores[name][seed] == scores[other][seed] for seed in seeds)
         )
         if len(equal) > 1:
             found.setdefault(equal[0], equal)
     return sorted(found.values())
-
-
-def _shown_name(record: RunRecord) -> str:
-    """Return the name of a method, with its overrides in brackets."""
-    overrides = record.identity.overrides
-    own = [f"{k}={json.dumps(overrides[k])}" for k in sorted(overrides) if is_method_key(k)]
-    return f"{record.identity.method['name']}" + (f"[{','.join(own)}]" if own else "")
 
 
 def _setting(record: RunRecord) -> bytes:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,23 @@ def test_rows_of_two_precisions_are_compared_and_marked(tmp_path: Path) -> None:
     text = (tmp_path / "out" / FOLDER / "leaderboard.md").read_text()
     assert "| two | bf16 | 3 | two fp32‡, one bf16, one fp32‡ |" in text
     assert "- ‡: 4 pairs compare two precisions\n" in text
+
+
+def test_equal_scores_are_named_by_row(tmp_path: Path) -> None:
+    """Two settings of one method are two rows, so that one setting does not hide the other."""
+    for file in sorted((ROOT / "leaderboards/records/scene4/cpu").glob("lump-seed*.json")):
+        record = read_record(file)
+        copy = record.identity.model_copy(update={"precision": "fp32"})
+        changes = {
+            "identity": copy,
+            "id": copy.run_id(),
+            "image_scores_digest": sha256(file.read_bytes()).hexdigest(),
+        }
+        for name, one in (("bf16", record), ("fp32", record.model_copy(update=changes))):
+            write_record(one, tmp_path / "records" / f"{name}-{file.name}")
+    build_leaderboard(tmp_path / "records", tmp_path / "out")
+    (text,) = (path.read_text() for path in (tmp_path / "out").rglob("leaderboard.md"))
+    assert "- Equal scores after all tasks, at every common seed: lump bf16 = lump fp32\n" in text
 
 
 def test_image_scores_take_precedence_over_stored_intervals(study: Path, tmp_path: Path) -> None:
