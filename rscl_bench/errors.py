@@ -27,6 +27,16 @@ class TrainingError(RsclError):
     """Training cannot continue, for example because the loss is not finite."""
 
 
+def shown(text: str, longest: int = 600) -> str:
+    """Return a text of strangers for a message, on one line.
+
+    Every character that is not printable is written as its escape. A text of more than ``longest``
+    characters is cut.
+    """
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return plain if len(plain) <= longest else f"{plain[:longest]}…"
+
+
 _LISTED, _NEAREST, _LONGEST = 24, 5, 200
 
 

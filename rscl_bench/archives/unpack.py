@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from rscl_bench.errors import ArchiveError, ArtefactError
+from rscl_bench.errors import ArchiveError, ArtefactError, shown
 from rscl_bench.scratch import scratch_folder
 
 #: Archives of images unpack to a few times their size, decompression bombs to a thousand times.
@@ -347,12 +347,6 @@ def _bad_name(archive: Path, member: _Member, what: str) -> ArchiveError:
         f"The name '{shown(member.name)}' in {archive} {what}; fetch the archive from its "
         "publisher, or unpack it with another program."
     )
-
-
-def shown(text: str) -> str:
-    """Return a text from an archive for a message: printable, on one line and not too long."""
-    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return printable if len(printable) <= 200 else f"{printable[:200]}…"
 
 
 def _write(member: _Member, content: Path, archive: Path) -> int:

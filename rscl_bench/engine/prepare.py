@@ -14,10 +14,9 @@ from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.probing import OpenProbe, build_probe, open_probe, open_task
-from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.errors import ArtefactError, SpecError, shown
 from rscl_bench.progress import Progress
 from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
-from rscl_bench.results.text import shown
 from rscl_bench.spec import Edition, RunSpec, first_problem, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore

@@ -15,7 +15,7 @@ from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
-from rscl_bench.errors import SpecError
+from rscl_bench.errors import SpecError, shown
 from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
 from rscl_bench.results.record import package_versions
 from rscl_bench.results.schema import (
@@ -25,7 +25,7 @@ from rscl_bench.results.schema import (
     Provenance,
     TaskRecord,
 )
-from rscl_bench.results.text import one_line, shown
+from rscl_bench.results.text import one_line
 from rscl_bench.spec import Component, Probed, first_problem
 
 

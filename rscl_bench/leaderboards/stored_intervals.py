@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rscl_bench.errors import ArtefactError
+from rscl_bench.errors import ArtefactError, shown
 from rscl_bench.leaderboards.image_intervals import Contrast, Intervals
 from rscl_bench.leaderboards.places import places_beside
 from rscl_bench.leaderboards.statistics import LEVEL, RESAMPLES, Interval
 from rscl_bench.results.reading import read_regular
-from rscl_bench.results.text import shown
 
 FILE = "image-intervals.jsonl"
 # A table of 1,000 rows has 500,000 pairs, of about 300 bytes each.

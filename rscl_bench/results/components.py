@@ -11,10 +11,9 @@ from pydantic import BaseModel, ValidationError
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.canonical import canonical_json
-from rscl_bench.errors import RsclError
+from rscl_bench.errors import RsclError, shown
 from rscl_bench.registry import Kind
 from rscl_bench.results.schema import RunRecord
-from rscl_bench.results.text import shown
 from rscl_bench.spec import Protocol
 
 # Problems of a value that a version with other parameters may have.

@@ -21,11 +21,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rscl_bench.atomic import write_atomic
-from rscl_bench.errors import ArtefactError
+from rscl_bench.errors import ArtefactError, shown
 from rscl_bench.probes.metrics import multilabel_map
 from rscl_bench.results.reading import read_regular
 from rscl_bench.results.schema import ProbeScore, RunRecord
-from rscl_bench.results.text import shown
 
 _RUN = "run"
 # 10,000 test images, 1,000 labels and 100 tasks give 8 GB.

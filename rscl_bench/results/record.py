@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rscl_bench.atomic import write_atomic
-from rscl_bench.errors import ArtefactError
+from rscl_bench.errors import ArtefactError, shown
 from rscl_bench.results.consistency import problems
 from rscl_bench.results.continual import continual_of
 from rscl_bench.results.plausibility import implausible
@@ -28,7 +28,6 @@ from rscl_bench.results.schema import (
     SpreadRecord,
     TaskRecord,
 )
-from rscl_bench.results.text import shown
 from rscl_bench.spec import first_problem
 
 _PACKAGES = (

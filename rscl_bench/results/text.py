@@ -18,12 +18,6 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     return " ".join(shown.split())[:longest].rstrip()
 
 
-def shown(text: str) -> str:
-    """Return a text for an error message: every character that is not printable as its escape."""
-    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return plain if len(plain) <= 3 * LONGEST else f"{plain[: 3 * LONGEST]}…"
-
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be one line of printable characters")

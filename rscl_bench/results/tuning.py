@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, NonNegativeInt, ValidationError, model_validator
 
 from rscl_bench.atomic import write_atomic
-from rscl_bench.errors import ArtefactError
+from rscl_bench.errors import ArtefactError, shown
 from rscl_bench.results.reading import read_json
 from rscl_bench.results.schema import ProtocolName, RunRecord, ScenarioName
-from rscl_bench.results.text import shown
 from rscl_bench.spec import (
     Edition,
     Fraction,
