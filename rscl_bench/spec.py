@@ -145,7 +145,10 @@ def check_warmup(epochs: int, warmup_epochs: float) -> None:
         ValueError: If the warm-up is not shorter than training.
     """
     if warmup_epochs >= epochs:
-        raise ValueError(f"warmup_epochs ({warmup_epochs}) must be below epochs ({epochs})")
+        raise ValueError(
+            f"warmup_epochs ({warmup_epochs}) must be below epochs ({epochs}); lower warmup_epochs "
+            "or raise epochs"
+        )
 
 
 class Training(Spec):

@@ -390,7 +390,7 @@ def test_warmup_is_checked_against_the_epochs_of_the_run() -> None:
     assert resolve("training.epochs=1", "training.warmup_epochs=0").training.warmup_epochs == 0
     assert resolve("training.warmup_epochs=5", "training.epochs=6").training.epochs == 6
     sentence = refusal(lambda: resolve(recipe=put(mine(), "training", {"warmup_epochs": 2})))
-    assert "warmup_epochs (2.0) must be below epochs (2)" in sentence
+    assert "warmup_epochs (2.0) must be below epochs (2); lower warmup_epochs or" in sentence
     assert "recipe mine" in sentence
 
 
