@@ -545,12 +545,12 @@ def render_sketches(
     Returns:
         The data root, below ``out``.
     """
-    from rscl_bench.archives.sketch import datasets_of, render
+    from rscl_bench.archives.lookup import adapters_of
+    from rscl_bench.archives.sketch import render
 
     with _reporter(verbose) as reporter:
-        datasets = datasets_of(_scenario(scenario))
         return render(
-            datasets,
+            adapters_of(_scenario(scenario)),
             _out(out),
             reporter.progress,
             "choose with --out a folder that is writable and has room",

@@ -73,7 +73,7 @@ def with_bands(scenario: Scenario) -> Scenario:
     """Return a scenario in which every task and probe has bands of its sensor.
 
     A task or probe that names no bands reads red, green and blue, or all bands of a sensor that
-    lacks one of the three. All registered sensors have the three.
+    lacks one of the three.
 
     Raises:
         SpecError: If the tasks and probes do not have equally many bands.
@@ -94,10 +94,11 @@ def with_bands(scenario: Scenario) -> Scenario:
 
 
 def _default_bands(part: Source | Probe) -> dict[str, Any]:
-    # The classes of registered datasets are not loaded for this: loading one takes seconds.
-    if "bands" in part.model_fields_set or part.dataset in registry.BUILTIN["datasets"]:
+    known = registry.BUILTIN["datasets"].get(part.dataset)
+    if "bands" in part.model_fields_set or (known is not None and known.has_rgb):
         return {}
-    own = tuple(band.name for band in registry.load("datasets", part.dataset).sensor.bands)
+    adapter = registry.load("datasets", part.dataset).configured(part.options)
+    own = tuple(band.name for band in adapter.sensor.bands)
     return {"bands": part.bands if set(part.bands) <= set(own) else own}
 
 

@@ -33,11 +33,14 @@ class Entry:
         target: Where the class is, ``module:attribute``.
         summary: One line for `rscl-bench list`.
         family: Family of the objective; empty for other kinds.
+        has_rgb: Whether the sensor of a dataset has red, green and blue. These bands are then the
+            default, which is known without an import: some classes take seconds to import.
     """
 
     target: str
     summary: str
     family: str = ""
+    has_rgb: bool = True
 
 
 BUILTIN: dict[Kind, dict[str, Entry]] = {
@@ -303,7 +306,8 @@ def load(kind: Kind, name: str) -> Any:
 
     Args:
         kind: One of the registry's kinds.
-        name: A registered name, or ``path/to/file.py:Class``.
+        name: A registered name, or ``path/to/file.py:Class``. A dataset's name may have a second
+            part after a colon, which the method ``named`` of its class takes.
 
     Returns:
         The class, which derives from the base class of its kind.
@@ -500,11 +504,12 @@ def _import(target: str) -> Any:
 
 def _load_entry(kind: Kind, name: str) -> Any:
     named = entries(kind)
-    if name not in named:
+    owner, colon, part = name.partition(":")
+    if owner not in named:
         raise unknown(SINGULAR[kind], name, named)
-    target = named[name].target
+    target = named[owner].target
     try:
-        return _import(target)
+        component = _import(target)
     except SystemExit as error:
         raise _ends_the_program(target, error) from error
     except (ImportError, AttributeError) as error:
@@ -512,6 +517,11 @@ def _load_entry(kind: Kind, name: str) -> Any:
             f"The {SINGULAR[kind]} '{name}' ({target}) cannot be imported: {error}; install what "
             "it needs, or mend its package."
         ) from error
+    if not colon:
+        return component
+    if kind != "datasets":
+        raise unknown(SINGULAR[kind], name, named)
+    return component.named(part)
 
 
 def _load_path(kind: Kind, reference: str) -> Any:

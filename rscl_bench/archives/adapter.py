@@ -94,6 +94,8 @@ class DatasetAdapter(ABC):
             ``"fill"`` fills them with the mean of the image's other pixels and leaves them out of
             the statistics, ``"refuse"`` refuses the image, ``"keep"`` takes them for measurements.
         Options: What a scenario may set for this dataset; a subclass of ``NoOptions`` adds fields.
+        declared_by_options: Whether the class attributes depend on the options. Such a class
+            overrides `configured`, and only the class that `configured` returns is complete.
     """
 
     name: ClassVar[str]
@@ -113,6 +115,7 @@ class DatasetAdapter(ABC):
     max_pixels: ClassVar[int] = MAX_PIXELS
     nodata: ClassVar[Nodata] = "fill"
     Options: ClassVar[type[Spec]] = NoOptions
+    declared_by_options: ClassVar[bool] = False
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
         """Open a split.
@@ -142,7 +145,37 @@ class DatasetAdapter(ABC):
     @classmethod
     def undeclared(cls) -> list[str]:
         """Return the names of the class attributes that the class should declare and does not."""
+        if cls.declared_by_options:
+            return []
         return [name for name in _REQUIRED if not hasattr(cls, name)]
+
+    @classmethod
+    def named(cls, part: str) -> type["DatasetAdapter"]:
+        """Return the class of ``name:part``, where a registered name stands for many datasets.
+
+        Args:
+            part: What follows the colon.
+
+        Raises:
+            SpecError: If the class stands for one dataset only, or the part is unknown.
+        """
+        raise SpecError(
+            f"Dataset '{cls.name}' has no part '{part}'; write dataset = \"{cls.name}\"."
+        )
+
+    @classmethod
+    def configured(cls, options: Mapping[str, Any]) -> type["DatasetAdapter"]:
+        """Return the class whose attributes hold for some options; most classes return themselves.
+
+        Equal options give the same class, so that an archive is found once.
+
+        Args:
+            options: Values for ``Options``.
+
+        Raises:
+            SpecError: If the attributes depend on the options, and an option is not valid.
+        """
+        return cls
 
     @final
     @classmethod

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,21 +13,13 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.progress import Progress, silent
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.scratch import scratch_folder
-from rscl_bench.spec import Scenario
 
 #: Version of all sketches: raised when an adapter draws other pixels or files.
 VERSION = 2
 
 
-def datasets_of(scenario: Scenario) -> list[str]:
-    """Return the datasets of the tasks and probes of a scenario, each once, in order."""
-    tasks = [task.dataset for task in scenario.tasks]
-    probes = [probe.dataset for probe in scenario.probes]
-    return list(dict.fromkeys(tasks + probes))
-
-
 def render(
-    datasets: list[str],
+    adapters: Sequence[type[DatasetAdapter]],
     cache: Path,
     progress: Progress = silent,
     mend: str = "set RSCL_CACHE to a folder that is writable and has room",
@@ -35,7 +27,7 @@ def render(
     """Render the sketch archives that the cache lacks.
 
     Args:
-        datasets: Registered names, or ``file.py:Class``.
+        adapters: The classes of the datasets, each once.
         cache: Cache folder.
         progress: Called with (what, done, total) after each dataset.
         mend: What to do if the folder cannot be written, for the message.
@@ -47,7 +39,6 @@ def render(
         ArtefactError: If the cache is not writable.
         SpecError: If a dataset has no sketch.
     """
-    adapters: list[type[DatasetAdapter]] = [registry.load("datasets", name) for name in datasets]
     common = cache / f"sketch-v{VERSION}"
     root = common.with_name(f"{common.name}{_suffix(adapters)}")
     try:
@@ -59,7 +50,7 @@ def render(
                 _copy(adapter.folder, common, root)
             else:
                 _render_one(adapter, root)
-            progress("rendering sketch archives", done, len(datasets))
+            progress("rendering sketch archives", done, len(adapters))
     except OSError as error:
         raise ArtefactError(
             f"The sketch archives cannot be written below {root} ({error}); {mend}."
@@ -67,7 +58,7 @@ def render(
     return root
 
 
-def _suffix(adapters: list[type[DatasetAdapter]]) -> str:
+def _suffix(adapters: Sequence[type[DatasetAdapter]]) -> str:
     """Return a key of the datasets whose code is given by path; empty if there is none.
 
     An edited file, or another class of the same folder, draws its sketch into another root.

@@ -11,6 +11,7 @@ from torch import nn
 
 import rscl_bench
 from rscl_bench import registry
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
@@ -159,7 +160,7 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
             EncoderInput(
                 task=task.name,
                 bands=task.bands,
-                unit=registry.load("datasets", task.dataset).sensor.unit,
+                unit=adapter_class(task.dataset, task.options).sensor.unit,
                 scale=scaling.scale,
                 mean=tuple(scaling.normalisation.mean.tolist()),
                 std=tuple(scaling.normalisation.std.tolist()),

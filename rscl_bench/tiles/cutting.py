@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from rscl_bench import registry
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.errors import ArchiveError, RsclError
 from rscl_bench.spec import OnBadTile, Source
 from rscl_bench.tiles.source_files import SourceFiles, source_file_digest
@@ -68,7 +68,7 @@ class SceneCutter(Dataset[SceneResult]):
     def __init__(self, data_root: Path, source: Source, with_labels: bool, on_bad_tile: OnBadTile):
         self._arguments = data_root, source, with_labels, on_bad_tile
         self.source, self.with_labels, self.on_bad_tile = source, with_labels, on_bad_tile
-        self.adapter: DatasetAdapter = registry.load("datasets", source.dataset)(
+        self.adapter: DatasetAdapter = adapter_class(source.dataset, source.options)(
             data_root, source.split, source.options
         )
         self.files = SourceFiles(self.adapter, with_labels)

@@ -59,20 +59,20 @@ def find_archives(
         ArchiveError: If the data root mixes real archives and sketches.
         ArtefactError: If the cache is not writable.
     """
-    from rscl_bench import registry
     from rscl_bench.archives.adapter import SKETCH_MARKER
-    from rscl_bench.archives.sketch import datasets_of, render
+    from rscl_bench.archives.lookup import adapters_of
+    from rscl_bench.archives.sketch import render
     from rscl_bench.tiles.cache import cache_folder
 
     cache = cache_folder()
-    datasets = datasets_of(scenario)
+    adapters = adapters_of(scenario)
 
     def archives(root: Path, edition: Edition) -> ArchiveSource:
         return ArchiveSource(root=root, edition=edition, cache=cache, on_bad_tile=on_bad_tile)
 
     if data_root is None:
-        return archives(render(datasets, cache, reporter.progress), "sketch")
-    folders = {data_root / registry.load("datasets", name).folder for name in datasets}
+        return archives(render(adapters, cache, reporter.progress), "sketch")
+    folders = {data_root / adapter.folder for adapter in adapters}
     sketches = sorted(folder for folder in folders if (folder / SKETCH_MARKER).is_file())
     if not sketches:
         return archives(data_root, "real")

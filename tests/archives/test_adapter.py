@@ -1,7 +1,8 @@
 """What every adapter inherits from `DatasetAdapter`, on adapters of each file format."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from helpers.images import rewrite
 from PIL import ImageFile
 
 from rscl_bench import registry
-from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter
+from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter, Scene
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.rsscn7 import RSSCN7Adapter
 from rscl_bench.archives.uavid import UAVidAdapter
 from rscl_bench.archives.ucmerced import UCMercedAdapter
@@ -162,3 +164,39 @@ def test_sketches_are_deterministic_and_replace_each_other(
 
 def test_pillow_is_not_told_to_load_truncated_pictures() -> None:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+class _OfManyParts(DatasetAdapter):
+    name = "many"
+    declared_by_options = True
+
+    @classmethod
+    def named(cls, part: str) -> type[DatasetAdapter]:
+        return type(f"_{part}", (cls,), {"title": part})
+
+    @classmethod
+    def configured(cls, options: Mapping[str, Any]) -> type[DatasetAdapter]:
+        return type(cls.__name__, (cls,), {"classes": tuple(options["classes"])})
+
+    def _list_files(self) -> list[Path]:
+        return []
+
+    def _read(self, index: int, with_labels: bool) -> Scene:
+        raise NotImplementedError
+
+
+def test_a_name_of_two_parts_is_configured_by_its_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = registry.Entry(f"{__name__}:_OfManyParts", "many datasets", has_rgb=False)
+    monkeypatch.setitem(registry.BUILTIN["datasets"], "many", entry)
+    adapter = adapter_class("many:EuroSAT", {"classes": ["forest"]})
+    assert (adapter.title, adapter.classes) == ("EuroSAT", ("forest",))
+    assert _OfManyParts.classes == ()
+
+
+def test_other_names_have_no_second_part() -> None:
+    with pytest.raises(SpecError, match="'aid' has no part 'Airport'; write dataset = \"aid\""):
+        adapter_class("aid:Airport", {})
+    with pytest.raises(SpecError, match="Unknown objective 'mae:x'"):
+        registry.load("objectives", "mae:x")

@@ -10,6 +10,7 @@ from helpers.paths import TOY
 
 from rscl_bench import api, registry
 from rscl_bench.archives.adapter import SKETCH_MARKER
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.sketch import render
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.spec import Source
@@ -82,7 +83,7 @@ def test_an_adapter_without_a_sketch_is_run_on_real_images_alone(tmp_path: Path)
     with pytest.raises(
         SpecError, match="Dataset no-sketch has no sketch: give the folder"
     ) as error:
-        render([name], tmp_path / "cache")
+        render([adapter_class(name, {})], tmp_path / "cache")
     assert "--data-root" in str(error.value)
     assert not list((tmp_path / "cache").glob("sketch-v*/*"))
 
@@ -94,7 +95,7 @@ def test_a_sketch_that_cannot_be_written_names_the_option_that_chose_the_folder(
     with pytest.raises(ArtefactError, match="choose with --out a folder that is writable"):
         api.render_sketches(TOY, tmp_path / "file")
     with pytest.raises(ArtefactError, match="set RSCL_CACHE to a folder that is writable"):
-        render([f"{BROKEN}:Sound"], tmp_path / "file")
+        render([adapter_class(f"{BROKEN}:Sound", {})], tmp_path / "file")
 
 
 def test_what_a_class_lacks_is_named() -> None:

@@ -10,9 +10,15 @@ from helpers.cli import refused
 from helpers.paths import ADAPTERS
 
 from rscl_bench import registry
+from rscl_bench.archives.adapter import DatasetAdapter
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.sketch import VERSION, render
 
 RSSCN7 = "rsscn7"
+
+
+def adapter(name: str) -> type[DatasetAdapter]:
+    return adapter_class(name, {})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -20,7 +26,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_registered_datasets_share_one_root(tmp_path: Path) -> None:
-    assert render([RSSCN7], tmp_path) == tmp_path / f"sketch-v{VERSION}"
+    assert render([adapter(RSSCN7)], tmp_path) == tmp_path / f"sketch-v{VERSION}"
 
 
 def test_an_edited_dataset_draws_its_sketch_anew(tmp_path: Path) -> None:
@@ -29,11 +35,11 @@ def test_an_edited_dataset_draws_its_sketch_anew(tmp_path: Path) -> None:
     for drawn in ("0, 255", "9, 255"):
         path.write_text(ADAPTERS.read_text().replace("integers(0, 255", f"integers({drawn}"))
         registry.reload_changed()
-        roots.append(render([f"{path}:Toy", RSSCN7], tmp_path / "cache"))
+        roots.append(render([adapter(f"{path}:Toy"), adapter(RSSCN7)], tmp_path / "cache"))
     first, second = roots
     assert first != second
     assert content(first / "toy") != content(second / "toy")
-    assert render([f"{path}:Toy", RSSCN7], tmp_path / "cache") == second
+    assert render([adapter(f"{path}:Toy"), adapter(RSSCN7)], tmp_path / "cache") == second
     # The sketch of a registered dataset is drawn once.
     drawn_once = tmp_path / "cache" / f"sketch-v{VERSION}" / RSSCN7
     for root in roots:
@@ -43,7 +49,8 @@ def test_an_edited_dataset_draws_its_sketch_anew(tmp_path: Path) -> None:
 
 
 def test_two_classes_of_one_folder_have_two_sketches(tmp_path: Path) -> None:
-    assert render([f"{ADAPTERS}:Toy"], tmp_path) != render([f"{ADAPTERS}:Watched"], tmp_path)
+    toy, watched = (adapter(f"{ADAPTERS}:{name}") for name in ("Toy", "Watched"))
+    assert render([toy], tmp_path) != render([watched], tmp_path)
 
 
 def test_a_place_that_cannot_be_written_names_the_option(tmp_path: Path) -> None:
@@ -56,7 +63,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from rscl_bench import registry
-from rscl_bench.archives import sketch
+from rscl_bench.archives import lookup
 adapter = registry.load("datasets", "rsscn7")
 draw = adapter._draw_sketch.__func__
 def wait(cls, root, rng):
@@ -64,7 +71,7 @@ def wait(cls, root, rng):
     print("here", file=sys.stderr, flush=True)
     sys.stdin.read()
 adapter._draw_sketch = classmethod(wait)
-sketch.datasets_of = lambda _: ["rsscn7"]
+lookup.adapters_of = lambda _: [adapter]
 from rscl_bench.cli import main
 main()
 """
@@ -89,5 +96,5 @@ def test_a_killed_rendering_leaves_nothing(tmp_path: Path, number: signal.Signal
         assert process.wait(timeout=60) == expected
     if number != signal.SIGKILL:
         assert list(root.iterdir()) == []
-    render([RSSCN7], tmp_path)
+    render([adapter(RSSCN7)], tmp_path)
     assert [path.name for path in root.iterdir()] == [RSSCN7]

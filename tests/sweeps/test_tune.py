@@ -14,7 +14,8 @@ from helpers.cli import call, error_lines, records_in, refused
 from helpers.paths import ROOT, TOY
 from typer.testing import Result
 
-from rscl_bench.archives.sketch import datasets_of, render
+from rscl_bench.archives.lookup import adapters_of
+from rscl_bench.archives.sketch import render
 from rscl_bench.declarations import load_method, load_scenario
 from rscl_bench.engine.prepare import PreparedRun, open_run
 from rscl_bench.errors import ArtefactError
@@ -80,7 +81,7 @@ def spec_of(scenario: str, seed: int, *assignments: str) -> RunSpec:
 def opened(scenario: str, record: RunRecord, cache: Path) -> PreparedRun:
     """One prepared run; the run of `record` has packed its tiles."""
     spec = spec_of(scenario, 0)
-    root = render(datasets_of(spec.scenario), cache)
+    root = render(adapters_of(spec.scenario), cache)
     return open_run(spec, sketches(root, cache), "cpu", silent)
 
 
