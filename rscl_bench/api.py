@@ -13,7 +13,7 @@ imports heavy libraries when it runs.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.results.validation import Verdict
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
+    from rscl_bench.studies import Stage
     from rscl_bench.sweeps.pool import Run
     from rscl_bench.sweeps.selection import PlannedRun
+    from rscl_bench.sweeps.stage_result import StageResult
     from rscl_bench.tiles.inventory import CacheEntry
     from rscl_bench.tiles.source import ArchiveSource
     from rscl_bench.tiles.store import TileStore
@@ -61,6 +63,7 @@ __all__ = [
     "render_sketches",
     "run",
     "run_folder",
+    "study",
     "sweep",
     "tune",
     "tuning_path",
@@ -308,6 +311,62 @@ def tune(
         tuning, tuning_path(tuning, out) if store is None else user_path(store, "The file")
     )
     return tuning
+
+
+def study(
+    path: str | Path,
+    *,
+    stages: Sequence[str] = (),
+    only_plan: bool = False,
+    data_root: str | Path | None = None,
+    out: str | Path = "runs",
+    device: str = "auto",
+    jobs: int | None = None,
+    threads: int | None = None,
+    verbose: bool = True,
+) -> "Iterator[StageResult]":
+    """Run the sweeps and grids of a study, and publish their records and choices.
+
+    Runs that are published are not run again, on whatever machine they were made. The record of a
+    run is published when the run ends. So the same call resumes an interrupted study.
+
+    Args:
+        path: The study's TOML; see `rscl_bench.studies`.
+        stages: Names of the stages to run; all if empty.
+        only_plan: Whether nothing is run: the states of all runs are returned. Tiles are packed.
+        data_root: As in `run`.
+        out: Folder for runs, with their image scores and encoders.
+        device: As in `run`.
+        jobs: As in `sweep`.
+        threads: As in `sweep`.
+        verbose: As in `run`.
+
+    Yields:
+        The result of each stage, when the stage has ended.
+
+    Raises:
+        SpecError: If the study or a stage is unknown or not valid.
+        RsclError: As in `run`.
+    """
+    from rscl_bench.studies import load_study
+    from rscl_bench.sweeps.stage_result import StageResult
+
+    declared = load_study(path)
+    folder = Path(declared.publish)
+    for stage in declared.chosen(stages):
+        options = _Options(
+            data_root=_data_root(data_root),
+            out=_out(out),
+            device=device,
+            jobs=jobs,
+            threads=threads,
+            on_bad_tile="stop",
+            force=False,
+            verbose=verbose,
+            published=folder / ("tuning/records" if stage.grid else "records"),
+        )
+        runs = _stage_runs(stage, options, only_plan)
+        yield StageResult(stage, runs, _write_tunings(stage, runs, folder / "tuning"))
 
 
 def tuning_path(tuning: "Tuning", out: str | Path = "runs") -> Path:
@@ -729,7 +788,11 @@ def _tell_of_older(name: str, store: "TileStore", reporter: "Reporter") -> None:
 
 
 class _Options(NamedTuple):
-    """The options that all runs of a sweep share, besides scenario and protocol; see `sweep`."""
+    """The options that all runs of a sweep share, besides scenario and protocol; see `sweep`.
+
+    ``published`` is the folder of published records of a study: its runs are not run again, and
+    new records are copied there.
+    """
 
     data_root: Path | None
     out: Path
@@ -739,14 +802,47 @@ class _Options(NamedTuple):
     on_bad_tile: "OnBadTile"
     force: bool
     verbose: bool
+    published: Path | None = None
 
 
 def _run_all(
     planned: "list[PlannedRun]", options: _Options, column: str, split: "Split"
 ) -> "list[Run]":
     """Pack the tiles once, then execute the runs that have no record."""
+    from rscl_bench.sweeps.pool import run_all
+
+    runs, jobs = _plan_all(planned, options)
+    if options.verbose:
+        from rscl_bench.console import sweep_view
+
+        with sweep_view(runs, column, split) as changed:
+            run_all(runs, jobs, _publishing(changed, options.published))
+    else:
+        run_all(runs, jobs, _publishing(lambda _: None, options.published))
+    return runs
+
+
+def _publishing(
+    changed: "Callable[[Run], None]", published: Path | None
+) -> "Callable[[Run], None]":
+    """Return a listener that publishes the record of every run that has ended."""
+    if published is None:
+        return changed
+    from rscl_bench.results.published import publish
+
+    def listen(run: "Run") -> None:
+        if run.state == "done" and run.record is not None:
+            publish(run.record_path, run.record, published)
+        changed(run)
+
+    return listen
+
+
+def _plan_all(planned: "list[PlannedRun]", options: _Options) -> "tuple[list[Run], int]":
+    """Pack the tiles, and return the runs with their states and the number of runs at a time."""
+    from rscl_bench.results.published import publish, published_records
     from rscl_bench.sweeps.plan import plan
-    from rscl_bench.sweeps.pool import run_all, share_cores
+    from rscl_bench.sweeps.pool import share_cores
 
     spec, root = planned[0].spec, options.data_root
     with _reporter(options.verbose) as reporter:
@@ -763,17 +859,50 @@ def _run_all(
             reporter,
         )
         jobs, threads = share_cores(options.jobs, options.threads, prepared.device.torch.type)
-        runs = plan(planned, prepared, archives, threads, options.out, options.force)
+        known = published_records(options.published) if options.published else {}
+        runs = plan(planned, prepared, archives, threads, options.out, options.force, known)
+        for run in runs:
+            if options.published and run.record is not None and run.record_path.is_file():
+                publish(run.record_path, run.record, options.published)
         waiting = sum(run.state == "waiting" for run in runs)
         reporter.message(
             f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at "
             f"a time, {threads} thread{'' if threads == 1 else 's'} each."
         )
-    if options.verbose:
-        from rscl_bench.console import sweep_view
+    return runs, jobs
 
-        with sweep_view(runs, column, split) as changed:
-            run_all(runs, jobs, changed)
+
+def _stage_runs(stage: "Stage", options: _Options, only_plan: bool) -> "list[Run]":
+    from rscl_bench.sweeps.selection import grid_runs, method_runs
+
+    scenario, methods = _scenario(stage.scenario), [_method(name) for name in stage.methods]
+    shared = stage.seeds, stage.protocol, stage.set
+    if stage.grid:
+        grids = [grid_runs(scenario, method, stage.grid, *shared) for method in methods]
     else:
-        run_all(runs, jobs, lambda _: None)
-    return runs
+        grids = [method_runs(scenario, methods, *shared)]
+    column, split = ("setting", "val") if stage.grid else ("method", "test")
+    if only_plan:
+        return [run for planned in grids for run in _plan_all(planned, options)[0]]
+    return [run for planned in grids for run in _run_all(planned, options, column, split)]  # type: ignore[arg-type]
+
+
+def _write_tunings(stage: "Stage", runs: "list[Run]", folder: Path) -> list[Path]:
+    """Write the choice of each method of a grid whose runs are all recorded."""
+    from rscl_bench.results.tuning import make_tuning, write_tuning
+
+    paths = []
+    by_method: dict[str, list[Run]] = {}
+    for run in runs if stage.grid else []:
+        by_method.setdefault(run.job.spec.method.name, []).append(run)
+    for own in by_method.values():
+        settings: dict[str, list[RunRecord]] = {}
+        for run in own:
+            if run.record is not None:
+                settings.setdefault(run.label, []).append(run.record)
+        if sum(map(len, settings.values())) < len(own):
+            continue
+        tuning = make_tuning(list(stage.grid), list(settings.values()))
+        paths.append(folder / tuning.path())
+        write_tuning(tuning, paths[-1])
+    return paths

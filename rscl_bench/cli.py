@@ -357,6 +357,51 @@ def tune(
         print(f"stored: {store or api.tuning_path(tuning, out)}")
 
 
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="The study's TOML.", exists=True)],
+    stages: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Stages to run; the default is all, in their order."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Run nothing; print what is done and what is left.")
+    ] = False,
+    data_root: DataRootOption = None,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    jobs: JobsOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Run the sweeps and grids that a TOML declares, and publish their records and choices.
+
+    Published runs are not run again, on whatever machine they were made, so the same command
+    resumes the study anywhere. All methods of one seed are meant to run on one machine.
+    """
+    from rscl_bench.console import print_failures, print_stage
+    from rscl_bench.sweeps.selection import split_list
+
+    chosen = split_list("--stages", stages) if stages is not None else []
+    failed = False
+    with lasting_output(), _interruptible():
+        for result in api.study(
+            file,
+            stages=chosen,
+            only_plan=plan,
+            data_root=data_root,
+            out=out,
+            device=device,
+            jobs=jobs,
+            threads=threads,
+            verbose=not plan,
+        ):
+            print_failures(result.runs)
+            print_stage(result)
+            failed |= any(run.state == "failed" for run in result.runs)
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command(name="list")
 def list_names(
     markdown: Annotated[

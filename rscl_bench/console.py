@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.sweeps.pool import Run
+    from rscl_bench.sweeps.stage_result import StageResult
     from rscl_bench.tiles.inventory import CacheEntry
 
 Split = Literal["test", "val"]
@@ -198,6 +199,29 @@ def print_tuning(tuning: "Tuning") -> None:
     print("To use the choice, write:")
     for line in tuning.write:
         print(f"  {line}")
+
+
+def print_stage(result: "StageResult") -> None:
+    """Print how many runs of a study's stage are recorded, and the time that the others need.
+
+    The time is the mean of the recorded runs of the stage, in hours of one run after another.
+    """
+    recorded = [run.record for run in result.runs if run.record is not None]
+    left = len(result.runs) - len(recorded)
+    line = f"{result.stage.name}: {len(recorded)} of {len(result.runs)} runs recorded"
+    if left and recorded:
+        hours = sum(record.seconds.total for record in recorded) / len(recorded) * left / 3600
+        line += f", {left} to do, about {hours:.1f} h one after another"
+    print(line)
+    for machine in sorted({record.provenance.processor or "?" for record in recorded}):
+        seeds = {
+            record.identity.seed
+            for record in recorded
+            if (record.provenance.processor or "?") == machine
+        }
+        print(f"  seeds {', '.join(map(str, sorted(seeds)))} on {machine}")
+    for path in result.tunings:
+        print(f"  choice: {path}")
 
 
 def print_run(record: "RunRecord") -> None:

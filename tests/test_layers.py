@@ -29,7 +29,7 @@ LAYERS = (
     ("models", "tiles", "views"),
     ("archives",),
     ("atomic", "randomness", "avalanche_api", "scratch"),
-    ("resolve",),
+    ("resolve", "studies"),
     ("declarations",),
     ("spec",),
     ("registry", "sensors"),

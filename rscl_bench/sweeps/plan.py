@@ -1,6 +1,6 @@
 """Assign a folder to every run of a sweep, and check all runs before the first run starts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ def plan(
     threads: int,
     out: Path,
     force: bool,
+    known: Mapping[str, Path],
 ) -> list[Run]:
     """Return the runs of a sweep; runs that have a record are marked as recorded.
 
@@ -35,6 +36,7 @@ def plan(
         threads: As in `Job`.
         out: Folder for records.
         force: Whether recorded runs are run again.
+        known: Records elsewhere by the id of the run; these runs are not run.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
@@ -51,8 +53,10 @@ def plan(
             force=force,
         )
         run = Run(label, job)
-        if run.record_path.is_file() and not force:
-            run.state, run.record = "recorded before", read_record(run.record_path)
+        elsewhere = known.get(prepared.identity.run_id(), run.record_path)
+        recorded = run.record_path if run.record_path.is_file() else elsewhere
+        if recorded.is_file() and not force:
+            run.state, run.record = "recorded before", read_record(recorded)
         runs.append(run)
     first = runs[0].job.spec.seed  # the seed does not decide whether a method can be built
     for run in runs:

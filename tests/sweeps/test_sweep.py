@@ -503,7 +503,7 @@ def test_plan_opens_the_tiles_once_for_all(toy_data: Path, toy_cache: Path, tmp_
         ("cosmae", 1),
     ]
     first = opened(planned[0].spec, toy_data, toy_cache)
-    runs = plan(planned, first, sketches(toy_data, toy_cache), 1, tmp_path, False)
+    runs = plan(planned, first, sketches(toy_data, toy_cache), 1, tmp_path, False, {})
     folders = [run.job.folder for run in runs]
     each = [opened(item.spec, toy_data, toy_cache) for item in planned]
     assert folders == [run_folder(tmp_path, one.identity) for one in each]
