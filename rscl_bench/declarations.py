@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rscl_bench import registry
+from rscl_bench.encoder_bands import check_bands
 from rscl_bench.errors import SpecError, unknown
 from rscl_bench.spec import Method, Probe, Scenario, Source, validated
 from rscl_bench.user_paths import user_path
@@ -76,20 +77,15 @@ def with_bands(scenario: Scenario) -> Scenario:
     lacks one of the three.
 
     Raises:
-        SpecError: If the tasks and probes do not have equally many bands.
+        SpecError: If an encoder cannot take the bands under one of the protocols.
     """
     update: dict[str, Any] = {
         "tasks": tuple(task.model_copy(update=_default_bands(task)) for task in scenario.tasks),
         "probes": tuple(p.model_copy(update=_default_bands(p)) for p in scenario.probes),
     }
     stated = scenario.model_copy(update=update)
-    bands = stated.bands()
-    if len({len(names) for names in bands.values()}) > 1:
-        given = "; ".join(f"{part} {len(n)} ({', '.join(n)})" for part, n in bands.items())
-        raise SpecError(
-            f"Scenario {scenario.name}: all tasks and probes must give the encoder the same number "
-            f"of bands, but here are {given}; set 'bands' of those that differ."
-        )
+    for name, protocol in stated.protocols.items():
+        check_bands(stated, name, protocol)
     return stated
 
 

@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rscl_bench.encoder_bands import of_mode
 from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.encoder_file import EncoderDescription, read_encoder
 from rscl_bench.views.crops import Normalisation
-from rscl_bench.views.view import PixelScaling, places_of_rgb, whole_view
+from rscl_bench.views.view import PixelScaling, band_scaling, whole_view
 
 _BATCH = 128
 
@@ -23,7 +24,7 @@ class PretrainedEncoder(nn.Module):
     Attributes:
         encoder: The network.
         description: The run of the encoder, and the input of every task.
-        bands: Names of the bands, in the order of the input channels.
+        bands: Names of the bands of an image of the last task, in their order.
         image_size: Side in pixels of the encoder's input; images are resized to this side.
         feature_dim: Width D of a feature.
     """
@@ -46,10 +47,10 @@ class PretrainedEncoder(nn.Module):
 
         Args:
             images: ``[B, C, H, W]``, raw pixels in the declared unit (``description.inputs``),
-                with the bands of the encoder in the encoder's order. Pixels of 8 bits are rounded
-                after resizing, as in a run.
-            task: Task whose mean and deviation per band normalise the pixels; None for the last
-                task.
+                with the bands of the task in their order. Pixels of 8 bits are rounded after
+                resizing, as in a run.
+            task: Task whose bands the images have, and whose mean and deviation per band normalise
+                the pixels; None for the last task.
             normalisation: Mean and deviation per band of your own images, in place of a task's.
 
         Returns:
@@ -58,10 +59,11 @@ class PretrainedEncoder(nn.Module):
         Raises:
             SpecError: If the images do not fit, or the encoder was not trained on the task.
         """
-        if images.ndim != 4 or images.shape[1] != len(self.bands) or 0 in images.shape:
+        bands = self.description.input_of(task).bands
+        if images.ndim != 4 or images.shape[1] != len(bands) or 0 in images.shape:
             raise SpecError(
                 f"The images are {list(images.shape)}; this encoder takes "
-                f"[B, {len(self.bands)}, H, W] with the bands {', '.join(self.bands)}."
+                f"[B, {len(bands)}, H, W] with the bands {', '.join(bands)}."
             )
         scaling = self._scaling(task, normalisation)
         features = []
@@ -95,7 +97,9 @@ class PretrainedEncoder(nn.Module):
         described = self.description.input_of(task)
         if normalisation is None:
             normalisation = Normalisation(torch.tensor(described.mean), torch.tensor(described.std))
-        scaling = PixelScaling(normalisation, described.scale, places_of_rgb(self.bands))
+        bands = described.bands
+        of_views = of_mode(bands, self.description.band_mode)
+        scaling = band_scaling(normalisation, described.scale, bands, of_views)
         return scaling.to(self._device)
 
 

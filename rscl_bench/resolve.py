@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rscl_bench import registry
 from rscl_bench.declarations import declarations, with_bands
+from rscl_bench.encoder_bands import check_bands
 from rscl_bench.errors import SpecError, unknown
 from rscl_bench.spec import (
     Component,
@@ -106,6 +107,7 @@ def resolve(
     scenario = with_bands(scenario)
     overrides = dict(overrides or {})
     changes, protocol = _applied(scenario.protocols[chosen], chosen, method, overrides)
+    check_bands(scenario, chosen, protocol)
     _check_names(protocol, chosen, method)
     layers, notes = _layers(protocol, chosen, method, changes)
     resolved = _filled_method(method, layers)

@@ -60,8 +60,9 @@ class Source(Spec):
     Attributes:
         dataset: Registered dataset, or ``file.py:Class``.
         split: Split of the dataset.
-        bands: Names of the bands, in the order of the encoder's input channels. The default is
-            red, green and blue, or all bands of a sensor that lacks one of the three.
+        bands: Names of the stored bands, in their order. The default is red, green and blue, or
+            all bands of a sensor that lacks one of the three. The encoder gets these bands, or
+            what the protocol's ``bands`` makes of them.
         tile_size: Side of the stored tiles in pixels.
         cut: ``grid`` cuts non-overlapping tiles and drops the remainder at the right and bottom;
             ``whole`` resizes each image to one tile.
@@ -256,6 +257,8 @@ class Component(BaseModel):
 
 
 Components = dict[str, dict[str, Any]]
+#: How the bands of tasks and probes reach an encoder; see `Protocol`.
+BandMode = Literal["grey3"]
 
 
 class Protocol(Spec):
@@ -271,6 +274,10 @@ class Protocol(Spec):
         compile: Whether blocks of the networks are compiled; see `rscl_bench.models.compiled`.
             Left out of the identity when false, so that records from before this option keep
             their group.
+        bands: How bands reach the encoder. Without it, all tasks and probes have equally many
+            bands, and the encoder gets these. ``grey3`` gives three bands of each task and probe:
+            red, green and blue if it has them, one band three times, or the three that its
+            ``bands`` names. Left out of the identity where it is not set.
         backbone: Registered backbone (``name``) and its parameters.
         backbones: Parameters of other backbones by registered name, for runs that choose one of
             them with ``--set backbone.name=NAME``. A run's identity has the chosen one alone.
@@ -288,6 +295,7 @@ class Protocol(Spec):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     compile: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
+    bands: Annotated[BandMode | None, Field(exclude_if=lambda mode: mode is None)] = None
     backbone: Component
     backbones: Annotated[Components, Field(exclude_if=lambda named: not named)] = {}
     training: Training
@@ -348,11 +356,6 @@ class Scenario(Spec):
         """Return the bands of every task and probe, by ``task 'NAME'`` and ``probe 'NAME'``."""
         named = {f"task '{task.name}'": task.bands for task in self.tasks}
         return named | {f"probe '{probe.name}'": probe.bands for probe in self.probes}
-
-    @property
-    def channels(self) -> int:
-        """Number of bands that the encoder sees."""
-        return len(self.tasks[0].bands)
 
 
 class Method(Spec):

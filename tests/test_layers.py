@@ -31,6 +31,7 @@ LAYERS = (
     ("atomic", "randomness", "avalanche_api", "scratch"),
     ("resolve", "studies"),
     ("declarations",),
+    ("encoder_bands",),
     ("spec",),
     ("registry", "sensors"),
     ("user_paths",),

@@ -11,6 +11,7 @@ from helpers.paths import TOY
 import rscl_bench as rb
 from rscl_bench import registry
 from rscl_bench.declarations import load_method, load_scenario
+from rscl_bench.encoder_bands import channels
 from rscl_bench.errors import SpecError
 from rscl_bench.resolve import resolve_run
 
@@ -186,7 +187,8 @@ def test_a_sensor_without_red_green_and_blue_gives_all_its_bands(tmp_path: Path)
     adapters.write_text(plain + thermal, encoding="utf-8")
     loaded = load_scenario(str(scenario))
     assert set(loaded.bands().values()) == {("lwir",)}
-    assert resolve_run(loaded, load_method(str(recipe))).scenario.channels == 1
+    spec = resolve_run(loaded, load_method(str(recipe)))
+    assert channels(spec.scenario, spec.protocol) == 1
     text = scenario.read_text(encoding="utf-8")
     scenario.write_text(text.replace("[[probes]]", '[[probes]]\nbands = ["red", "lwir"]'))
     with pytest.raises(SpecError, match=r"task 'first' 1 \(lwir\); .*probe 'toy' 2 \(red, lwir\)"):

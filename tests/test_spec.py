@@ -152,13 +152,7 @@ def test_band_counts_must_agree(place: str) -> None:
     sentence = refusal(lambda: resolve(raw=raw))
     assert f"{part} 2 (red, green)" in sentence
     assert "task 'first' 3 (red, green, blue)" in sentence
-
-
-def test_channels_are_the_bands() -> None:
-    raw = toy()
-    for part in (*raw["tasks"], *raw["probes"]):
-        part["bands"] = ["blue"]
-    assert scenario(raw).channels == 1
+    assert "bands = 'grey3' in protocol tiny" in sentence
 
 
 def test_strategy_twice_is_refused() -> None:

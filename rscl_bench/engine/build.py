@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from rscl_bench import registry
+from rscl_bench.encoder_bands import channels
 from rscl_bench.errors import SpecError
 from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.build import build_encoder
@@ -22,7 +23,7 @@ def build_objective(spec: RunSpec, device: torch.device) -> Objective:
         encoder = build_encoder(
             spec.protocol.backbone,
             spec.protocol.image_size,
-            spec.scenario.channels,
+            channels(spec.scenario, spec.protocol),
             spec.protocol.probed_feature,
         )
         parameters = spec.method.objective.parameters

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rscl_bench import registry
+from rscl_bench.encoder_bands import selected
 from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_prefix
 from rscl_bench.engine.device import Device
 from rscl_bench.errors import TrainingError
@@ -27,7 +28,7 @@ from rscl_bench.spec import Protocol, Source, validated
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.crops import Normalisation
-from rscl_bench.views.view import PixelScaling, places_of_rgb
+from rscl_bench.views.view import PixelScaling, band_scaling
 
 
 @dataclass(frozen=True)
@@ -216,8 +217,9 @@ def open_task(
 
 
 def pixel_scaling(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
-    """Return the pixel scaling of a store's tiles under a protocol."""
-    return PixelScaling(normalisation_of(store, protocol), store.scale, places_of_rgb(bands))
+    """Return the pixel scaling of a store's tiles, with these bands, under a protocol."""
+    of_views = selected(bands, protocol)
+    return band_scaling(normalisation_of(store, protocol), store.scale, bands, of_views)
 
 
 def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:

@@ -12,6 +12,7 @@ from torch import nn
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.archives.lookup import adapter_class
+from rscl_bench.encoder_bands import selected
 from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
@@ -156,14 +157,15 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
     spec, identity = prepared.spec, prepared.identity
     inputs = []
     for task, scaling in zip(spec.scenario.tasks, prepared.scalings, strict=True):
+        bands = tuple(dict.fromkeys(selected(task.bands, spec.protocol)))  # each once
         inputs.append(
             EncoderInput(
                 task=task.name,
-                bands=task.bands,
+                bands=bands,
                 unit=adapter_class(task.dataset, task.options).sensor.unit,
                 scale=scaling.scale,
-                mean=tuple(scaling.normalisation.mean.tolist()),
-                std=tuple(scaling.normalisation.std.tolist()),
+                mean=tuple(scaling.normalisation.mean.tolist())[: len(bands)],
+                std=tuple(scaling.normalisation.std.tolist())[: len(bands)],
             )
         )
     return EncoderDescription(
@@ -182,6 +184,7 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
         probed_feature=spec.protocol.probed_feature,
         image_size=spec.protocol.image_size,
         bands=inputs[-1].bands,
+        band_mode=spec.protocol.bands,
         inputs=tuple(inputs),
     )
 

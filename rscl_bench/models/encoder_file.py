@@ -11,13 +11,23 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from rscl_bench import registry
+from rscl_bench import encoder_bands, registry
 from rscl_bench.atomic import write_atomic
 from rscl_bench.errors import ArtefactError, SpecError, unknown
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Component, Edition, Name, Pool, Positive, Probed, Spec, first_problem
+from rscl_bench.spec import (
+    BandMode,
+    Component,
+    Edition,
+    Name,
+    Pool,
+    Positive,
+    Probed,
+    Spec,
+    first_problem,
+)
 
 FILE = "encoder.safetensors"
 _KEY = "rscl_bench"
@@ -29,7 +39,7 @@ class EncoderInput(Spec):
 
     Attributes:
         task: Name of the task.
-        bands: Names of the bands, in the order of the encoder's input.
+        bands: Names of the bands of an image, in their order.
         unit: Declared unit of the pixels, for instance ``8-bit digital number``.
         scale: Value of full brightness in the declared unit.
         mean: Mean per band in the declared unit.
@@ -68,7 +78,9 @@ class EncoderDescription(Spec):
             ("teacher"): the encoder that was probed. Absent from a file of the student.
         probed_feature: How probes pooled the output: "patches" or "cls". Absent for "patches".
         image_size: Side of the input in pixels.
-        bands: Names of the input's bands, as in the last task.
+        bands: Names of the bands of the images, as in the last task.
+        band_mode: How the bands of images reach the encoder: the protocol's ``bands``. Absent where
+            the encoder gets all bands of an image.
         inputs: The images of every task, in the order of training; the last is the default.
     """
 
@@ -86,6 +98,7 @@ class EncoderDescription(Spec):
     probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
+    band_mode: Annotated[BandMode | None, Field(exclude_if=lambda mode: mode is None)] = None
     inputs: Annotated[tuple[EncoderInput, ...], Field(min_length=1)]
 
     def input_of(self, task: str | None = None) -> EncoderInput:
@@ -168,7 +181,7 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
         encoder = build_encoder(
             found,
             description.image_size,
-            len(description.bands),
+            len(encoder_bands.of_mode(description.bands, description.band_mode)),
             description.probed_feature,
         )
     try:

@@ -56,7 +56,7 @@ class FrozenEncoder:
 
     def __init__(self, encoder: Encoder):
         self._encoder = encoder
-        self._features: dict[tuple[str, bytes, int, bytes], NDArray[np.float32]] = {}
+        self._features: dict[tuple[Any, ...], NDArray[np.float32]] = {}
 
     def features(self, tiles: TileSubset, context: EvalContext) -> NDArray[np.float32]:
         """Return the features ``[M, D]`` of tiles; see `encode_tiles`. The array is read-only."""
@@ -67,6 +67,7 @@ class FrozenEncoder:
             tiles.indices.tobytes(),
             context.image_size,
             statistics.tobytes(),
+            context.scaling.selected,
         )
         if key not in self._features:
             self._features[key] = encode_tiles(self._encoder, tiles, context)

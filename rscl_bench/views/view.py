@@ -1,7 +1,7 @@
 """Augmented views of whole batches of tiles: declarations (`View`) and functions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 import torch
@@ -88,16 +88,44 @@ class PixelScaling:
     Attributes:
         normalisation: Mean and deviation per band, in the declared unit.
         scale: Full scale of the declared unit.
-        rgb: Positions of red, green and blue if these are all bands, else None.
+        rgb: Positions of red, green and blue if these are all bands, else None. One band three
+            times is a grey image in red, green and blue.
+        selected: The band of the tiles behind each band of a view; None for all bands of the tiles
+            in their order.
     """
 
     normalisation: Normalisation
     scale: float
     rgb: tuple[int, int, int] | None
+    selected: tuple[int, ...] | None = None
 
     def to(self, device: torch.device) -> "PixelScaling":
         """Return a copy on a device."""
-        return PixelScaling(self.normalisation.to(device), self.scale, self.rgb)
+        return replace(self, normalisation=self.normalisation.to(device))
+
+    def bands_of(self, tiles: Tensor) -> Tensor:
+        """Return the bands ``[B, H, W, C]`` of tiles that views show."""
+        return tiles if self.selected is None else tiles[..., list(self.selected)]
+
+
+def band_scaling(
+    normalisation: Normalisation, scale: float, bands: Sequence[str], views: Sequence[str]
+) -> PixelScaling:
+    """Return the pixel scaling of tiles.
+
+    Args:
+        normalisation: Mean and deviation of every band of the tiles.
+        scale: Full scale of their unit.
+        bands: Names of the bands of the tiles, in their order.
+        views: Names of the bands of views, in their order; one may repeat.
+    """
+    if tuple(views) == tuple(bands):
+        return PixelScaling(normalisation, scale, places_of_rgb(bands))
+    chosen = [bands.index(name) for name in views]
+    of_views = Normalisation(normalisation.mean[chosen], normalisation.std[chosen])
+    grey = len(views) == 3 and len(set(views)) == 1
+    rgb = (0, 1, 2) if grey else places_of_rgb(views)
+    return PixelScaling(of_views, scale, rgb, tuple(chosen))
 
 
 def places_of_rgb(bands: Sequence[str]) -> tuple[int, int, int] | None:
@@ -141,7 +169,7 @@ def make_view(
     min_scale = defaults.min_scale if view.min_scale is None else view.min_scale
     flip = defaults.horizontal_flip
     crops = draw_crops(count, height, width, (min_scale, view.max_scale), flip, generator)
-    images = resized_crops(tiles, crops, size)
+    images = resized_crops(scaling.bands_of(tiles), crops, size)
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
         shares = images.contiguous() / scaling.scale
         images = _recoloured(shares, view, image_size, scaling, generator, host) * scaling.scale
@@ -161,7 +189,7 @@ def whole_view(tiles: Tensor, size: int, scaling: PixelScaling) -> Tensor:
     """
     count, height, width, _ = tiles.shape
     crops = whole_tiles(count, height, width, tiles.device)
-    return normalised(resized_crops(tiles, crops, size), scaling.normalisation)
+    return normalised(resized_crops(scaling.bands_of(tiles), crops, size), scaling.normalisation)
 
 
 def _recoloured(
