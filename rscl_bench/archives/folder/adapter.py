@@ -1,12 +1,14 @@
 """The dataset `folder`: any folder of images, without code."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.declared_sensor import chosen_sensor
 from rscl_bench.archives.folder.arrays import array_header, is_array_file, read_array
 from rscl_bench.archives.folder.labels import labels_of_images
 from rscl_bench.archives.folder.masks import mask_path, read_mask
@@ -15,48 +17,36 @@ from rscl_bench.archives.folder.splits import split_of_images
 from rscl_bench.archives.folder.tables import Tables
 from rscl_bench.archives.folder.walk import images_below
 from rscl_bench.errors import ArchiveError
-from rscl_bench.sensors import RGB8
-from rscl_bench.spec import Spec, validated
+from rscl_bench.spec import validated
 
 
 class FolderAdapter(DatasetAdapter):
     """Any folder of images; sensor, labels and splits are options of the scenario.
 
-    The class itself declares nothing of use: `configured` returns the class of given options.
+    Only the class that `configured` returns can be opened.
     """
 
     name = "folder"
-    folder = "ROOT"
     title = "any folder of images"
-    sensor = RGB8
-    splits = ()
     source = "wherever its images come from"
     licence = "the terms of its publisher"
-    layout = "the images that `options.pattern` finds below `options.root`"
-    Options: ClassVar[type[Spec]] = FolderOptions
+    images = "JPEG, PNG and TIFF images, and NumPy arrays `[H, W, C]`, of one sensor"
+    notes = ("See [folder.md](folder.md) for all rules of labels and splits, with examples.",)
+    declared_by_options = True
+    Options = FolderOptions
     options: FolderOptions
 
     @classmethod
     def configured(cls, options: Mapping[str, Any]) -> type[DatasetAdapter]:
-        """Return the adapter of a folder with its sensor, classes and splits.
+        """Return the adapter of a folder with its sensor, splits and classes.
+
+        The names of classes that lie in folders or tables are known when the folder is opened.
 
         Raises:
             SpecError: If an option is not valid.
         """
         chosen = validated(FolderOptions, dict(options), "dataset 'folder'")
-        labels = chosen.labels
-        declared = {
-            "name": f"folder {chosen.root}",
-            "folder": chosen.root,
-            "title": f"folder '{chosen.root}'",
-            "layout": chosen.pattern,
-            "sensor": chosen.described_sensor(),
-            "splits": chosen.split_names(),
-            "classes": labels.classes if isinstance(labels, MaskLabels) else (),
-            "nodata": chosen.nodata,
-            "max_pixels": chosen.max_pixels,
-        }
-        return type(cls.__name__, (cls,), declared)
+        return _configured(chosen.model_dump_json())
 
     def _list_files(self) -> list[Path]:
         found = images_below(self.root, self.options.pattern)
@@ -115,3 +105,21 @@ class FolderAdapter(DatasetAdapter):
         header = array_header(path)
         self._check_type(path, header.bands, header.dtype)
         return read_array(path, self.max_pixels).reshape(header.height, header.width, header.bands)
+
+
+@cache
+def _configured(chosen: str) -> type[FolderAdapter]:
+    options = FolderOptions.model_validate_json(chosen)
+    labels = options.labels
+    declared = {
+        "name": f"folder {options.root}",
+        "folder": options.root,
+        "title": f"folder '{options.root}'",
+        "layout": options.pattern,
+        "sensor": chosen_sensor(options.sensor),
+        "splits": options.split_names(),
+        "classes": labels.classes if isinstance(labels, MaskLabels) else (),
+        "nodata": options.nodata,
+        "max_pixels": options.max_pixels,
+    }
+    return type(FolderAdapter.__name__, (FolderAdapter,), declared)

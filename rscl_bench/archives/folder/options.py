@@ -5,7 +5,6 @@ All paths are relative to the folder of the images, so that no options depend on
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from math import isclose
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -13,10 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rscl_bench.archives.adapter import UNDEFINED
+from rscl_bench.archives.declared_sensor import SensorChoice
 from rscl_bench.archives.files import MAX_PIXELS, Nodata
 from rscl_bench.archives.folder.walk import in_one_form
-from rscl_bench.errors import unknown
-from rscl_bench.sensors import SENSORS, Band, Sensor
 from rscl_bench.spec import Positive, ProtocolName, Spec
 
 #: The split of a folder without split rules.
@@ -68,18 +66,6 @@ Names = Annotated[
 #: Split to the values of a column, or names of folders, that form the split.
 Parts = Annotated[dict[ProtocolName, Names], Field(min_length=1)]
 _Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class BandOptions(Spec):
-    """One band of the images.
-
-    Attributes:
-        name: Name, unique in the sensor; three bands named red, green and blue make a colour image.
-        wavelength_nm: Central wavelength in nanometres; of a radar, that of its carrier.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$", max_length=64)]
-    wavelength_nm: Annotated[float, Field(gt=0)]
 
 
 class _OfTable(Spec):
@@ -287,59 +273,69 @@ Splits = Annotated[ListSplits | ColumnSplits | FolderSplits | HashSplits, Field(
 
 
 class FolderOptions(Spec):
-    """What a folder of images holds.
+    """What a folder of images holds."""
 
-    Attributes:
-        root: Folder of the images, below the data root.
-        pattern: Which files are images, below root: names joined by `/`, with `*` and `?`, and `**`
-            for any folders. A pattern without suffix takes JPEG, PNG, TIFF and NumPy files.
-        sensor: A sensor by name, as `rscl-bench list sensors` shows them; or list the bands.
-        bands: The bands in the order of the files, each a table of `name` and `wavelength_nm`.
-        unit: Unit of a pixel value, in the singular, of listed bands.
-        dtype: Type of the pixels of listed bands.
-        scale: Pixel value of full brightness of listed bands; 255 for `uint8` if it is left out.
-        gsd_m: Ground sample distance in metres; left out where it varies.
-        labels: Where labels come from, a table with `by`: `folder`, `columns`, `column` or `mask`.
-        splits: How images are split, a table with `by`: `list`, `column`, `folder` or `hash`.
-            Without it, all images are in the split `all`.
-        table: Table with one row for each image, in CSV with commas, semicolons or tabs.
-        image_column: Column of the table that names the image, by path, name or name without
-            suffix; the first column if it is left out.
-        select: Column of the table to the values of the images that are taken.
-        rows_without_image: What happens to a row of a table that names no image.
-        nodata: What happens to pixels that a TIFF declares as missing.
-        max_pixels: Largest number of pixels of an image.
-    """
-
-    root: Relative
-    pattern: Relative = "**/*"
-    sensor: str | None = None
-    bands: tuple[BandOptions, ...] = ()
-    unit: Annotated[str, Field(min_length=1)] = "8-bit digital number"
-    dtype: Literal["uint8", "uint16"] = "uint8"
-    scale: Annotated[float, Field(gt=0)] | None = None
-    gsd_m: Annotated[float, Field(gt=0)] | None = None
-    labels: Labels | None = None
-    splits: Splits | None = None
-    table: Relative | None = None
-    image_column: str | None = None
-    select: dict[str, Names] = Field(default={})
-    rows_without_image: Literal["refuse", "leave-out"] = "refuse"
-    nodata: Nodata = "fill"
-    max_pixels: Positive = MAX_PIXELS
-
-    @model_validator(mode="after")
-    def _sensor_is_known(self) -> "FolderOptions":
-        listed = {"unit", "dtype", "scale"} & self.model_fields_set
-        if (self.sensor is None) == (not self.bands):
-            raise ValueError("give either 'sensor', the name of a sensor, or 'bands'")
-        if self.sensor is not None and listed:
-            raise ValueError(f"sensor '{self.sensor}' has its own {listed.pop()}; leave it out")
-        if self.bands and self.scale is None and self.dtype != "uint8":
-            raise ValueError(f"{self.dtype} needs 'scale', the pixel value of full brightness")
-        if self.bands and self.dtype != "uint8" and "unit" not in self.model_fields_set:
-            raise ValueError(f"{self.dtype} needs 'unit', such as \"reflectance of 1/10,000\"")
-        return self
+    root: Annotated[Relative, Field(description="folder of the images, below the data root")]
+    pattern: Annotated[
+        Relative,
+        Field(
+            description="which files below root are images: names joined by `/`, with `*` and `?`, "
+            "and `**` for any folders; without a suffix, JPEG, PNG, TIFF and NumPy files"
+        ),
+    ] = "**/*"
+    sensor: Annotated[
+        SensorChoice,
+        Field(
+            description="name of a sensor (`rscl-bench list sensors`), or a table of its `bands`, "
+            "each with `name` and `wavelength_nm`, and `unit`, `dtype`, `scale` and `gsd_m`"
+        ),
+    ]
+    labels: Annotated[
+        Labels | None,
+        Field(
+            description="where labels come from, a table with `by`: `folder`, `columns`, `column` "
+            "or `mask`"
+        ),
+    ] = None
+    splits: Annotated[
+        Splits | None,
+        Field(
+            description="how images are split, a table with `by`: `list`, `column`, `folder` or "
+            "`hash`; without it, all images are in the split `all`"
+        ),
+    ] = None
+    table: Annotated[
+        Relative | None,
+        Field(
+            description="file below root with one row for each image, in CSV with commas, "
+            "semicolons or tabs"
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        Field(
+            description="column of the table that names the image, by path, name or name without "
+            "suffix; by default the first"
+        ),
+    ] = None
+    select: Annotated[
+        dict[str, Names],
+        Field(description="column of the table to the values of the images that are taken"),
+    ] = Field(default={})
+    rows_without_image: Annotated[
+        Literal["refuse", "leave-out"],
+        Field(description="what happens to a row of a table that names no image"),
+    ] = "refuse"
+    nodata: Annotated[
+        Nodata,
+        Field(
+            description="pixels that a TIFF declares as missing: filled and left out of the "
+            "statistics, refused, or kept as measurements"
+        ),
+    ] = "fill"
+    max_pixels: Annotated[Positive, Field(description="largest number of pixels of an image")] = (
+        MAX_PIXELS
+    )
 
     @model_validator(mode="after")
     def _table_is_named(self) -> "FolderOptions":
@@ -348,7 +344,7 @@ class FolderOptions(Spec):
         for field, rule in (("labels", self.labels), ("splits", self.splits)):
             column = getattr(rule, "column", None) or isinstance(rule, ColumnsLabels)
             if isinstance(rule, _OfTable) and column and rule.table is None:
-                raise ValueError(f"'{field}' read a table; name it in 'table'")
+                raise ValueError(f"'{field}' reads a table; name it in 'table'")
         if self.select or self.image_column is not None:
             raise ValueError("'select' and 'image_column' read a table; name it in 'table'")
         return self
@@ -358,22 +354,9 @@ class FolderOptions(Spec):
         match self.splits:
             case None:
                 return (ALL,)
-            case ListSplits(files=named) | HashSplits(shares=named):
+            case ListSplits(files=named):
                 return tuple(named)
+            case HashSplits(shares=shares):
+                return tuple(shares)
             case ColumnSplits(parts=parts) | FolderSplits(parts=parts):
                 return tuple(parts)
-
-    def described_sensor(self) -> Sensor:
-        """Return the sensor that is named, or that has the listed bands.
-
-        Raises:
-            SpecError: If the sensor is unknown, or two bands have one name.
-        """
-        if self.sensor is not None:
-            if self.sensor not in SENSORS:
-                raise unknown("sensor", self.sensor, SENSORS)
-            known = SENSORS[self.sensor]
-            return known if self.gsd_m is None else replace(known, gsd_m=self.gsd_m)
-        bands = tuple(Band(**band.model_dump()) for band in self.bands)
-        scale = 255.0 if self.scale is None else self.scale
-        return Sensor(f"of {self.root}", bands, self.unit, self.dtype, scale, self.gsd_m)
