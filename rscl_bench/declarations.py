@@ -1,15 +1,33 @@
 """Load scenarios and methods from the TOML files of the package or of the user."""
 
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from rscl_bench import registry
 from rscl_bench.encoder_bands import check_bands
 from rscl_bench.errors import SpecError, unknown
-from rscl_bench.spec import Method, Probe, Scenario, Source, validated
+from rscl_bench.spec import Method, Name, Probe, Scenario, Source, Spec, validated
 from rscl_bench.user_paths import user_path
+
+
+class _Dataset(Spec):
+    """What several tasks and probes of a scenario say alike of one archive; see `Source`."""
+
+    dataset: str
+    bands: tuple[str, ...] | None = None
+    tile_size: int | None = None
+    cut: str | None = None
+    options: dict[str, Any] = Field(default={})
+
+
+class _Datasets(Spec):
+    datasets: dict[Name, _Dataset]
+
 
 DeclarationKind = Literal["scenarios", "methods"]
 
@@ -34,7 +52,7 @@ def load_scenario(name: str) -> Scenario:
         SpecError: If the scenario is unknown or not valid.
     """
     raw = _read_toml(name, declarations("scenarios"), "scenario")
-    return with_bands(validated(Scenario, raw, name))
+    return with_bands(validated(Scenario, with_datasets(raw, name), name))
 
 
 def load_method(name: str) -> Method:
@@ -68,6 +86,63 @@ def code_files(*names: str) -> list[Path]:
     tomls = [_read_toml(name, {}, "TOML") for name in names if name.endswith(".toml")]
     files = [registry.file_of(one) for toml in tomls for one in registry.references(toml)]
     return list(dict.fromkeys(files))
+
+
+def with_datasets(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Write the tables ``[datasets.NAME]`` of a scenario into the tasks and probes that name them.
+
+    What a task or probe states itself goes before the table, option by option. A scenario that is
+    written so has the identity of one in which every task and probe repeats the values.
+
+    Args:
+        raw: The values of a TOML.
+        where: The file, for messages.
+
+    Raises:
+        SpecError: If a table has other keys, no task or probe names it, or a dataset has its name.
+    """
+    tables = raw.get("datasets")
+    if tables is None:
+        return raw
+    named = validated(_Datasets, {"datasets": tables}, where).datasets
+    written = {key: value for key, value in raw.items() if key != "datasets"}
+    used = set()
+    for kind in ("tasks", "probes"):
+        parts = raw.get(kind)
+        if isinstance(parts, list) and all(isinstance(part, dict) for part in parts):
+            used |= {_known_dataset(part.get("dataset"), named) for part in parts}
+            written[kind] = [_written_out(part, tables) for part in parts]
+    for name in named:
+        if name in registry.entries("datasets"):
+            raise SpecError(
+                f"{where}: datasets.{name} has the name of a registered dataset; rename it."
+            )
+        if name not in used:
+            raise SpecError(
+                f'{where}: no task or probe has dataset = "{name}"; use datasets.{name}, or '
+                "delete it."
+            )
+    return written
+
+
+def _known_dataset(name: Any, named: Iterable[str]) -> str:
+    """Return the name of a dataset; refuse one that is neither in the file nor registered."""
+    if not isinstance(name, str) or registry.is_reference(name):
+        return ""
+    known = [*named, *registry.entries("datasets")]
+    if name.partition(":")[0] not in known:
+        raise unknown("dataset", name, known)
+    return name
+
+
+def _written_out(part: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:
+    name = part.get("dataset")
+    if not isinstance(name, str) or name not in tables:
+        return part
+    merged = {**tables[name], **part, "dataset": tables[name]["dataset"]}
+    if isinstance(part.get("options", {}), dict):
+        merged["options"] = {**tables[name].get("options", {}), **part.get("options", {})}
+    return merged
 
 
 def with_bands(scenario: Scenario) -> Scenario:

@@ -250,7 +250,8 @@ def _component(kind: Kind, name: str) -> Explained:
         from rscl_bench.archives.describe import markdown
 
         described = parameters(component.Options)
-        sensor = f"- Sensor: {component.sensor.name}\n" if component.sensor else ""
+        own = None if component.declared_by_options else component.sensor
+        sensor = f"- Sensor: {own.name}\n" if own else ""
         text = f"dataset {markdown(name).removeprefix('### ')}{sensor}"
         place = "options.NAME of a task or a probe"
     else:

@@ -84,8 +84,9 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     """Return a type of JSON schema in words."""
     if "$ref" in schema:
         return f"a table {schema['$ref'].rpartition('/')[2]}"
-    if "anyOf" in schema:
-        return " or ".join(_type(one, definitions) for one in schema["anyOf"])
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " or ".join(_type(one, definitions) for one in schema[several])
     if "allOf" in schema:
         return _type(schema["allOf"][0], definitions)
     if "enum" in schema or "const" in schema:

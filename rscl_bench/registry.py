@@ -220,6 +220,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
     },
     "datasets": {
         "aid": Entry("rscl_bench.archives.aid:AIDAdapter", "aerial scenes, 30 classes, RGB"),
+        "folder": Entry(
+            "rscl_bench.archives.folder.adapter:FolderAdapter",
+            "any folder of images; sensor, labels and splits are options",
+            has_rgb=False,
+        ),
         "potsdam": Entry(
             "rscl_bench.archives.potsdam:PotsdamAdapter",
             "aerial orthophotos of Potsdam, 5 cm, 4 bands, 6-class masks",

@@ -1,12 +1,12 @@
 """Strict, frozen models of scenarios, protocols, methods and runs, and the hash of an identity."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from hashlib import sha256
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError, model_validator
 
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import SpecError, unknown
@@ -453,18 +453,19 @@ def _refusal(model: type[BaseModel], where: str, error: ValidationError) -> Spec
         reason = _TOO_DEEP if deep else "it holds a text that is no Unicode"
         return SpecError(f"{where} is not valid: {reason}.")
     if first["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in first["loc"])
-        owner = _model_at(model, first["loc"][:-1])
+        owner, place = _model_at(model, first["loc"][:-1])
+        key = ".".join(map(str, (*place, first["loc"][-1])))
         own = ", ".join(Optimisation.model_fields)
         if issubclass(owner, Optimisation) and first["loc"][-1] in Training.model_fields:
             return SpecError(
                 f"{where} is not valid: '{key}' belongs to the protocol, which sets it for all "
                 f"methods alike; a method may set {own}."
             )
-        prefix = ".".join(str(part) for part in first["loc"][:-1])
+        prefix = ".".join(map(str, place))
         fields = [f"{prefix}.{name}" if prefix else name for name in owner.model_fields]
         return unknown(f"key in {where}:", key, fields)
-    return SpecError(f"{where} is not valid: {first_problem(error)}.")
+    _, place = _model_at(model, first["loc"])
+    return SpecError(f"{where} is not valid: {_problem(first, place)}.")
 
 
 _TOO_DEEP = "tables or lists are nested too deeply"
@@ -494,27 +495,70 @@ def first_problem(error: ValidationError) -> str:
     names the fields.
     """
     first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    if not first["loc"]:
+    return _problem(first, first["loc"])
+
+
+def _problem(first: Any, place: Sequence[int | str]) -> str:
+    message: str = first["msg"].removeprefix("Value error, ").rstrip(".")
+    context = first.get("ctx", {})
+    if first["type"] == "union_tag_not_found":
+        message = f"it lacks its key {context['discriminator']}"
+    if first["type"] == "union_tag_invalid":
+        message = (
+            f"{context['discriminator']} = '{context['tag']:.60}' is none of "
+            f"{context['expected_tags']}"
+        )
+    if not place:
         return message
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(map(str, place))
     got = f", got {first['input']!r:.60}"
     # The input of a missing field is its parent, and other containers are too long to show.
     shown = not isinstance(first["input"], dict | list | tuple)
     return f"field '{field}': {message}{got if shown else ''}"
 
 
-def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
-    """Return the model at a path within a model."""
-    current = model
+def _model_at(
+    model: type[BaseModel], path: tuple[int | str, ...]
+) -> tuple[type[BaseModel], tuple[int | str, ...]]:
+    """Return the model at a path within a model, and the path as a user wrote it.
+
+    Where a field takes one of several models, the path of a problem holds the name of the choice.
+    """
+    current, written = model, []
+    choices: list[type[BaseModel]] = []
     for part in path:
+        if choices:
+            tagged = [one for one in choices if part in _tags(one)]
+            current, choices = (tagged or choices)[0], []
+            continue
+        written.append(part)
         field = None if isinstance(part, int) else current.model_fields.get(part)
         if field is None:  # an index of a list, or a name that the user chose, such as a protocol's
             continue
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        models = _models_of(field.annotation)
+        choices = models if _is_tagged([field, *field.metadata, field.annotation]) else []
         current = models[0] if models else current
-    return current
+    return current, tuple(written)
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_of(inner)]
+
+
+def _is_tagged(parts: Iterable[Any]) -> bool:
+    return any(
+        isinstance(part, Discriminator)
+        or getattr(part, "discriminator", None) is not None
+        or _is_tagged(get_args(part))
+        for part in parts
+    )
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """Return the texts by one of which a model is chosen among several."""
+    return [text for field in model.model_fields.values() for text in get_args(field.annotation)]
 
 
 def identity(payload: dict[str, Any]) -> str:

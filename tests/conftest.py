@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.archives import SKETCHED
 from helpers.paths import ADAPTERS
 from hypothesis import settings
 
@@ -42,7 +43,7 @@ def toy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sketches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the sketches of all archives; tests must not change the files."""
     root = tmp_path_factory.mktemp("sketches")
-    for name in registry.BUILTIN["datasets"]:
+    for name in SKETCHED:
         registry.load("datasets", name).write_sketch(root, np.random.default_rng(0))
     return root
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.archives import SKETCHED
 from helpers.paths import ADAPTERS, BROKEN
 from helpers.small import COMPOSED, SMALL
 from torch import Tensor
@@ -84,7 +85,7 @@ def test_probe(name: str) -> None:
     check_probe(name)
 
 
-@pytest.mark.parametrize("name", registry.entries("datasets"))
+@pytest.mark.parametrize("name", SKETCHED)
 def test_adapter(name: str, tmp_path: Path) -> None:
     check_adapter(name, tmp_path)
 

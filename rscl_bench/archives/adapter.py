@@ -102,7 +102,7 @@ class DatasetAdapter(ABC):
     folder: ClassVar[str]
     title: ClassVar[str]
     sensor: ClassVar[Sensor]
-    classes: ClassVar[tuple[str, ...]] = ()
+    classes: tuple[str, ...] = ()
     splits: ClassVar[tuple[str, ...]]
     source: ClassVar[str]
     licence: ClassVar[str]

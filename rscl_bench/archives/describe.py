@@ -28,6 +28,18 @@ def markdown(name: str) -> str:
 
 def _facts(adapter: type[DatasetAdapter]) -> Iterator[tuple[str, str]]:
     """Yield the title and the text of every item; an empty text has no item."""
+    if adapter.declared_by_options:
+        yield "Images", adapter.images
+    else:
+        yield from _declared(adapter)
+    for option, field in adapter.Options.model_fields.items():
+        yield f"`options.{option}`", field.description or ""
+    for note in adapter.notes:
+        yield "", note
+    yield "Cite", " and ".join(adapter.citations)
+
+
+def _declared(adapter: type[DatasetAdapter]) -> Iterator[tuple[str, str]]:
     yield "Folder", f"`{adapter.folder}/`, with {_escaped(adapter.layout)}"
     yield "Source", adapter.source
     yield "Licence", adapter.licence
@@ -35,11 +47,6 @@ def _facts(adapter: type[DatasetAdapter]) -> Iterator[tuple[str, str]]:
     yield "Bands", _bands(adapter)
     yield f"Classes ({len(adapter.classes)})", ", ".join(adapter.classes)
     yield "Splits", ", ".join(f"`{split}`" for split in adapter.splits)
-    for option, field in adapter.Options.model_fields.items():
-        yield f"`options.{option}`", field.description or ""
-    for note in adapter.notes:
-        yield "", note
-    yield "Cite", " and ".join(adapter.citations)
 
 
 def _bands(adapter: type[DatasetAdapter]) -> str:

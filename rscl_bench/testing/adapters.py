@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rscl_bench import registry
 from rscl_bench.archives.adapter import SKETCH_MARKER, UNDEFINED, DatasetAdapter, Scene
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.spec import Source
@@ -49,7 +50,7 @@ def check_adapter(
             runners report the test as skipped, with what was left out.
     """
     with registry.registered("datasets", component) as name:
-        adapter = registry.load("datasets", name)
+        adapter = adapter_class(name, options or {})
         real = None if adapter.has_sketch() else data_root
         archive = _Archive(adapter, name, real or tmp_path / "data", dict(options or {}))
         failures = Failures(f"Dataset '{name}'")

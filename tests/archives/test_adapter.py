@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.archives import SKETCHED
 from helpers.images import rewrite
 from PIL import ImageFile
 
@@ -19,7 +20,7 @@ from rscl_bench.errors import ArchiveError, SpecError
 
 Copy = Callable[[str], Path]
 
-NAMES = sorted(registry.BUILTIN["datasets"])
+NAMES = SKETCHED
 #: A JPEG archive, a PNG archive with masks, and a TIFF archive with labels.
 FORMATS = ("aid", "uavid", "ucmerced")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.archives import SKETCHED
 
 from rscl_bench import registry
 from rscl_bench.archives.adapter import SKETCH_MARKER, DatasetAdapter, Scene
@@ -20,7 +21,6 @@ from rscl_bench.errors import ArchiveError
 from rscl_bench.sensors import RGB8
 
 Copy = Callable[[str], Path]
-BUILTIN = sorted(registry.BUILTIN["datasets"])
 
 
 def adapter_type(name: str) -> type[DatasetAdapter]:
@@ -41,7 +41,7 @@ def replace(path: Path, content: bytes) -> None:
 # Folders.
 
 
-@pytest.mark.parametrize("name", BUILTIN)
+@pytest.mark.parametrize("name", SKETCHED)
 def test_files_that_a_mac_adds_are_ignored(sketch_of: Copy, name: str) -> None:
     root = sketch_of(name)
     before = images_of(root, name)
@@ -107,7 +107,7 @@ def test_another_spelling_of_the_suffix_is_read(sketch_of: Copy, name: str, suff
 
 
 def test_order_is_by_name_and_not_by_disk(sketch_of: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    roots = {name: sketch_of(name) for name in BUILTIN}
+    roots = {name: sketch_of(name) for name in SKETCHED}
     before = {name: images_of(root, name) for name, root in roots.items()}
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), reverse=True))

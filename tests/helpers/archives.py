@@ -2,8 +2,16 @@
 
 from pathlib import Path
 
+from rscl_bench import registry
 from rscl_bench.archives.adapter import SKETCH_MARKER
 from rscl_bench.tiles.source import ArchiveSource
+
+#: The registered datasets that draw a sketch; all others read what options describe.
+SKETCHED = sorted(
+    name
+    for name in registry.BUILTIN["datasets"]
+    if not registry.load("datasets", name).declared_by_options
+)
 
 
 def sketches(root: Path, cache: Path) -> ArchiveSource:
