@@ -155,6 +155,12 @@ def size_of(tensors: dict[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
+def state_bytes(description: StateDescription, tensors: dict[str, Tensor]) -> bytes:
+    """Return the content of a file; equal states have equal bytes."""
+    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return save(stored, {_KEY: description.model_dump_json()})
+
+
 def write_state(path: Path, description: StateDescription, tensors: dict[str, Tensor]) -> str:
     """Write a state completely or not at all.
 
@@ -164,8 +170,7 @@ def write_state(path: Path, description: StateDescription, tensors: dict[str, Te
     Raises:
         ArtefactError: If the file cannot be written.
     """
-    stored = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = save(stored, {_KEY: description.model_dump_json()})
+    content = state_bytes(description, tensors)
     write_atomic(path, content)
     return sha256(content).hexdigest()
 
@@ -176,7 +181,19 @@ def read_state(path: Path) -> LastState:
     Raises:
         ArtefactError: If the file cannot be read, or is no such file.
     """
-    content = read_regular(path, _LARGEST)
+    return parsed_state(read_regular(path, _LARGEST), path)
+
+
+def parsed_state(content: bytes, path: Path) -> LastState:
+    """Return the state that a file's content holds.
+
+    Args:
+        content: The bytes of the file.
+        path: The file, for errors.
+
+    Raises:
+        ArtefactError: If the content is damaged, or of no such file.
+    """
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
