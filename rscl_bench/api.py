@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rscl_bench.cores import let_threads_sleep
 from rscl_bench.errors import RsclError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.console import Split
+    from rscl_bench.engine.parent import ParentRun
     from rscl_bench.engine.prepare import PreparedRun
     from rscl_bench.explain import Explained
     from rscl_bench.pretrained import PretrainedEncoder
@@ -52,6 +53,7 @@ __all__ = [
     "cache_entries",
     "clean_cache",
     "explain",
+    "extend",
     "leaderboard",
     "list_components",
     "load_encoder",
@@ -103,6 +105,7 @@ def run(
     checkpoint_minutes: float = 10.0,
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
+    keep_state: bool | None = None,
     plugins: "Sequence[BaseSGDPlugin]" = (),
     verbose: bool = True,
 ) -> "RunRecord":
@@ -128,6 +131,8 @@ def run(
         on_bad_tile: Whether an image that cannot be used stops packing, or is left out, counted
             and recorded.
         force: Whether a recorded run is run again, from its beginning.
+        keep_state: Whether the last state is kept beside the record, so that `extend` can go on
+            from it. None keeps a state of at most 64 MiB.
         plugins: Avalanche plugins, called after the method's strategies. Their class names become
             part of the run's identity; give runs with other parameters of a plugin another ``out``.
         verbose: Whether progress is printed.
@@ -148,27 +153,145 @@ def run(
     with _reporter(verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
         _report_notes([spec], reporter)
-        from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
         from rscl_bench.engine.device import cpu_threads
         from rscl_bench.engine.prepare import check_writable
-        from rscl_bench.engine.run import execute
-        from rscl_bench.results import folders
-        from rscl_bench.results.record import read_record
 
         check_writable(out)  # packing takes up to an hour, so this comes first
         with cpu_threads(threads):
             prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter)
             prepared = prepared.with_plugins(plugins)
-            folder = folders.run_folder(out, prepared.identity)
-            path = folder / "record.json"
-            if path.is_file() and not force:
-                reporter.message("This run is recorded already; --force runs it again.")
-                # A run that was killed just after it wrote its record leaves checkpoints.
-                remove_checkpoints(folder / FOLDER)
-                return read_record(path)
-            reporter.message(f"Device: {prepared.device.name}, {prepared.device.precision}.")
             seconds = 60 * checkpoint_minutes
-            return execute(prepared, folder, reporter, interval=seconds, force=force)
+            return _execute(prepared, out, reporter, seconds, force, keep_state)
+
+
+def extend(
+    run: str | Path,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    name: str | None = None,
+    tile_size: int | None = None,
+    cut: Literal["grid", "whole"] | None = None,
+    bands: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    scenario: "str | Path | Scenario | None" = None,
+    method: "str | Path | Method | None" = None,
+    data_root: str | Path | None = None,
+    out: str | Path = "runs",
+    device: str = "auto",
+    threads: int | None = None,
+    checkpoint_minutes: float = 10.0,
+    on_bad_tile: "OnBadTile" = "stop",
+    force: bool = False,
+    keep_state: bool | None = None,
+    plugins: "Sequence[BaseSGDPlugin]" = (),
+    verbose: bool = True,
+) -> "RunRecord":
+    """Train a finished run on the next task, from its last state; probe old and new domains.
+
+    The archives of the earlier tasks are not read: the kept state holds the pixels of the tiles
+    that a memory of the method keeps. Weights, losses and scores are those of a stream that was run
+    in one go. The next task is given by ``dataset`` and ``split``, or by a ``scenario`` whose first
+    tasks are those of the run. Protocol, method, ``--set`` assignments and seed are the run's.
+
+    Args:
+        run: The folder of the finished run, or its ``record.json``.
+        dataset: A registered dataset.
+        split: A split of the dataset.
+        name: Name of the task; the dataset's name if None.
+        tile_size: Side of the tiles in pixels; that of the run's last task if None.
+        cut: ``grid`` or ``whole``; that of the run's last task if None.
+        bands: Bands in the order of the encoder's input; the sensor's default if None.
+        options: Options of the dataset class.
+        scenario: A scenario that goes on where the run's scenario ends, in place of ``dataset``.
+        method: The recipe of the run; needed only if the recipe names classes by path.
+        data_root: As in `run`. A probe of the run whose archive is not there is left out.
+        out: As in `run`.
+        device: As in `run`; it must compute in the run's precision.
+        threads: As in `run`.
+        checkpoint_minutes: As in `run`.
+        on_bad_tile: As in `run`.
+        force: As in `run`.
+        keep_state: As in `run`, for the longer stream.
+        plugins: The plugins of the run; their class names must be those of its identity.
+        verbose: As in `run`.
+
+    Returns:
+        The record of the longer stream, whose ``identity.parent`` names the finished run and the
+        digest of its state.
+
+    Raises:
+        SpecError: If the task does not continue the run, or another version made the run.
+        ArtefactError: If the run kept no state, or a file of it is damaged.
+        RsclError: As in `run`.
+    """
+    let_threads_sleep()
+    from rscl_bench.engine.extending import (
+        check_plugins,
+        extended_spec,
+        longer_scenario,
+        new_tasks,
+    )
+    from rscl_bench.engine.parent import read_parent
+
+    parent = read_parent(user_path(run, "The run"))
+    given = {
+        "dataset": dataset,
+        "split": split,
+        "name": name,
+        "tile_size": tile_size,
+        "cut": cut,
+        "bands": None if bands is None else list(bands),
+        "options": options,
+    }
+    asked = {key: value for key, value in given.items() if value is not None}
+    longer = longer_scenario(parent, None if scenario is None else _scenario(scenario), asked)
+    spec = extended_spec(parent, longer, None if method is None else _method(method))
+    check_plugins(parent, plugins)
+    root, out = _data_root(data_root), _out(out)
+    with _reporter(verbose) as reporter:
+        reporter.message(_edition(spec.scenario, root))
+        from rscl_bench.engine.device import cpu_threads
+        from rscl_bench.engine.prepare import check_writable
+
+        check_writable(out)
+        with cpu_threads(threads):
+            prepared, _ = _prepare(spec, root, device, on_bad_tile, reporter, parent)
+            prepared = prepared.with_plugins(plugins)
+            for line in new_tasks(prepared):
+                reporter.message(line)
+            seconds = 60 * checkpoint_minutes
+            return _execute(prepared, out, reporter, seconds, force, keep_state)
+
+
+def _execute(
+    prepared: "PreparedRun",
+    out: Path,
+    reporter: "Reporter",
+    interval: float,
+    force: bool,
+    keep_state: bool | None,
+) -> "RunRecord":
+    """Execute a run, unless it is recorded already."""
+    from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
+    from rscl_bench.engine.run import execute
+    from rscl_bench.results import folders
+    from rscl_bench.results.record import read_record
+
+    folder = folders.run_folder(out, prepared.identity)
+    path = folder / "record.json"
+    if path.is_file() and not force:
+        reporter.message("This run is recorded already; --force runs it again.")
+        # A run that was killed just after it wrote its record leaves checkpoints.
+        remove_checkpoints(folder / FOLDER)
+        record = read_record(path)
+        if keep_state and record.state_digest is None:
+            reporter.message("note: this run kept no state; --keep-state --force keeps it.")
+        return record
+    reporter.message(f"Device: {prepared.device.name}, {prepared.device.precision}.")
+    return execute(
+        prepared, folder, reporter, interval=interval, force=force, keep_state=keep_state
+    )
 
 
 def run_folder(record: "RunRecord", out: str | Path = "runs") -> Path:
@@ -755,13 +878,14 @@ def _prepare(
     device: str,
     on_bad_tile: "OnBadTile",
     reporter: "Reporter",
+    parent: "ParentRun | None" = None,
 ) -> "tuple[PreparedRun, ArchiveSource]":
     """Open the tiles of a run; pack tiles that are not packed yet."""
     from rscl_bench.engine.prepare import open_run
     from rscl_bench.tiles.source import find_archives
 
     archives = find_archives(spec.scenario, data_root, on_bad_tile, reporter)
-    prepared = open_run(spec, archives, device, reporter.progress)
+    prepared = open_run(spec, archives, device, reporter.progress, parent)
     for name, store in prepared.named_stores().items():
         _tell_of_older(name, store, reporter)
         if store.blank:

@@ -154,6 +154,24 @@ OnBadOption = Annotated[
         "recorded.",
     ),
 ]
+KeepStateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-state/--no-keep-state",
+        help="Whether the last state is kept beside the record, so that `extend` can go on from "
+        "it. The default keeps a state of at most 64 MiB.",
+        show_default=False,
+    ),
+]
+CheckpointOption = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="Minutes between checkpoints within a task; 0 for a checkpoint after every step. "
+        "The run writes a checkpoint after every task too.",
+    ),
+]
 RUNS = Path("runs")
 
 
@@ -196,16 +214,10 @@ def run(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     assignments: SetOption = None,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Minutes between checkpoints within a task; 0 for a checkpoint after every step. "
-            "The run writes a checkpoint after every task too.",
-        ),
-    ] = 10.0,
+    checkpoint_minutes: CheckpointOption = 10.0,
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
+    keep_state: KeepStateOption = None,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
 
@@ -234,6 +246,95 @@ def run(
             checkpoint_minutes=checkpoint_minutes,
             on_bad_tile=on_bad_tile,
             force=force,
+            keep_state=keep_state,
+        )
+        print_run(record)
+        print(f"record: {api.run_folder(record, out) / 'record.json'}")
+
+
+@app.command()
+def extend(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or its record.json.", exists=True)
+    ],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Dataset of the next task.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the task; the dataset's name if left out.")
+    ] = None,
+    tile_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the tiles in pixels; the last task's if left out."),
+    ] = None,
+    cut: Annotated[
+        Literal["grid", "whole"] | None,
+        typer.Option(
+            help="Cut images into tiles, or resize each to one tile; as the last task if left out."
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Bands in the order of the encoder's input."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Option of the dataset."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(
+            "--scenario",
+            help="In place of --dataset: a scenario whose first tasks are those of the run.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="The TOML of the run's method, if it names classes by path."),
+    ] = None,
+    data_root: DataRootOption = None,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    checkpoint_minutes: CheckpointOption = 10.0,
+    on_bad_tile: OnBadOption = "stop",
+    force: ForceOption = False,
+    keep_state: KeepStateOption = None,
+) -> None:
+    """Train a finished run on a new archive, from its last state, and probe old and new domains.
+
+    The run's protocol, method, settings and seed hold. The archives of its tasks are not needed.
+    Weights and scores are those of a stream that was run in one go. The record of the longer stream
+    names the run and the digest of its state.
+    """
+    from rscl_bench.console import print_run
+    from rscl_bench.resolve import parse_assignments
+    from rscl_bench.sweeps.selection import split_list
+
+    if threads is not None:
+        set_threads(threads)  # before the libraries are loaded
+    with lasting_output():
+        _announce_code(*filter(None, (scenario, method)))
+        record = api.extend(
+            run,
+            dataset=dataset,
+            split=split,
+            name=name,
+            tile_size=tile_size,
+            cut=cut,
+            bands=None if bands is None else split_list("--bands", bands),
+            options=parse_assignments(options, "--option") if options else None,
+            scenario=scenario,
+            method=method,
+            data_root=data_root,
+            out=out,
+            device=device,
+            threads=threads,
+            checkpoint_minutes=checkpoint_minutes,
+            on_bad_tile=on_bad_tile,
+            force=force,
+            keep_state=keep_state,
         )
         print_run(record)
         print(f"record: {api.run_folder(record, out) / 'record.json'}")

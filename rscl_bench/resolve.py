@@ -425,33 +425,39 @@ def _check_references(spec: RunSpec) -> None:
             raise SpecError(f"--set {key} takes a finite number; got {value}.")
 
 
-def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(texts: Iterable[str], option: str = BY_SET) -> dict[str, Any]:
     """Return the values of ``key=value`` texts by key.
+
+    Args:
+        texts: The texts.
+        option: The option that takes them, for messages.
 
     Raises:
         SpecError: If a text is not an assignment.
     """
-    return dict(_parse_assignment(text) for text in texts)  # the last assignment to a key counts
+    return dict(
+        _parse_assignment(text, option) for text in texts
+    )  # the last assignment to a key counts
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str, option: str = BY_SET) -> Any:
     """Return the value of a TOML text; a text that is not TOML, such as ``fp32``, is a string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text.strip()
     except (RecursionError, ValueError) as error:  # nested lists; numbers of thousands of digits
-        raise SpecError(f"--set takes a value of usual size; got '{text[:40]}...'.") from error
+        raise SpecError(f"{option} takes a value of usual size; got '{text[:40]}...'.") from error
     if set(parsed) != {"value"}:
-        raise SpecError(f"--set takes one key=value at a time; got '{text}'.")
+        raise SpecError(f"{option} takes one key=value at a time; got '{text}'.")
     return parsed["value"]
 
 
-def _parse_assignment(text: str) -> tuple[str, Any]:
+def _parse_assignment(text: str, option: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
-        raise SpecError(f"--set takes key=value, as in training.epochs=5; got '{text}'.")
-    return name.strip(), parse_value(value)
+        raise SpecError(f"{option} takes key=value, as in training.epochs=5; got '{text}'.")
+    return name.strip(), parse_value(value, option)
 
 
 def _assign(raw: dict[str, Any], name: str, value: Any, method_keys: Sequence[str]) -> None:

@@ -13,11 +13,18 @@ import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.device import Device, open_device
-from rscl_bench.engine.probing import OpenProbe, build_probe, open_probe, open_task
+from rscl_bench.engine.parent import ParentRun
+from rscl_bench.engine.probing import (
+    OpenProbe,
+    build_probe,
+    open_probe,
+    open_task,
+    pixel_scaling,
+)
 from rscl_bench.errors import ArtefactError, SpecError, shown
 from rscl_bench.progress import Progress
 from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
-from rscl_bench.spec import Edition, RunSpec, first_problem, identity
+from rscl_bench.spec import Edition, RunSpec, Scenario, first_problem, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.view import PixelScaling
@@ -37,6 +44,9 @@ class PreparedRun:
         identity: The run's identity.
         packing_seconds: Seconds of packing and checking the tiles.
         plugins: Avalanche plugins, called after the method's strategies.
+        parent: The finished run that this run continues; None for a run from its beginning. The
+            stores of the parent's tasks hold no more than the tiles that strategies keep.
+        gone: Names of the parent's probes whose archive is not there, and that are not evaluated.
     """
 
     spec: RunSpec
@@ -48,19 +58,23 @@ class PreparedRun:
     identity: Identity
     packing_seconds: float
     plugins: Sequence[BaseSGDPlugin] = ()
+    parent: ParentRun | None = None
+    gone: tuple[str, ...] = ()
 
     def named_stores(self) -> dict[str, TileStore]:
-        """Return all stores by their key in ``identity.data``."""
-        return _named_stores(self.spec, self.stores, self.probes)
+        """Return the opened stores by their key in ``identity.data``."""
+        first = 0 if self.parent is None else self.parent.tasks
+        return _named_stores(self.spec, self.stores, self.probes, first)
 
     def pixel_digests(self) -> dict[str, str]:
         """Return the digests of the packed pixels by key in ``identity.data``."""
-        return {name: store.digest for name, store in self.named_stores().items()}
+        known = {} if self.parent is None else self.parent.pixel_digests(self.spec.scenario)
+        return known | {name: store.digest for name, store in self.named_stores().items()}
 
     def with_spec(self, spec: RunSpec) -> "PreparedRun":
         """Return this prepared run for another method or seed of its scenario and protocol."""
         known = _identity(spec, self.edition, self.device)
-        kept = {"data": self.identity.data, "plugins": self.identity.plugins}
+        kept = {name: getattr(self.identity, name) for name in ("data", "plugins", "parent")}
         return replace(self, spec=spec, identity=known.model_copy(update=kept))
 
     def with_plugins(self, plugins: Sequence[BaseSGDPlugin]) -> "PreparedRun":
@@ -80,7 +94,11 @@ def class_name(plugin: BaseSGDPlugin) -> str:
 
 
 def open_run(
-    spec: RunSpec, archives: ArchiveSource, device: str, progress: Progress
+    spec: RunSpec,
+    archives: ArchiveSource,
+    device: str,
+    progress: Progress,
+    parent: ParentRun | None = None,
 ) -> PreparedRun:
     """Open tiles and device, and check that they fit the protocol.
 
@@ -89,24 +107,36 @@ def open_run(
         archives: Where the tiles come from.
         device: Device name, as in `open_device`.
         progress: Callback for the progress of packing.
+        parent: The finished run that this run continues. The archives of its tasks are not read,
+            and probes whose archive is gone are left out.
 
     Raises:
         RsclError: If something is missing or does not fit.
     """
     scenario, protocol = spec.scenario, spec.protocol
     opened_device = open_device(device, protocol.precision)
+    if parent is not None:
+        _check_setting(parent, archives.edition, opened_device)
     _check_tile_sizes(spec)
     known = _identity(spec, archives.edition, opened_device)  # packing may take hours
     for probe in scenario.probes:
         build_probe(probe, protocol)  # refuses wrong parameters
     started = time.perf_counter()
-    tasks = [open_task(task, protocol, archives, progress) for task in scenario.tasks]
-    probes = [open_probe(probe, protocol, archives, progress) for probe in scenario.probes]
+    kept = [] if parent is None else parent.stores()
+    gone = [] if parent is None else parent.gone(scenario.probes, archives)
+    later = zip(kept, scenario.tasks, strict=False)
+    tasks = [(store, pixel_scaling(store, task.bands, protocol)) for store, task in later]
+    tasks += [open_task(task, protocol, archives, progress) for task in scenario.tasks[len(kept) :]]
+    present = [probe for probe in scenario.probes if probe.name not in gone]
+    probes = [open_probe(probe, protocol, archives, progress) for probe in present]
     stores = [store for store, _ in tasks]
     _check_tile_counts(spec, stores)
-    data = {
-        name: store.source_digest for name, store in _named_stores(spec, stores, probes).items()
-    }
+    opened = _named_stores(spec, stores, probes, len(kept))
+    update: dict[str, Any] = {"data": {n: store.source_digest for n, store in opened.items()}}
+    if parent is not None:
+        parent.check_data(update["data"], {n: store.digest for n, store in opened.items()})
+        update["data"] = parent.data(scenario) | update["data"]
+        update["parent"] = parent.key()
     return PreparedRun(
         spec=spec,
         edition=archives.edition,
@@ -114,8 +144,10 @@ def open_run(
         stores=stores,
         scalings=[scaling for _, scaling in tasks],
         probes=probes,
-        identity=known.model_copy(update={"data": data}),
+        identity=known.model_copy(update=update),
         packing_seconds=time.perf_counter() - started,
+        parent=parent,
+        gone=tuple(gone),
     )
 
 
@@ -137,13 +169,37 @@ def check_writable(folder: Path) -> None:
 
 
 def _named_stores(
-    spec: RunSpec, stores: Sequence[TileStore], probes: Sequence[OpenProbe]
+    spec: RunSpec, stores: Sequence[TileStore], probes: Sequence[OpenProbe], first: int = 0
 ) -> dict[str, TileStore]:
-    tasks = spec.scenario.tasks
-    named = {task_key(task.name): store for task, store in zip(tasks, stores, strict=True)}
+    """Return the stores of the probes, and of the tasks from the number ``first`` on."""
+    tasks = zip(spec.scenario.tasks[first:], stores[first:], strict=True)
+    named = {task_key(task.name): store for task, store in tasks}
     for probe in probes:
         named |= {probe_key(probe.spec.name, role): s for role, s in probe.stores.items()}
     return named
+
+
+def _check_setting(parent: ParentRun, edition: Edition, device: Device) -> None:
+    """Refuse to continue a run on archives of another edition, or in another precision."""
+    before = parent.record.identity
+    if before.edition != edition:
+        given = "leave the data root out" if before.edition == "sketch" else "give --data-root"
+        raise SpecError(
+            f"The run in {parent.path.parent} was trained on the {before.edition} edition, and "
+            f"these archives are the {edition} edition; {given}."
+        )
+    if before.precision != device.precision:
+        raise SpecError(
+            f"The run in {parent.path.parent} was trained in {before.precision}, and {device.name} "
+            f"computes in {device.precision}; extend the run on a device like its own."
+        )
+
+
+def scenario_content(scenario: Scenario) -> dict[str, Any]:
+    """Return tasks and probes of a scenario without paths; their hash is the scenario's digest."""
+    content = scenario.model_dump(mode="json", include={"tasks", "probes"})
+    portable: dict[str, Any] = registry.portable(content)
+    return portable
 
 
 def _identity(spec: RunSpec, edition: Edition, device: Device) -> Identity:
@@ -153,7 +209,7 @@ def _identity(spec: RunSpec, edition: Edition, device: Device) -> Identity:
         SpecError: If a record cannot hold a value.
     """
     scenario = spec.scenario
-    content = registry.portable(scenario.model_dump(mode="json", include={"tasks", "probes"}))
+    content = scenario_content(scenario)
     try:
         known = Identity(
             scenario=ScenarioName(

@@ -1,9 +1,9 @@
 """The probes of a run: opens their tiles, evaluates the encoder, and keeps all scores."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.probes.base import BaseProbe, Labels, Scores
 from rscl_bench.probes.collapse_metrics import CollapseMetrics, collapse_metrics
 from rscl_bench.probes.encoding import EvalContext, FrozenEncoder, TileSubset
+from rscl_bench.probes.metrics import MultilabelMAP
 from rscl_bench.progress import Progress
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.results.image_scores import ImageScores, probe_scores
@@ -29,6 +30,11 @@ from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
 from rscl_bench.views.crops import Normalisation
 from rscl_bench.views.view import PixelScaling, band_scaling
+
+Value = TypeVar("Value")
+Number = TypeVar("Number", np.uint8, np.float64)
+#: The scores by probe and role ``[M, L]``, and the collapse metrics by probe, of one encoder.
+ProbedRow = tuple[dict[str, dict[str, Scores]], dict[str, SpreadRecord]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,21 @@ class OpenProbe:
         return self.probe.evaluate_pixel_statistics(self.tiles, self.labels["train"])
 
 
+@dataclass(frozen=True)
+class EarlierScores:
+    """The scores of a run that is continued.
+
+    Attributes:
+        images: Labels and scores of its images.
+        spreads: Collapse metrics by probe, in the order of the rows of ``images``.
+        seconds: Time of its evaluations.
+    """
+
+    images: ImageScores
+    spreads: Sequence[Mapping[str, SpreadRecord]]
+    seconds: float
+
+
 class Prober:
     """Evaluates the current encoder on all probes of a run, and keeps the scores.
 
@@ -97,33 +118,106 @@ class Prober:
     """
 
     def __init__(
-        self, probes: Sequence[OpenProbe], encoder: Encoder, protocol: Protocol, device: Device
+        self,
+        probes: Sequence[OpenProbe],
+        encoder: Encoder,
+        protocol: Protocol,
+        device: Device,
+        names: Sequence[str] | None = None,
+        earlier: EarlierScores | None = None,
     ):
+        """Prepare the evaluation.
+
+        Args:
+            probes: Opened probes.
+            encoder: The encoder to evaluate; training changes it.
+            protocol: Image size and normalisation.
+            device: The device that encodes.
+            names: Names of all probes, in the order of the scenario; those of ``probes`` if None.
+                The others have earlier scores alone.
+            earlier: Scores of the run that is continued; None for a run from its beginning.
+        """
         self._probes, self._encoder = probes, encoder
         self._protocol, self._device = protocol, device
-        self._labels = {probe.spec.name: probe.scored_labels() for probe in probes}
+        self._earlier = earlier
+        self._names = [probe.spec.name for probe in probes] if names is None else list(names)
+        opened = {probe.spec.name: probe.scored_labels() for probe in probes}
         pixels = {probe.spec.name: probe.evaluate_pixel_statistics() for probe in probes}
-        self._pixels = {name: scores for name, scores in pixels.items() if scores is not None}
+        known = {name: scores for name, scores in pixels.items() if scores is not None}
+        if earlier is not None:
+            opened = _with_earlier(earlier.images.labels, opened)
+            known = _with_earlier(earlier.images.pixel_statistics, known)
+        self._labels = self._in_order(opened)
+        self._pixels = self._in_order(known)
         self.rows: list[dict[str, dict[str, Scores]]] = []
         self.spreads: list[dict[str, SpreadRecord]] = []
         self.seconds = 0.0
 
     def probe(self) -> None:
-        """Evaluate the current encoder on every probe, and append one row."""
+        """Evaluate the current encoder on every opened probe, and append one row."""
+        row, spreads = self._evaluate(self._probes)
+        self.rows.append(row)
+        self.spreads.append(spreads)
+
+    def continue_earlier(self) -> None:
+        """Begin with the rows of the run that is continued."""
+        assert self._earlier is not None
+        self.rows = [
+            self._in_order({name: dict(roles) for name, roles in row.items()})
+            for row in self._earlier.images.scores
+        ]
+        self.spreads = [self._in_order(row) for row in self._earlier.spreads]
+        self.seconds += self._earlier.seconds
+
+    def probe_new(self) -> ProbedRow:
+        """Evaluate the current encoder on the probes that the continued run did not have."""
+        assert self._earlier is not None
+        known = self._earlier.images.labels
+        return self._evaluate([probe for probe in self._probes if probe.spec.name not in known])
+
+    def merge(self, number: int, probed: ProbedRow) -> None:
+        """Add the scores of new probes to a row."""
+        row, spreads = probed
+        self.rows[number] = self._in_order(self.rows[number] | row)
+        self.spreads[number] = self._in_order(self.spreads[number] | spreads)
+
+    def _evaluate(self, probes: Sequence[OpenProbe]) -> ProbedRow:
         started = time.perf_counter()
         encoder = FrozenEncoder(self._encoder)
         row, spreads = {}, {}
-        for probe in self._probes:
+        for probe in probes:
             scores, collapse = probe.evaluate(encoder, self._protocol, self._device)
             row[probe.spec.name] = scores
             spreads[probe.spec.name] = SpreadRecord(**collapse._asdict())
-        self.rows.append(row)
-        self.spreads.append(spreads)
         self.seconds += time.perf_counter() - started
+        return row, spreads
+
+    def _in_order(self, named: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the values of probes in the order of the scenario, without those of others."""
+        return {name: named[name] for name in self._names if name in named}
 
     def scores(self) -> list[dict[str, ProbeScore]]:
-        """Return the record's scores by probe, in the order of ``rows``."""
-        return [probe_scores(self._labels, row) for row in self.rows]
+        """Return the record's scores by probe, in the order of ``rows``.
+
+        A probe that was not evaluated in a row has scores of None.
+        """
+        return [
+            {name: scored[name] if name in row else self._unprobed(name) for name in self._names}
+            for row in self.rows
+            for scored in (probe_scores(self._labels, row),)
+        ]
+
+    def _unprobed(self, name: str) -> ProbeScore:
+        undefined = MultilabelMAP(micro=None, macro=None, macro_labels=0)
+        return ProbeScore(test=undefined, val=undefined if "val" in self._labels[name] else None)
+
+    def unprobed(self) -> dict[str, tuple[int, ...]]:
+        """Return the numbers of the rows in which a probe was not evaluated, by probe."""
+        absent = {
+            name: tuple(number for number, row in enumerate(self.rows) if name not in row)
+            for name in self._names
+        }
+        return {name: rows for name, rows in absent.items() if rows}
 
     def image_scores(self, run: str) -> ImageScores:
         """Return the scores of all images, from all rows and from pixel statistics.
@@ -156,13 +250,20 @@ class Prober:
             probe, role = rest.rsplit(".", 1)
             rows[int(row)].setdefault(probe, {})[role] = scores.numpy()
         # Tensors come back sorted by name; an uninterrupted run has the order of the scenario.
-        order = [probe.spec.name for probe in self._probes]
-        self.rows = [{name: row[name] for name in order} for row in rows]
+        self.rows = [self._in_order(row) for row in rows]
         self.spreads = [
-            {name: SpreadRecord(**row[name]) for name in order}
+            self._in_order({name: SpreadRecord(**values) for name, values in row.items()})
             for row in snapshot.metadata["spreads"]
         ]
         self.seconds = snapshot.metadata["probing_seconds"]
+
+
+def _with_earlier(
+    earlier: Mapping[str, Mapping[str, NDArray[Number]]],
+    opened: Mapping[str, Mapping[str, NDArray[Number]]],
+) -> dict[str, dict[str, NDArray[Number]]]:
+    """Return values of images by probe and role: those of opened probes, and earlier ones."""
+    return {name: dict(roles) for name, roles in (dict(earlier) | dict(opened)).items()}
 
 
 def open_probe(

@@ -65,13 +65,29 @@ def known_parts(
     try:
         provenance_of(prepared.device, started)
         return KnownParts(
-            probes=[probe_record(probe) for probe in prepared.probes],
+            probes=_probe_records(prepared),
             flops=flops,
-            skipped={n: _printable(s.skipped) for n, s in stores.items() if s.skipped},
+            skipped=_earlier_skipped(prepared)
+            | {n: _printable(s.skipped) for n, s in stores.items() if s.skipped},
             description=describe_encoder(prepared, probed),
         )
     except ValidationError as error:
         raise SpecError(f"This run cannot be recorded: {shown(first_problem(error))}.") from error
+
+
+def _probe_records(prepared: PreparedRun) -> list[ProbeRecord]:
+    """Return the descriptions of the probes, in the order of the scenario."""
+    known = {} if prepared.parent is None else {p.name: p for p in prepared.parent.record.probes}
+    known |= {probe.spec.name: probe_record(probe) for probe in prepared.probes}
+    return [known[probe.name] for probe in prepared.spec.scenario.probes]
+
+
+def _earlier_skipped(prepared: PreparedRun) -> dict[str, tuple[str, ...]]:
+    """Return the images that a continued run left out, of the data that both runs share."""
+    if prepared.parent is None:
+        return {}
+    skipped = prepared.parent.record.skipped
+    return {name: paths for name, paths in skipped.items() if name in prepared.identity.data}
 
 
 def _printable(paths: Sequence[str]) -> tuple[str, ...]:
@@ -111,8 +127,12 @@ def task_records(
         flops: Operations per image of one step.
         matrix_flops: Operations per second of matrix products on the device.
     """
-    training, records = prepared.spec.protocol.training, []
-    for task, declared in enumerate(prepared.spec.scenario.tasks):
+    training = prepared.spec.protocol.training
+    # The rate of another process is not known here, so these tasks have no utilisation.
+    earlier = [] if prepared.parent is None else prepared.parent.record.tasks
+    records = [task.model_copy(update={"flop_utilisation": None}) for task in earlier]
+    for task in range(len(records), len(prepared.stores)):
+        declared = prepared.spec.scenario.tasks[task]
         steps, seconds = trainer.steps_taken[task], trainer.task_clock.train_seconds[task]
         rate = steps * training.batch_size / seconds if steps else None
         records.append(
@@ -194,6 +214,8 @@ def task_line(prepared: PreparedRun, trainer: SelfSupervisedTrainer, prober: Pro
     task = len(prober.rows) - 2  # row 0 is of the untrained encoder
     scores, spreads = [], []
     for probe, score in prober.scores()[-1].items():
+        if probe in prepared.gone:
+            continue
         micro = score.test.micro
         scores.append(f"{probe} micro-mAP {'undefined' if micro is None else f'{100 * micro:.2f}'}")
         spread = prober.spreads[-1][probe]

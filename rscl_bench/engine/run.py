@@ -15,7 +15,8 @@ from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import count_flops
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
-from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name
+from rscl_bench.engine.parent import ParentRun, tell_changes
+from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name, scenario_content
 from rscl_bench.engine.probing import Prober
 from rscl_bench.engine.recording import (
     known_parts,
@@ -26,6 +27,8 @@ from rscl_bench.engine.recording import (
 )
 from rscl_bench.engine.rehearsal import count_strategies
 from rscl_bench.engine.run_lock import locked
+from rscl_bench.engine.state_file import FILE as STATE
+from rscl_bench.engine.state_file import SMALL, last_state, size_of, write_state
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import TrainingError
@@ -48,6 +51,7 @@ def execute(
     *,
     interval: float = INTERVAL,
     force: bool = False,
+    keep_state: bool | None = None,
 ) -> RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
 
@@ -60,6 +64,8 @@ def execute(
         reporter: Shows the progress.
         interval: Seconds between checkpoints within a task.
         force: Whether to start over.
+        keep_state: Whether the last state is kept beside the record, so that the run can be
+            extended; None keeps a state of at most 64 MiB.
 
     Returns:
         The record that was written, here or by another process in the same moment.
@@ -81,7 +87,7 @@ def execute(
             running.go(force)
         encoder = running.objective.probed_encoder
         digest = write_encoder(folder / ENCODER, encoder, running.known.description)
-        record = running.record(digest)
+        record = running.record(digest, running.keep_state(folder, keep_state))
         # The record is written last: a run with a record is complete.
         write_image_scores(running.prober.image_scores(record.id), path)
         write_record(record, path, force=True)
@@ -106,9 +112,17 @@ class RunExecution:
         self.trainer = self._make_trainer(self.objective, strategies)
         # Before training, so that a value that no record can hold is refused before training.
         self.known = known_parts(prepared, self.flops, self.started, self.objective.probed)
-        self.prober = Prober(prepared.probes, self.objective.probed_encoder, spec.protocol, device)
+        self.prober = Prober(
+            prepared.probes,
+            self.objective.probed_encoder,
+            spec.protocol,
+            device,
+            [probe.name for probe in spec.scenario.probes],
+            None if prepared.parent is None else prepared.parent.scores(),
+        )
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
+        self._say = reporter.message
         stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]
         if stateless:
             reporter.message(
@@ -147,8 +161,11 @@ class RunExecution:
         """Train and probe what a checkpoint does not hold, or everything again."""
         if force:
             self.checkpoints.remove()
-        elif (snapshot := self.checkpoints.latest()) is not None:
+        snapshot = None if force else self.checkpoints.latest()
+        if snapshot is not None:
             self._restore(snapshot)
+        elif self.prepared.parent is not None:
+            self._continue(self.prepared.parent)
         if not self.prober.rows:
             self.prober.probe()
         for task, experience in enumerate(make_stream(self.prepared.stores).streams["train"]):
@@ -157,6 +174,19 @@ class RunExecution:
             if len(self.prober.rows) < task + 2:
                 self.prober.probe()
                 self.reporter.message(task_line(self.prepared, self.trainer, self.prober))
+
+    def _continue(self, parent: ParentRun) -> None:
+        """Begin where a finished run ended, and evaluate its encoder on the new probes."""
+        tell_changes(provenance_of(self.prepared.device, self.started), parent, self._say)
+        untrained = self.prober.probe_new()
+        with loading(f"The state beside {parent.path}", "run that run again with --keep-state"):
+            self.trainer.restore(parent.snapshot())
+        self.peaks = [task.peak_memory_bytes for task in parent.record.tasks]
+        self.seconds_before = parent.record.seconds.total - (parent.record.seconds.packing or 0.0)
+        self.prober.continue_earlier()
+        self.prober.merge(0, untrained)
+        self.prober.merge(parent.tasks, self.prober.probe_new())
+        self._say(f"continuing run {parent.record.id} after its {parent.tasks} tasks")
 
     def _train(self, experience: DatasetExperience) -> None:
         device = self.prepared.device.torch
@@ -208,17 +238,51 @@ class RunExecution:
             self.started = datetime.fromisoformat(metadata["started"])
             self.seconds_before, self.peaks = metadata["total"], list(metadata["peaks"])
 
-    def record(self, encoder_digest: str) -> RunRecord:
+    def keep_state(self, folder: Path, wanted: bool | None) -> str | None:
+        """Write the last state beside the record, if it is wanted or small.
+
+        Args:
+            folder: Folder of the artefacts.
+            wanted: As ``keep_state`` in `execute`.
+
+        Returns:
+            SHA-256 of the file; None if the state is not kept.
+        """
+        path = folder / STATE
+        path.unlink(missing_ok=True)  # of an earlier run with --force
+        if wanted is False or _reading_whole_stream(self.trainer):
+            return None
+        description, tensors = last_state(
+            self.trainer,
+            self.prepared.identity.run_id(),
+            scenario_content(self.prepared.spec.scenario),
+            [task.name for task in self.prepared.spec.scenario.tasks],
+        )
+        size = size_of(tensors)
+        if wanted is None and size > SMALL:
+            self.reporter.message(
+                f"note: the last state has {size / 2**20:.0f} MiB and is not kept; with "
+                "--keep-state it is, and the run can be extended"
+            )
+            return None
+        return write_state(path, description, tensors)
+
+    def record(self, encoder_digest: str, state_digest: str | None = None) -> RunRecord:
         """Return the record of a run that has ended.
 
         Args:
             encoder_digest: SHA-256 of the encoder's file.
+            state_digest: SHA-256 of the last state's file; None if it is not kept.
         """
         prepared, prober, trainer = self.prepared, self.prober, self.trainer
         images = prober.image_scores(prepared.identity.run_id())
+        provenance, parent = provenance_of(prepared.device, self.started), prepared.parent
+        packing = prepared.packing_seconds
+        if parent is not None:
+            packing += parent.record.seconds.packing or 0.0
         return make_record(
             identity=prepared.identity,
-            provenance=provenance_of(prepared.device, self.started).model_copy(
+            provenance=provenance.model_copy(
                 update={"resumed": self.checkpoints.resumed, "matrix_flops": self.matrix_flops}
             ),
             tasks=task_records(prepared, trainer, self.peaks, self.flops, self.matrix_flops),
@@ -228,17 +292,24 @@ class RunExecution:
             pixel_statistics=probe_scores(images.labels, images.pixel_statistics),
             image_scores_digest=images.digest(),
             seconds=Seconds(
-                packing=prepared.packing_seconds,
+                packing=packing,
                 training=sum(trainer.task_clock.train_seconds),
                 probing=prober.seconds,
-                total=prepared.packing_seconds + self._seconds(),
+                total=packing + self._seconds(),
             ),
             flops=self.known.flops,
             spread=prober.spreads,
             skipped=self.known.skipped,
             encoder_digest=encoder_digest,
             pixel_digests=prepared.pixel_digests(),
+            parent=None if parent is None else parent.recorded(provenance),
+            unprobed=prober.unprobed(),
+            state_digest=state_digest,
         )
+
+
+def _reading_whole_stream(trainer: SelfSupervisedTrainer) -> bool:
+    return any(strategy.whole_stream for strategy in trainer.strategies)
 
 
 def _count_operations(spec: RunSpec, objective: Objective) -> FlopsRecord | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from rscl_bench.leaderboards.keys import row_key
-from rscl_bench.results.schema import RANDOM_ENCODER, RunRecord
+from rscl_bench.results.schema import INITIAL_ENCODER, RANDOM_ENCODER, RunRecord
 
 COLUMNS = (
     "scenario",
@@ -51,7 +51,8 @@ def _rows(record: RunRecord) -> Iterator[tuple[str | int | float | None, ...]]:
     identity, device = record.identity, record.provenance.device
     names = (identity.scenario.name, identity.edition, identity.protocol_name, identity.code)
     run = (*names, *row_key(record), device, identity.seed, record.id)
-    task_names = [RANDOM_ENCODER, *(task.name for task in record.tasks)]
+    before = RANDOM_ENCODER if record.identity.init is None else INITIAL_ENCODER
+    task_names = [before, *(task.name for task in record.tasks)]
     for task, (task_name, row) in enumerate(zip(task_names, record.scores, strict=True)):
         for probe, score in row.items():
             for split, maps in (("test", score.test), ("val", score.val)):

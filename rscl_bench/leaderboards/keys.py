@@ -42,7 +42,9 @@ class RowKey(NamedTuple):
     """Key of a row: values that all its runs share. The runs may come from several machines.
 
     Attributes:
-        method: Name of the recipe, with overrides of the method in brackets.
+        method: Name of the recipe, with overrides of the method in brackets. Plugins, the digest of
+            a file of initial weights (``init:1a2b3c4d``) and ``extended`` for a run that continued
+            another run follow after ``+``.
         precision: ``fp32`` or ``bf16``.
     """
 
@@ -101,7 +103,9 @@ def row_key(record: RunRecord) -> RowKey:
         f"{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
         for key, value in method_overrides(identity.overrides, identity.method).items()
     )
-    method = "+".join([f"{name}[{overrides}]" if overrides else name, *identity.plugins])
+    began = [] if identity.init is None else [f"init:{identity.init[:8]}"]
+    began += [] if identity.parent is None else ["extended"]
+    method = "+".join([f"{name}[{overrides}]" if overrides else name, *identity.plugins, *began])
     return RowKey(method, identity.precision)
 
 

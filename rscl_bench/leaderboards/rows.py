@@ -7,7 +7,12 @@ from typing import Literal
 from rscl_bench.leaderboards.image_intervals import Contrast
 from rscl_bench.leaderboards.keys import LoadedRecord, RowKey, row_key
 from rscl_bench.results.image_scores import image_scores_path
-from rscl_bench.results.schema import PIXEL_STATISTICS, RANDOM_ENCODER, RunRecord
+from rscl_bench.results.schema import (
+    INITIAL_ENCODER,
+    PIXEL_STATISTICS,
+    RANDOM_ENCODER,
+    RunRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,22 @@ class Row:
     def contrast(self, probe: str) -> Contrast | None:
         """Return the contrast of the row's mean score after the last task; None without a score.
 
-        A probe that trains the encoder has no score of pixel statistics.
+        A probe that trains the encoder has no score of pixel statistics. An extended run has no
+        score of a probe whose archive was gone.
         """
         records = [run.record for run in self.runs.values()]
         if self.after is None and any(probe not in r.pixel_statistics for r in records):
+            return None
+        if self.after is not None and not all(r.is_probed(probe, self.after) for r in records):
             return None
         return Contrast(probe, self.after, tuple(r.image_scores_digest for r in records))
 
 
 def encoder_key(record: RunRecord) -> RowKey:
-    """Return the key of the row of a run's untrained encoder."""
-    return RowKey(RANDOM_ENCODER, record.identity.precision)
+    """Return the key of the row of a run's untrained encoder: random, or from a file."""
+    init = record.identity.init
+    name = RANDOM_ENCODER if init is None else f"{INITIAL_ENCODER}:{init[:8]}"
+    return RowKey(name, record.identity.precision)
 
 
 def leaderboard_rows(

@@ -36,12 +36,39 @@ def problems(record: RunRecord) -> Iterator[str]:
     yield from _training_problems(record)
     yield from _time_problems(record)
     yield from _score_problems(record)
+    yield from _origin_problems(record)
     probes = {probe.name for probe in record.probes}
-    for row in record.spread or ():
-        if set(row) != probes:
+    for number, row in enumerate(record.spread or ()):
+        if set(row) != {probe for probe in probes if record.is_probed(probe, number)}:
             yield "field 'spread' has other probes than the field 'probes'"
     if record.spread is not None and len(record.spread) != len(record.scores):
         yield f"field 'spread' has {len(record.spread)} rows and 'scores' {len(record.scores)}"
+
+
+def _origin_problems(record: RunRecord) -> Iterator[str]:
+    """Yield contradictions in what a run began with: initial weights, or the state of a parent."""
+    for field in ("init", "parent"):
+        if (getattr(record.identity, field) is None) != (getattr(record, field) is None):
+            yield f"field '{field}' does not fit the field 'identity.{field}'"
+    parent = record.identity.parent
+    if parent is not None and parent.tasks >= len(record.tasks):
+        yield f"field 'identity.parent.tasks' is {parent.tasks} of {len(record.tasks)} tasks"
+    if record.parent is not None and record.seconds.total < record.parent.seconds:
+        yield "field 'seconds.total' is less than the field 'parent.seconds'"
+    if record.unprobed and parent is None:
+        yield "field 'unprobed' needs the field 'identity.parent'"
+    for probe, rows in record.unprobed.items():
+        if probe not in {known.name for known in record.probes}:
+            yield f"field 'unprobed.{probe}' is of no probe in the field 'probes'"
+            return
+        if list(rows) != sorted({row for row in rows if row < len(record.scores)}):
+            yield f"field 'unprobed.{probe}' does not list rows of the field 'scores' in order"
+            return
+        for row in rows:
+            score = record.scores[row][probe]
+            for values in (score.test, score.val):
+                if values is not None and values.macro_labels:
+                    yield f"field 'scores.{row}.{probe}' has a score, and 'unprobed' lists the row"
 
 
 def _name_problems(record: RunRecord) -> Iterator[str]:

@@ -134,7 +134,7 @@ def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:
         fields.setdefault(field, {}).setdefault(probe, {})[role] = array
     return ImageScores(
         labels=fields["labels"],
-        scores=[fields[f"scores.{t}"] for t in range(len(record.tasks) + 1)],
+        scores=[fields.get(f"scores.{t}", {}) for t in range(len(record.tasks) + 1)],
         pixel_statistics=fields.get("pixel_statistics", {}),
         run=run,
     )
@@ -201,11 +201,15 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], record: RunRecord) -> No
 def _expected(record: RunRecord) -> Iterator[tuple[str, tuple[str, tuple[int | None, int]]]]:
     """Yield name, type and shape of the tensors; the size of a validation split is None."""
     for probe in record.probes:
-        rows = {f"scores.{t}": row for t, row in enumerate(record.scores)}
+        rows = {
+            f"scores.{t}": row
+            for t, row in enumerate(record.scores)
+            if record.is_probed(probe.name, t)
+        }
         if probe.name in record.pixel_statistics:
             rows["pixel_statistics"] = record.pixel_statistics
         shapes: dict[str, tuple[int | None, int]] = {"test": (probe.test_tiles, probe.labels)}
-        if record.scores[0][probe.name].val is not None:
+        if record.scores[0][probe.name].val is not None:  # None in all rows, or in none
             shapes["val"] = (None, probe.labels)
         for role, shape in shapes.items():
             yield f"labels.{probe.name}.{role}", ("uint8", shape)

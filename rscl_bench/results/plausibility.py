@@ -36,12 +36,13 @@ def implausible(record: RunRecord) -> Iterator[str]:
 
 def _date_problems(record: RunRecord) -> Iterator[str]:
     started, seconds = record.provenance.started, record.seconds
+    earlier = 0.0 if record.parent is None else record.parent.seconds
     latest = max(datetime.now(UTC), VERSION_EXISTED) + CLOCKS
     if started < PROJECT_BEGAN:
         yield f"field 'provenance.started' is {started:%Y-%m-%d}, before this project existed"
     elif started > latest:
         yield f"field 'provenance.started' is {started:%Y-%m-%d}, in the future"
-    elif seconds.total - (seconds.packing or 0.0) > (latest - started).total_seconds():
+    elif seconds.total - earlier - (seconds.packing or 0.0) > (latest - started).total_seconds():
         yield (
             f"field 'seconds.total' is {seconds.total:.6g}, and fewer seconds have passed since "
             "the field 'provenance.started'"

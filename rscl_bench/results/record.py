@@ -19,7 +19,9 @@ from rscl_bench.results.schema import (
     FORMATS,
     FlopsRecord,
     Identity,
+    InitRecord,
     Parameters,
+    ParentRecord,
     ProbeRecord,
     ProbeScore,
     Provenance,
@@ -71,6 +73,10 @@ def make_record(
     skipped: Mapping[str, tuple[str, ...]] | None = None,
     encoder_digest: str | None = None,
     pixel_digests: Mapping[str, str],
+    init: InitRecord | None = None,
+    parent: ParentRecord | None = None,
+    unprobed: Mapping[str, tuple[int, ...]] | None = None,
+    state_digest: str | None = None,
 ) -> RunRecord:
     """Make a record: compute its id and its continual metrics, and check its fields.
 
@@ -91,6 +97,10 @@ def make_record(
             ``identity.data``.
         encoder_digest: SHA-256 of the encoder's file; None if no encoder was stored.
         pixel_digests: Digests of the packed pixels, by key of ``identity.data``.
+        init: The file of initial weights; None if the seed drew them.
+        parent: The run that this run continues; None without one.
+        unprobed: Numbers of the rows of scores in which a probe was not evaluated, by probe.
+        state_digest: SHA-256 of the file of the last state; None if it was not kept.
 
     Raises:
         ArtefactError: If the fields contradict each other.
@@ -114,6 +124,10 @@ def make_record(
             skipped=dict(skipped or {}),
             encoder_digest=encoder_digest,
             pixel_digests=dict(pixel_digests),
+            init=init,
+            parent=parent,
+            unprobed=dict(unprobed or {}),
+            state_digest=state_digest,
         )
     except ValidationError as error:
         raise ArtefactError(

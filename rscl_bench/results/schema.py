@@ -21,6 +21,8 @@ FORMAT = 3
 #: Layouts of records that this version reads.
 FORMATS = (2, 3)
 RANDOM_ENCODER = "random-encoder"
+#: An encoder from a file, before training; digits of the file's digest follow.
+INITIAL_ENCODER = "initial-encoder"
 PIXEL_STATISTICS = "pixel-statistics"
 
 #: A number that a float holds exactly, so that no arithmetic overflows.
@@ -32,6 +34,7 @@ _Parameters = Annotated[int, Field(ge=1, le=10**12)]
 _Digest = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", min_length=8, max_length=LONGEST)
 ]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: The qualified name of a class, such as ``plugins.make.<locals>.Plugin``.
 _ClassName = Annotated[Line, Field(pattern=r"^\w[\w.<>]*$")]
 #: A mean of float32 losses cannot exceed the largest float32.
@@ -43,6 +46,11 @@ PathPart = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$", max_len
 ProtocolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=LONGEST)]
 #: Name of a scenario, method, task or probe.
 Name = Annotated[AnyName, Field(max_length=LONGEST)]
+
+
+def _is_none(value: object) -> bool:
+    """Return whether a field is left out, so that records without it stay as they are."""
+    return value is None
 
 
 def task_key(task: str) -> str:
@@ -88,6 +96,20 @@ class _Recipe(BaseModel):
     strategies: tuple[_Component, ...] = ()
 
 
+class ParentState(Spec):
+    """The run that an extended run continues.
+
+    Attributes:
+        run: Id of that run.
+        state: SHA-256 of its file of the last state; see `rscl_bench.engine.state_file`.
+        tasks: Number of tasks that it had trained on.
+    """
+
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    state: _Sha256
+    tasks: Annotated[int, Field(ge=1, le=2**53)]
+
+
 class Identity(Spec):
     """All fields that distinguish a run from other runs; their hash is the id of the record.
 
@@ -106,6 +128,10 @@ class Identity(Spec):
         code: Version of this package.
         plugins: Qualified class names of Avalanche plugins that were added to the method. An empty
             list is not hashed, so the ids of runs without plugins stay the same in all versions.
+        init: SHA-256 of the file of initial weights of the encoder. None, which is not hashed, for
+            weights that the seed draws.
+        parent: The run that this run continues. None, which is not hashed, for a run that began
+            with its first task.
     """
 
     scenario: ScenarioName
@@ -119,6 +145,8 @@ class Identity(Spec):
     data: dict[Line, _Digest]
     code: Version
     plugins: Annotated[tuple[_ClassName, ...], Field(exclude_if=lambda names: not names)] = ()
+    init: Annotated[_Sha256 | None, Field(exclude_if=_is_none)] = None
+    parent: Annotated[ParentState | None, Field(exclude_if=_is_none)] = None
 
     @field_validator("method")
     @classmethod
@@ -385,6 +413,34 @@ class Seconds(Spec):
     total: NonNegativeFloat
 
 
+class InitRecord(Spec):
+    """The file of initial weights of the encoder, whose digest is ``identity.init``.
+
+    Attributes:
+        file: Name of the file, without its folder.
+        adapted: What was changed to fit the encoder, one clause each.
+        left_out: Names of the file's tensors that are no part of an encoder, such as a classifier.
+    """
+
+    file: Line
+    adapted: tuple[Line, ...] = ()
+    left_out: tuple[Line, ...] = ()
+
+
+class ParentRecord(Spec):
+    """What is known of the run that an extended run continues, besides ``identity.parent``.
+
+    Attributes:
+        record: SHA-256 of the file of that run's record.
+        seconds: ``seconds.total`` of that run, which this run's times include.
+        changed: Differences of machine and software that may change last bits; one sentence each.
+    """
+
+    record: _Sha256
+    seconds: NonNegativeFloat
+    changed: tuple[Annotated[str, Field(max_length=1000)], ...] = ()
+
+
 class RunRecord(Spec):
     """The record of a run. `make_record` makes a record and checks its fields.
 
@@ -411,6 +467,14 @@ class RunRecord(Spec):
         encoder_digest: SHA-256 of the encoder's file; None in records of earlier versions.
         pixel_digests: Digests of the packed pixels, by the keys of ``identity.data``. They differ
             between decoders of one source file. Empty in format 2, whose identity holds them.
+        init: The file of initial weights; None if the seed drew them.
+        parent: The run that this run continues; None for a run that began with its first task.
+            Tasks, scores, spread and times of an extended run include those of its parent.
+        unprobed: Numbers of the rows of ``scores`` in which a probe was not evaluated, by probe:
+            the probe came with a later task, or its archive was gone. Its scores in these rows are
+            None, and ``spread`` has none.
+        state_digest: SHA-256 of the file of the last state, from which the run can be extended;
+            None if it was not kept.
     """
 
     format: Literal[2, 3]
@@ -430,3 +494,11 @@ class RunRecord(Spec):
     skipped: dict[str, tuple[str, ...]] = Field(default={})
     encoder_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     pixel_digests: dict[Line, _Digest] = Field(default={})
+    init: Annotated[InitRecord | None, Field(exclude_if=_is_none)] = None
+    parent: Annotated[ParentRecord | None, Field(exclude_if=_is_none)] = None
+    unprobed: dict[Name, tuple[_Count, ...]] = Field(default={}, exclude_if=lambda rows: not rows)
+    state_digest: Annotated[_Sha256 | None, Field(exclude_if=_is_none)] = None
+
+    def is_probed(self, probe: str, row: int) -> bool:
+        """Return whether a probe was evaluated in a row of ``scores``."""
+        return row not in self.unprobed.get(probe, ())

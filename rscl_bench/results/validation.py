@@ -91,7 +91,13 @@ def _sentence(path: Path, problems: Sequence[str]) -> str:
 
 
 def _first_wrong_score(record: RunRecord, images: ImageScores) -> str | None:
-    score_rows = {f"scores.{t}": (row, images.scores[t]) for t, row in enumerate(record.scores)}
+    score_rows = {
+        f"scores.{t}": (
+            {probe: score for probe, score in row.items() if record.is_probed(probe, t)},
+            images.scores[t],
+        )
+        for t, row in enumerate(record.scores)
+    }
     score_rows["pixel_statistics"] = record.pixel_statistics, images.pixel_statistics
     for field, (row, scores) in score_rows.items():
         recorded = {probe: score.model_dump() for probe, score in row.items()}

@@ -96,9 +96,12 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
         least_batch: Least number of images of a batch that the strategy can act on. The engine
             refuses a smaller batch before training, and a batch of one image where ``head`` has
             batch normalisation.
+        whole_stream: Whether training needs the tiles of all tasks from the first task on. A run
+            with such a strategy cannot be extended by a later task.
     """
 
     Params: ClassVar[type[Spec]]
+    whole_stream: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     plain_first_task: ClassVar[bool] = True
     head: nn.Module | None = None
@@ -121,6 +124,17 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
         tasks and between the steps of a task.
         """
         return {}
+
+    def kept_tiles(self) -> Sequence[TaskTiles]:
+        """Return the tiles of ended tasks that the rest of the stream may read.
+
+        A run that is extended after its archives are gone has these tiles and no others of earlier
+        tasks. A strategy that reads tiles of earlier tasks, as by ``views_of``, overrides this.
+
+        Returns:
+            Pairs of a task's index and indices into the tiles of that task, ``[n]`` int64.
+        """
+        return ()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the state that ``state_dict`` returned.

@@ -164,6 +164,10 @@ class BufferedStrategy(Strategy):
         """Add the ended task to the memory."""
         self.buffer.add(trainer.experience)
 
+    def kept_tiles(self) -> Sequence[TaskTiles]:
+        """Return the tiles in the memory."""
+        return self.buffer.tiles
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the buffer."""
         return self.buffer.state_dict()

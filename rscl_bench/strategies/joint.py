@@ -23,6 +23,7 @@ class Joint(Strategy):
     Params = JointParams
     needs = ("same_parameters",)
     plain_first_task = False
+    whole_stream = True
 
     def before_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Select the tiles of all tasks in the first task, and no tiles in later tasks."""

@@ -15,6 +15,7 @@ from rscl_bench.errors import SpecError
 from rscl_bench.models.encoder import Encoder, evaluating
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo
 from rscl_bench.randomness import seeded, torch_generator
+from rscl_bench.testing.extension import check_extension
 from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.resume import (
     Remedy,
@@ -85,8 +86,8 @@ def check_objective(
     encoder is the submodule ``teacher``, starts as the encoder and takes no gradient.
 
     Then the objective is trained on two tasks. An interruption within a task or between tasks
-    changes no bit. Where ``stateless_loss`` is declared, neither does a loss that is computed
-    between steps.
+    changes no bit, and neither does extending the run by its second task. Where ``stateless_loss``
+    is declared, neither does a loss that is computed between steps.
 
     Args:
         component: The class, a registered name, or ``file.py:Class``.
@@ -156,6 +157,9 @@ def _check_training(
     expected = train_uninterrupted(spec)
     with failures.check("resuming"):
         check_resume("The objective", spec, expected, REMEDY)
+    if not failures:  # state that is lost on resuming would show again
+        with failures.check("extension"):
+            check_extension("The objective", spec, expected)
     if not failures and expected.trainer.model.stateless_loss:
         with failures.check("stateless_loss"):
             watched = train(start(spec, plugins=[_LossBetweenSteps()]))

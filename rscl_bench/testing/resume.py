@@ -87,7 +87,7 @@ def train_uninterrupted(spec: RunSpec, global_seed: int = 0) -> Training:
     with global_streams(global_seed):
         trainer = start(spec)
         states = train(trainer)
-    return Training(trainer, states, _final_state(trainer))
+    return Training(trainer, states, final_state(trainer))
 
 
 def check_resume(name: str, spec: RunSpec, expected: Training, remedy: Remedy) -> None:
@@ -107,7 +107,7 @@ def check_resume(name: str, spec: RunSpec, expected: Training, remedy: Remedy) -
     """
     points = stop_points(expected.trainer.steps_taken)
     resumed = train_interrupted(spec, points)
-    lost = differing(expected.final, _final_state(resumed))
+    lost = differing(expected.final, final_state(resumed))
     if lost:
         _check_repeatable(name, spec, expected)
         _check_each_point(name, spec, expected, points, remedy)
@@ -193,7 +193,8 @@ def _restore(trainer: SelfSupervisedTrainer, snapshot: Snapshot) -> None:
         )
 
 
-def _final_state(trainer: SelfSupervisedTrainer) -> State:
+def final_state(trainer: SelfSupervisedTrainer) -> State:
+    """Return all tensors on which a next task would depend, and the optimiser's."""
     optimiser = with_prefix("optimiser", optimiser_tensors(trainer.optimizer))
     tensors = {**trainer.snapshot().tensors, **optimiser}
     return {name: value.detach().clone() for name, value in tensors.items()}
@@ -214,7 +215,7 @@ def _check_each_point(
 ) -> None:
     """Find the point at which state is lost; between tasks first, where less may be lost."""
     for point in sorted(points, key=lambda point: point.step > 0):
-        lost = differing(expected.final, _final_state(train_interrupted(spec, [point])))
+        lost = differing(expected.final, final_state(train_interrupted(spec, [point])))
         mend = remedy.within if point.step else remedy.between
         assert not lost, (
             f"{name} trains differently after an interruption {point} ({_first(lost)}). {mend}"

@@ -15,6 +15,7 @@ from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Method, RunSpec, Spec
 from rscl_bench.strategies.base import Strategy
+from rscl_bench.testing.extension import check_extension
 from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.refusal import refusal
 from rscl_bench.testing.resume import Remedy, check_resume, train_uninterrupted
@@ -40,7 +41,8 @@ def check_strategy(
 
     At equal seeds, the strategy changes no bit of the first task (unless its class declares
     ``plain_first_task = False``), and it changes the encoder in every later task. An interruption
-    within a task or between tasks changes no bit. The strategy trains nothing but the objective and
+    within a task or between tasks changes no bit, and neither does extending the run task by task.
+    The strategy trains nothing but the objective and
     ``head``, and leaves the objective's modules and mode as they are. A recipe whose objective
     lacks an attribute of ``needs`` is refused.
 
@@ -78,6 +80,9 @@ def _check(name: str, method: Method, assignments: Sequence[str]) -> None:
     failures.raise_if_any()  # a changed objective would show as a fault in everything below
     with failures.check("resuming"):
         check_resume("The strategy", spec, acting, REMEDY)
+    if not failures:  # state that is lost on resuming would show again
+        with failures.check("extension"):
+            check_extension("The strategy", spec, acting)
     states = train(start(plain))
     if strategy_class.plain_first_task:
         with failures.check("first task"):

@@ -24,10 +24,14 @@ class Snapshot(NamedTuple):
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def loading(what: str = "The checkpoint", mend: str = "start over with --force") -> Iterator[None]:
     """Turn the errors of a checkpoint that lacks values, or has values of other shapes.
 
     A checkpoint of the same run always fits, so such a file was not written by this package.
+
+    Args:
+        what: The file that is loaded, for the message.
+        mend: What to do, for the message.
 
     Raises:
         ArtefactError: In place of these errors.
@@ -36,9 +40,7 @@ def loading() -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ArtefactError(
-            f"The checkpoint does not fit its run ({reason}); start over with --force."
-        ) from error
+        raise ArtefactError(f"{what} does not fit its run ({reason}); {mend}.") from error
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
