@@ -14,10 +14,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rscl_bench import registry, sensors
+from rscl_bench import registry
 from rscl_bench.declarations import declarations, read_toml
 from rscl_bench.errors import unknown
 from rscl_bench.registry import Entry
+from rscl_bench.sensor_table import SENSORS
 
 KINDS = ("scenarios", "methods", *registry.BUILTIN)
 
@@ -52,7 +53,7 @@ def families() -> Iterator[tuple[str, dict[str, str]]]:
             yield title, {n: e.summary for n, e in entries.items() if e.family == family}
     yield (
         "sensors",
-        {name: sensor.described_bands() for name, sensor in sensors.SENSORS.items()},
+        {name: sensor.described_bands() for name, sensor in SENSORS.items()},
     )
 
 

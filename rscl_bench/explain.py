@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from rscl_bench import registry, sensors
+from rscl_bench import registry
 from rscl_bench.declarations import declarations, is_scenario, load_method, load_scenario
 from rscl_bench.errors import SpecError, unknown
 from rscl_bench.parameters import Parameter, introduction, parameters
 from rscl_bench.registry import Kind
 from rscl_bench.resolve import BY_DEFAULT, Origins, resolve, resolve_recipe
+from rscl_bench.sensor_table import SENSORS, sensor_named
 from rscl_bench.spec import Method, Probe, Protocol, Scenario, Task, Training, Views
 
 _WIDTH = 100
@@ -83,6 +84,10 @@ def _kinds_of(name: str) -> list[str]:
     if name.endswith(".toml"):
         return ["scenario" if is_scenario(name) else "method"]
     known = dict(_named())
+    # A dataset may have a second part: torchgeo:EuroSAT.
+    owner, colon, _ = name.partition(":")
+    if colon and owner in known["dataset"]:
+        return ["dataset"]
     found = [kind for kind, names in known.items() if name in names]
     if not found:
         every = [each for names in known.values() for each in names]
@@ -95,7 +100,7 @@ def _named() -> Iterator[tuple[str, list[str]]]:
     yield "method", list(declarations("methods"))
     for kind, word in registry.SINGULAR.items():
         yield word, list(registry.entries(kind))
-    yield "sensor", list(sensors.SENSORS)
+    yield "sensor", list(SENSORS)
 
 
 # Methods.
@@ -281,9 +286,7 @@ def _place(kind: Kind, name: str) -> str:
 
 
 def _sensor(name: str) -> Explained:
-    if name not in sensors.SENSORS:
-        raise unknown("sensor", name, sensors.SENSORS)
-    sensor = sensors.SENSORS[name]
+    sensor = sensor_named(name)
     distance = "varies" if sensor.gsd_m is None else f"{sensor.gsd_m:g} m"
     lines = [
         f"sensor {sensor.name}",

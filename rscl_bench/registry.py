@@ -232,6 +232,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "rsscn7": Entry(
             "rscl_bench.archives.rsscn7:RSSCN7Adapter", "aerial scenes, 7 classes, RGB"
         ),
+        "torchgeo": Entry(
+            "rscl_bench.archives.torchgeo.adapter:TorchGeoAdapter",
+            "any dataset of TorchGeo by its class, as torchgeo:EuroSAT",
+            has_rgb=False,
+        ),
         "treesatai": Entry(
             "rscl_bench.archives.treesatai:TreeSatAIAdapter",
             "aerial forest tiles, 20 cm, 4 bands, 15 genus labels",

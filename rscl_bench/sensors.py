@@ -137,17 +137,3 @@ UCMERCED_RGB = Sensor(
 GOOGLE_EARTH_RGB = Sensor(
     "google-earth-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None
 )
-
-#: The sensors of the registered datasets by name.
-SENSORS = {
-    sensor.name: sensor
-    for sensor in (
-        GOOGLE_EARTH_RGB,
-        POTSDAM_RGBIR,
-        RGB8,
-        TREESATAI_AERIAL,
-        UAVID_RGB,
-        UCMERCED_RGB,
-        WORLDVIEW3,
-    )
-}

@@ -32,7 +32,7 @@ LAYERS = (
     ("resolve", "studies"),
     ("declarations",),
     ("encoder_bands",),
-    ("spec",),
+    ("sensor_table", "spec"),
     ("registry", "sensors"),
     ("user_paths",),
     ("canonical", "cores", "errors", "interruption", "output", "progress"),

@@ -94,6 +94,8 @@ class DatasetAdapter(ABC):
             ``"fill"`` fills them with the mean of the image's other pixels and leaves them out of
             the statistics, ``"refuse"`` refuses the image, ``"keep"`` takes them for measurements.
         Options: What a scenario may set for this dataset; a subclass of ``NoOptions`` adds fields.
+        several_scenes_per_file: Whether ``files`` may name a file for several scenes, such as a
+            file of HDF5 that holds them all.
         declared_by_options: Whether the class attributes depend on the options. Such a class
             overrides `configured`, and only the class that `configured` returns is complete.
     """
@@ -115,6 +117,7 @@ class DatasetAdapter(ABC):
     max_pixels: ClassVar[int] = MAX_PIXELS
     nodata: ClassVar[Nodata] = "fill"
     Options: ClassVar[type[Spec]] = NoOptions
+    several_scenes_per_file: ClassVar[bool] = False
     declared_by_options: ClassVar[bool] = False
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
@@ -189,7 +192,7 @@ class DatasetAdapter(ABC):
             files = self._list_files()
         except OSError as error:
             raise unreachable(Path(error.filename or self.root), error) from error
-        if len(set(files)) < len(files):
+        if len(set(files)) < len(files) and not self.several_scenes_per_file:
             twice = next(path for i, path in enumerate(files) if path in files[:i])
             raise ArchiveError(
                 f"Split '{self.split}' of {self.title} lists {twice} twice; delete one of the two."
@@ -277,6 +280,15 @@ class DatasetAdapter(ABC):
             raise ArchiveError(f"{path} lies outside of {self.root}; move it there.") from error
         # One name has several forms in Unicode, and file systems choose among them.
         return unicodedata.normalize("NFC", relative)
+
+    @final
+    def scene_name(self, index: int) -> str:
+        """Return the path of a scene's file in the archive, and which of its scenes it is."""
+        path = self.files[index]
+        name = path.relative_to(self.root).as_posix()
+        if not self.several_scenes_per_file or self.files.count(path) == 1:
+            return name
+        return f"{name}#{index}"
 
     @final
     def scene(self, index: int, with_labels: bool = False) -> Scene:

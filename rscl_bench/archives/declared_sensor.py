@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from rscl_bench.errors import SpecError, unknown
-from rscl_bench.sensors import SENSORS, Band, Sensor
+from rscl_bench.errors import SpecError
+from rscl_bench.sensor_table import sensor_named
+from rscl_bench.sensors import Band, Sensor
 from rscl_bench.spec import Spec
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -76,17 +77,6 @@ def _tag(value: Any) -> str:
 SensorChoice = Annotated[
     Annotated[_Text, Tag("name")] | Annotated[DeclaredSensor, Tag("table")], Discriminator(_tag)
 ]
-
-
-def sensor_named(name: str) -> Sensor:
-    """Return a sensor by name.
-
-    Raises:
-        SpecError: If there is no such sensor.
-    """
-    if name not in SENSORS:
-        raise unknown("sensor", name, SENSORS)
-    return SENSORS[name]
 
 
 def chosen_sensor(choice: str | DeclaredSensor) -> Sensor:

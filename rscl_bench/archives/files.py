@@ -205,8 +205,8 @@ class _Tiff(OpenImage):
 
     def pixels(self, nodata: Nodata = "refuse") -> NDArray[Any]:
         pixels = np.ascontiguousarray(np.moveaxis(self.file.read(), 0, 2))
-        filled = self.file.nodata is not None and nodata != "keep"
-        if not filled and _lacks_blocks(self.file):
+        fills = self.file.nodata is not None and nodata != "keep"
+        if not fills and _lacks_blocks(self.file):
             raise DamagedFileError(
                 f"{self.header.path} lacks some of its blocks, which would be read as zeros: its "
                 "writer was stopped, or wrote it sparse without a nodata value"
@@ -222,7 +222,7 @@ class _Tiff(OpenImage):
                 f"{self.header.width * self.header.height:,} pixels as missing (nodata); set "
                 'nodata to "fill" or "keep" in the adapter\'s class and read with read_image.'
             )
-        return np.ma.MaskedArray(_filled(pixels, missing), mask=missing)
+        return np.ma.MaskedArray(filled(pixels, missing), mask=missing)
 
 
 def _lacks_blocks(file: Any) -> bool:
@@ -257,7 +257,7 @@ def _declared_missing(file: Any) -> NDArray[np.bool_] | None:
     return missing
 
 
-def _filled(pixels: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+def filled(pixels: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
     """Replace missing pixels by the rounded mean of the band's others, or by 0 without others."""
     pixels = pixels.copy()
     for band in range(pixels.shape[2]):

@@ -39,8 +39,11 @@ class SourceFiles:
         left_out = set() if with_labels else set(adapter.label_files())
         others = [path for path in adapter.inputs() if path not in left_out]
         self.paths = list(dict.fromkeys([*adapter.files, *others]))
-        images = set(adapter.files)
-        self._others = [path for path in self.paths if path not in images]
+        # The first scene of each image file; a file that holds several scenes is hashed with it.
+        self._first: dict[Path, int] = {}
+        for index, path in enumerate(adapter.files):
+            self._first.setdefault(path, index)
+        self._others = [path for path in self.paths if path not in self._first]
 
     def of_scene(self, index: int) -> list[Path]:
         """Return the files that are hashed with a scene: its image and a share of the others.
@@ -50,7 +53,8 @@ class SourceFiles:
         """
         scenes, others = len(self.adapter.files), len(self._others)
         share = self._others[index * others // scenes : (index + 1) * others // scenes]
-        return [self.adapter.files[index], *share]
+        image = self.adapter.files[index]
+        return [image, *share] if self._first[image] == index else share
 
     def names(self, paths: Sequence[Path]) -> list[str]:
         """Return the canonical path of each file below the archive's folder."""

@@ -162,8 +162,7 @@ class StoreWriter:
         """
         self.files[DIGESTS].append(digests)
         if scene is None:
-            path = self.adapter.files[self.scenes].relative_to(self.adapter.root)
-            self.skipped.append(path.as_posix())
+            self.skipped.append(self.adapter.scene_name(self.scenes))
         else:
             self._append(scene)
         self.scenes += 1

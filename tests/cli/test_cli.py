@@ -21,7 +21,7 @@ from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.leaderboards.formats import SKETCH_WARNING
 from rscl_bench.parameters import parameters
 from rscl_bench.resolve import resolve_run
-from rscl_bench.sensors import SENSORS
+from rscl_bench.sensor_table import SENSORS
 
 TOY = str(TOY_PATH)
 

@@ -1,0 +1,1 @@
+"""Datasets of TorchGeo by name: ``torchgeo:EuroSAT`` without a reader of its own."""

@@ -1,0 +1,77 @@
+"""The options of a dataset of TorchGeo: what a scenario declares of it."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rscl_bench.archives.declared_sensor import SensorChoice
+from rscl_bench.spec import Spec
+
+_Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Conversion(Spec):
+    """How values become whole numbers: ``value * multiply + add``, rounded to the nearest.
+
+    Attributes:
+        multiply: Factor.
+        add: Added after the multiplication.
+    """
+
+    multiply: Annotated[float, Field(gt=0)] = 1.0
+    add: float = 0.0
+
+    def applied(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return converted values of the same shape."""
+        converted = values.astype(np.float64) * self.multiply + self.add
+        rounded: NDArray[np.float64] = np.rint(converted)
+        return rounded
+
+
+class TorchGeoOptions(Spec):
+    """The options that hold for all datasets of TorchGeo."""
+
+    sensor: Annotated[
+        SensorChoice | None,
+        Field(description="name of a sensor of the table, or its bands, unit, dtype and scale"),
+    ] = None
+    channels: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...] | None,
+        Field(min_length=1, description="channels of the image to read, counted from 1"),
+    ] = None
+    image_key: Annotated[
+        _Text | None, Field(description='key of the image in a sample; "image" by default')
+    ] = None
+    date: Annotated[
+        int | None, Field(ge=1, description="which image of a pair or series, counted from 1")
+    ] = None
+    label_key: Annotated[
+        _Text | None, Field(description="key of labels, mask or boxes, where a sample has several")
+    ] = None
+    class_names: Annotated[
+        tuple[_Text, ...] | None,
+        Field(min_length=1, description="names of the classes, from label 0 on"),
+    ] = None
+    ignore: Annotated[
+        tuple[int, ...] | None,
+        Field(description="label values that are no class, such as that of missing labels"),
+    ] = None
+    convert: Annotated[
+        Conversion | None,
+        Field(description="how values become whole numbers: multiply, add, then round"),
+    ] = None
+    nodata: Annotated[
+        float | None, Field(description="pixel value that stands for a missing one")
+    ] = None
+    folder: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$",
+            description="folder below the data root",
+        ),
+    ] = None
+    arguments: dict[str, Any] = Field(
+        default={}, description="arguments of the class whose names are options here too"
+    )
