@@ -60,6 +60,7 @@ __all__ = [
     "load_method",
     "load_scenario",
     "open_tiles",
+    "power",
     "read_record",
     "records",
     "render_sketches",
@@ -588,6 +589,28 @@ def write_leaderboards(
     from rscl_bench.leaderboards.build import build_leaderboard
 
     return build_leaderboard(_paths(records), None if out is None else _out(out))
+
+
+def power(
+    records: "str | Path | Iterable[str | Path]", seeds: Sequence[int] = (3, 5, 8, 12, 20)
+) -> "pd.DataFrame":
+    """Return the differences between methods that numbers of seeds can separate.
+
+    Args:
+        records: Folders or files of run records, one or more.
+        seeds: Numbers of seeds.
+
+    Returns:
+        A row per table, measure and number of seeds; see
+        `rscl_bench.leaderboards.power.power_table`.
+
+    Raises:
+        SpecError: If a number of seeds is below two.
+        ArtefactError: If the records are damaged, or too few.
+    """
+    from rscl_bench.leaderboards.power import power_table
+
+    return power_table(_paths(records), seeds)
 
 
 def write_sweep_leaderboards(runs: "Sequence[Run]", out: str | Path = "runs") -> list[Path]:

@@ -25,6 +25,7 @@ from rscl_bench.output import say
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     from pydantic import JsonValue
 
     from rscl_bench.results.schema import RunRecord
@@ -222,6 +223,23 @@ def print_stage(result: "StageResult") -> None:
         print(f"  seeds {', '.join(map(str, sorted(seeds)))} on {machine}")
     for path in result.tunings:
         print(f"  choice: {path}")
+
+
+def print_power(table: "pd.DataFrame") -> None:
+    """Print the separable differences: a table for each leaderboard, a line for each measure."""
+    print(
+        "Difference in points that is separated with a probability of 80 %: by one comparison at "
+        "5 % / after Holm's correction for all pairs."
+    )
+    width = table["measure"].str.len().max()
+    for (folder, pairs), lines in table.groupby(["table", "pairs"], sort=False):
+        counts = list(dict.fromkeys(lines["seeds"]))
+        print(f"\n{folder}, {pairs} pairs of methods")
+        print(f"{'':{width}}  spread" + "".join(f"{f'{count} seeds':>13}" for count in counts))
+        for measure, own in lines.groupby("measure", sort=False):
+            both = zip(own["uncorrected"], own["corrected"], strict=True)
+            cells = "".join(f"{f'{one:.1f} / {two:.1f}':>13}" for one, two in both)
+            print(f"{measure:{width}}  {own['spread'].iloc[0]:6.2f}{cells}")
 
 
 def print_run(record: "RunRecord") -> None:
