@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from rscl_bench.api import explain
+import rscl_bench as rb
+from rscl_bench.resolve import resolve_run
 
 RECIPE = Path(__file__).with_name("skeleton.toml")
 
 
 def test_recipe() -> None:
-    (shown,) = explain(str(RECIPE), scenario="scene4")
-    assert shown.kind == "method"
+    run = resolve_run(rb.load_scenario("scene4"), rb.load_method(RECIPE))
+    assert run.method.name == "skeleton"

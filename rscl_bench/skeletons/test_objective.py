@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rscl_bench.api import explain
+import rscl_bench as rb
+from rscl_bench.resolve import resolve_run
 from rscl_bench.testing import check_objective
 
 CODE = Path(__file__).with_name("skeleton.py")
@@ -14,5 +15,5 @@ def test_contract() -> None:
 
 
 def test_recipe() -> None:
-    (shown,) = explain(str(RECIPE), scenario="scene4")
-    assert shown.kind == "method"
+    run = resolve_run(rb.load_scenario("scene4"), rb.load_method(RECIPE))
+    assert run.method.name == "skeleton"
