@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.results.validation import Verdict
+    from rscl_bench.skeletons.writing import SkeletonKind, WrittenSkeleton
     from rscl_bench.spec import Method, OnBadTile, RunSpec, Scenario
     from rscl_bench.studies import Stage
     from rscl_bench.sweeps.pool import Run
@@ -59,6 +60,7 @@ __all__ = [
     "load_encoder",
     "load_method",
     "load_scenario",
+    "new",
     "open_tiles",
     "power",
     "read_record",
@@ -802,6 +804,28 @@ def explain(
     from rscl_bench import explain as explaining
 
     return explaining.explain(name, scenario, protocol, set)
+
+
+def new(kind: "SkeletonKind", name: str, into: str | Path = ".") -> "WrittenSkeleton":
+    """Write a working component with its TOML and its test, to begin from.
+
+    Args:
+        kind: ``dataset``, ``method``, ``objective``, ``probe``, ``scenario`` or ``strategy``.
+        name: Name of the component: small letters, digits and single hyphens. Files and class have
+            names made from it: ``my-probe`` gives ``my_probe.py`` with the class ``MyProbe``,
+            ``my-probe.toml`` and ``test_my_probe.py``.
+        into: Folder to write to; made where absent.
+
+    Returns:
+        The files, and the commands that run and test them.
+
+    Raises:
+        SpecError: If the kind is unknown, or the name is not allowed or taken.
+        ArtefactError: If a file exists or cannot be written. No file is written then.
+    """
+    from rscl_bench.skeletons.writing import write_skeleton
+
+    return write_skeleton(kind, name, into)
 
 
 def load_scenario(name: str | Path) -> "Scenario":

@@ -564,6 +564,28 @@ def show(
         )
 
 
+@app.command()
+def new(
+    kind: Annotated[
+        Literal["dataset", "method", "objective", "probe", "scenario", "strategy"],
+        typer.Argument(help="What to begin."),
+    ],
+    name: Annotated[
+        str, typer.Argument(help="Its name: small letters, digits and hyphens, as in my-probe.")
+    ],
+    into: Annotated[Path, typer.Option(help="Folder to write to; made where absent.")] = Path(),
+) -> None:
+    """Write a working skeleton with its test, to begin a component from.
+
+    No file is replaced. The command prints the files, and the commands that run and test them.
+    """
+    skeleton = api.new(kind, name, into)
+    for path in skeleton.files:
+        print(f"wrote {path}")
+    for command in skeleton.commands:
+        print(f"next: {command}")
+
+
 @data_app.command()
 def prepare(
     scenario: ScenarioOption,

@@ -18,6 +18,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("api",),
+    ("skeletons",),
     ("catalogue", "console", "explain", "testing"),
     ("parameters",),
     ("sweeps",),

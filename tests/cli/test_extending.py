@@ -1,16 +1,15 @@
 """The examples of docs/extending.md run as they stand on the page."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from helpers.cli import ONE_EPOCH, call, records_in, refused
+from helpers.modules import load_file
 from helpers.pages import code_blocks, read, write_examples
 
 from rscl_bench.registry import Entry
@@ -117,15 +116,6 @@ def test_unknown_parameter_of_an_example_is_refused(examples: Path) -> None:
         *("--set", "objective.sigme=1"),
     )
     assert "did you mean 'sigma'?" in sentence
-
-
-def load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_two_views_example(examples: Path, tmp_path: Path) -> None:
