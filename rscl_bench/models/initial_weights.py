@@ -140,8 +140,8 @@ def _fitted(
     if name.endswith(_BIAS_TABLE) and value.ndim == 2 and value.shape[1] == target.shape[1]:
         adapted.append(f"{name} resampled, {shapes}")
         window = model.get_submodule(name.removesuffix(f".{_BIAS_TABLE}")).window_size
-        with warnings.catch_warnings():  # timm passes a tensor that torch copies first
-            warnings.filterwarnings("ignore", "torch.searchsorted", UserWarning)
+        with warnings.catch_warnings():  # of torch, about how timm calls it
+            warnings.simplefilter("ignore", UserWarning)
             table: Tensor = resize_rel_pos_bias_table(value.float(), window, target.shape)
         return table
     return value

@@ -79,7 +79,8 @@ def features(target: Encoder, batch: Tensor) -> Tensor:
 
 
 def weight_of(target: Encoder, name: str) -> Tensor:
-    return target.timm_model().state_dict()[name]
+    weight: Tensor = target.timm_model().state_dict()[name]
+    return weight
 
 
 def assert_equal_features(found: Tensor, expected: Tensor) -> None:
