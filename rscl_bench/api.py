@@ -109,6 +109,7 @@ def run(
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
     keep_state: bool | None = None,
+    init: str | Path | None = None,
     plugins: "Sequence[BaseSGDPlugin]" = (),
     verbose: bool = True,
 ) -> "RunRecord":
@@ -136,6 +137,9 @@ def run(
         force: Whether a recorded run is run again, from its beginning.
         keep_state: Whether the last state is kept beside the record, so that `extend` can go on
             from it. None keeps a state of at most 64 MiB.
+        init: File of weights that the encoder starts from: an ``encoder.safetensors`` of this
+            package, or a state dict of timm or torchvision, TorchGeo's included; see
+            `rscl_bench.models.initial_weights.load_initial`. None draws the weights by the seed.
         plugins: Avalanche plugins, called after the method's strategies. Their class names become
             part of the run's identity; give runs with other parameters of a plugin another ``out``.
         verbose: Whether progress is printed.
@@ -151,7 +155,7 @@ def run(
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     let_threads_sleep()
-    spec = _resolve(scenario, method, protocol, seed, set)
+    spec = _with_init(_resolve(scenario, method, protocol, seed, set), init)
     root, out = _data_root(data_root), _out(out)
     with _reporter(verbose) as reporter:
         reporter.message(_edition(spec.scenario, root))
@@ -323,6 +327,8 @@ def sweep(
     threads: int | None = None,
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
+    keep_state: bool | None = None,
+    init: str | Path | None = None,
     verbose: bool = True,
 ) -> "list[Run]":
     """Run methods × seeds, several at a time, each in its own process.
@@ -345,6 +351,8 @@ def sweep(
             changes the last bits of results.
         on_bad_tile: As in `run`.
         force: As in `run`.
+        keep_state: As in `run`.
+        init: As in `run`, for every run.
         verbose: As in `run`.
 
     Returns:
@@ -366,8 +374,8 @@ def sweep(
     )
     options = _Options(
         _data_root(data_root), _out(out), device, jobs, threads, on_bad_tile, force, verbose
-    )
-    return _run_all(planned, options, "method", "test")
+    )._replace(keep_state=keep_state)
+    return _run_all(_all_with_init(planned, init), options, "method", "test")
 
 
 def tune(
@@ -385,6 +393,7 @@ def tune(
     threads: int | None = None,
     on_bad_tile: "OnBadTile" = "stop",
     store: str | Path | None = None,
+    init: str | Path | None = None,
     verbose: bool = True,
 ) -> "Tuning":
     """Choose hyper-parameters on the validation splits of the probes, without any test score.
@@ -408,6 +417,7 @@ def tune(
         threads: As in `sweep`.
         on_bad_tile: As in `run`.
         store: File for the choice and the scores of the grid; None for a file below ``out/tuning``.
+        init: As in `run`, for every setting.
         verbose: As in `run`.
 
     Returns:
@@ -426,7 +436,7 @@ def tune(
     options = _Options(
         _data_root(data_root), _out(out), device, jobs, threads, on_bad_tile, False, verbose
     )
-    runs = _run_all(planned, options, "setting", "val")
+    runs = _run_all(_all_with_init(planned, init), options, "setting", "val")
     settings: dict[str, list[RunRecord]] = {}
     for run in runs:
         if run.record is None:
@@ -876,6 +886,23 @@ def _resolve(
     return resolve_run(_scenario(scenario), _method(method), protocol, seed, dict(set or {}))
 
 
+def _with_init(spec: "RunSpec", init: str | Path | None) -> "RunSpec":
+    """Return a run whose encoder starts from a file, if one is given."""
+    if init is None:
+        return spec
+    from rscl_bench.engine.initial import initial_weights
+
+    weights = initial_weights(user_path(init, "The file of initial weights").resolve())
+    return spec.model_copy(update={"init": weights})
+
+
+def _all_with_init(planned: "list[PlannedRun]", init: str | Path | None) -> "list[PlannedRun]":
+    if init is None:
+        return planned
+    weights = _with_init(planned[0].spec, init).init  # read once
+    return [run._replace(spec=run.spec.model_copy(update={"init": weights})) for run in planned]
+
+
 def _paths(records: "str | Path | Iterable[str | Path]") -> list[Path]:
     given = [records] if isinstance(records, str | Path) else records
     return [user_path(path, "The path of records") for path in given]
@@ -928,11 +955,14 @@ def _prepare(
     parent: "ParentRun | None" = None,
 ) -> "tuple[PreparedRun, ArchiveSource]":
     """Open the tiles of a run; pack tiles that are not packed yet."""
+    from rscl_bench.engine.initial import init_lines
     from rscl_bench.engine.prepare import open_run
     from rscl_bench.tiles.source import find_archives
 
     archives = find_archives(spec.scenario, data_root, on_bad_tile, reporter)
     prepared = open_run(spec, archives, device, reporter.progress, parent)
+    for line in [] if prepared.init is None else init_lines(prepared.init):
+        reporter.message(line)
     for name, store in prepared.named_stores().items():
         _tell_of_older(name, store, reporter)
         if store.blank:
@@ -974,6 +1004,7 @@ class _Options(NamedTuple):
     force: bool
     verbose: bool
     published: Path | None = None
+    keep_state: bool | None = None
 
 
 def _run_all(
@@ -1031,7 +1062,16 @@ def _plan_all(planned: "list[PlannedRun]", options: _Options) -> "tuple[list[Run
         )
         jobs, threads = share_cores(options.jobs, options.threads, prepared.device.torch.type)
         known = published_records(options.published) if options.published else {}
-        runs = plan(planned, prepared, archives, threads, options.out, options.force, known)
+        runs = plan(
+            planned,
+            prepared,
+            archives,
+            threads,
+            options.out,
+            options.force,
+            known,
+            options.keep_state,
+        )
         for run in runs:
             if options.published and run.record is not None and run.record_path.is_file():
                 publish(run.record_path, run.record, options.published)

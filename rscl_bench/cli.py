@@ -163,6 +163,15 @@ KeepStateOption = Annotated[
         show_default=False,
     ),
 ]
+InitOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--init",
+        metavar="FILE",
+        help="Weights that the encoder starts from: an encoder.safetensors of a run, or a state "
+        "dict of timm or torchvision (.safetensors, or a .pth of tensors alone).",
+    ),
+]
 CheckpointOption = Annotated[
     float,
     typer.Option(
@@ -218,6 +227,7 @@ def run(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    init: InitOption = None,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
 
@@ -247,6 +257,7 @@ def run(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            init=init,
         )
         print_run(record)
         print(f"record: {api.run_folder(record, out) / 'record.json'}")
@@ -354,6 +365,8 @@ def sweep(
     assignments: SetOption = None,
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
+    keep_state: KeepStateOption = None,
+    init: InitOption = None,
 ) -> None:
     """Run methods × seeds, several at a time, and build and print their leaderboard.
 
@@ -382,6 +395,8 @@ def sweep(
             threads=threads,
             on_bad_tile=on_bad_tile,
             force=force,
+            keep_state=keep_state,
+            init=init,
         )
         print_failures(runs)
         tables = api.write_sweep_leaderboards(runs, out)
@@ -422,6 +437,7 @@ def tune(
             "OUT/tuning/SCENARIO/PROTOCOL/METHOD.json.",
         ),
     ] = None,
+    init: InitOption = None,
 ) -> None:
     """Choose hyper-parameters by the probes' validation splits, never by a test split.
 
@@ -450,6 +466,7 @@ def tune(
                 threads=threads,
                 on_bad_tile=on_bad_tile,
                 store=store,
+                init=init,
             )
         except api.GridError as error:
             print_failures(error.runs)

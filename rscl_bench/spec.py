@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError, model_validator
@@ -377,6 +378,18 @@ class Method(Spec):
     training: Annotated[MethodTraining | None, Field(exclude_if=lambda own: own is None)] = None
 
 
+class InitialWeights(Spec):
+    """A file of weights that the encoder starts from.
+
+    Attributes:
+        path: The file.
+        digest: SHA-256 of the file.
+    """
+
+    path: Path
+    digest: str
+
+
 class RunSpec(Spec):
     """A run: scenario, protocol, method and seed, with a value for every parameter.
 
@@ -389,6 +402,8 @@ class RunSpec(Spec):
         overrides: Assignments of ``--set``, sorted by key. The assignments become part of the name
             of the leaderboard row.
         notes: Sentences on what was resolved in an unexpected way; no part of the identity.
+        init: The file that the encoder starts from; None for weights that the seed draws. Its
+            digest is part of the identity.
     """
 
     scenario: Scenario
@@ -398,6 +413,7 @@ class RunSpec(Spec):
     seed: Seed
     overrides: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
+    init: InitialWeights | None = None
 
     @property
     def training(self) -> Training:

@@ -10,22 +10,42 @@ from rscl_bench.encoder_bands import channels
 from rscl_bench.errors import SpecError
 from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.build import build_encoder
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.initial_weights import Adaptation, load_initial
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import seeded
 from rscl_bench.spec import RunSpec
 from rscl_bench.strategies.base import Context, Strategy
 
 
+def new_encoder(spec: RunSpec) -> tuple[Encoder, Adaptation | None]:
+    """Return a new encoder, and how a file of initial weights was fitted to it, if there is one.
+
+    Without such a file, torch's global generator draws the initial weights.
+
+    Raises:
+        RsclError: If the encoder cannot be built, or the file does not fit.
+    """
+    encoder = build_encoder(
+        spec.protocol.backbone,
+        spec.protocol.image_size,
+        channels(spec.scenario, spec.protocol),
+        spec.protocol.probed_feature,
+    )
+    if spec.init is None:
+        return encoder, None
+    return encoder, load_initial(encoder, spec.init.path, spec.init.digest)
+
+
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
-    """Return a new objective with its encoder; the seed alone decides the initial weights."""
+    """Return a new objective with its encoder.
+
+    The seed alone decides the initial weights, but those of an encoder from a file. The objective
+    is built around that encoder, so that its teachers start from the file too.
+    """
     objective_class = registry.load("objectives", spec.method.objective.name)
     with seeded(spec.seed, "initialisation"):
-        encoder = build_encoder(
-            spec.protocol.backbone,
-            spec.protocol.image_size,
-            channels(spec.scenario, spec.protocol),
-            spec.protocol.probed_feature,
-        )
+        encoder, _ = new_encoder(spec)
         parameters = spec.method.objective.parameters
         objective: Objective = objective_class(objective_class.Params(**parameters), encoder)
     return objective.to(device)

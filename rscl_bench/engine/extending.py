@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rscl_bench import registry
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.parent import ParentRun
 from rscl_bench.engine.prepare import PreparedRun, class_name, scenario_content
@@ -122,7 +123,7 @@ def scenario_with(parent: ParentRun, new: NewTask) -> Scenario:
 def _probe_of(
     new: NewTask, name: str, source: dict[str, Any], probes: Sequence[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    adapter = registry.load("datasets", new.dataset)
+    adapter = adapter_class(new.dataset, new.options)
     known = any(name == one["name"] or new.dataset == one["dataset"] for one in probes)
     if adapter.classes and {"train", "test"} <= set(adapter.splits) and not known:
         val = {"val_split": "val"} if "val" in adapter.splits else {}

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import rscl_bench
-from rscl_bench import registry
+from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.engine.checkpointing.state import Snapshot
 from rscl_bench.engine.probing import EarlierScores
 from rscl_bench.engine.state_file import FILE, LastState, read_state
@@ -110,7 +110,7 @@ class ParentRun:
             probe.name
             for probe in probes
             if self.has_probe(probe.name)
-            and not (archives.root / registry.load("datasets", probe.dataset).folder).is_dir()
+            and not (archives.root / adapter_class(probe.dataset, probe.options).folder).is_dir()
         ]
 
     def check_data(self, found: dict[str, str], pixels: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.device import Device, open_device
+from rscl_bench.engine.initial import fit_initial
 from rscl_bench.engine.parent import ParentRun
 from rscl_bench.engine.probing import (
     OpenProbe,
@@ -23,7 +24,7 @@ from rscl_bench.engine.probing import (
 )
 from rscl_bench.errors import ArtefactError, SpecError, shown
 from rscl_bench.progress import Progress
-from rscl_bench.results.schema import Identity, ScenarioName, probe_key, task_key
+from rscl_bench.results.schema import Identity, InitRecord, ScenarioName, probe_key, task_key
 from rscl_bench.spec import Edition, RunSpec, Scenario, first_problem, identity
 from rscl_bench.tiles.source import ArchiveSource
 from rscl_bench.tiles.store import TileStore
@@ -47,6 +48,7 @@ class PreparedRun:
         parent: The finished run that this run continues; None for a run from its beginning. The
             stores of the parent's tasks hold no more than the tiles that strategies keep.
         gone: Names of the parent's probes whose archive is not there, and that are not evaluated.
+        init: The file that the encoder started from; None if the seed drew its weights.
     """
 
     spec: RunSpec
@@ -60,6 +62,7 @@ class PreparedRun:
     plugins: Sequence[BaseSGDPlugin] = ()
     parent: ParentRun | None = None
     gone: tuple[str, ...] = ()
+    init: InitRecord | None = None
 
     def named_stores(self) -> dict[str, TileStore]:
         """Return the opened stores by their key in ``identity.data``."""
@@ -119,6 +122,7 @@ def open_run(
         _check_setting(parent, archives.edition, opened_device)
     _check_tile_sizes(spec)
     known = _identity(spec, archives.edition, opened_device)  # packing may take hours
+    init = fit_initial(spec) if parent is None else parent.record.init
     for probe in scenario.probes:
         build_probe(probe, protocol)  # refuses wrong parameters
     started = time.perf_counter()
@@ -136,7 +140,7 @@ def open_run(
     if parent is not None:
         parent.check_data(update["data"], {n: store.digest for n, store in opened.items()})
         update["data"] = parent.data(scenario) | update["data"]
-        update["parent"] = parent.key()
+        update |= {"parent": parent.key(), "init": parent.record.identity.init}
     return PreparedRun(
         spec=spec,
         edition=archives.edition,
@@ -148,6 +152,7 @@ def open_run(
         packing_seconds=time.perf_counter() - started,
         parent=parent,
         gone=tuple(gone),
+        init=init,
     )
 
 
@@ -241,6 +246,7 @@ def _identity_of_spec(spec: RunSpec) -> dict[str, Any]:
         "protocol": protocol,
         "overrides": spec.overrides,
         "seed": spec.seed,
+        "init": None if spec.init is None else spec.init.digest,
     }
 
 

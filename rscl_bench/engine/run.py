@@ -178,15 +178,18 @@ class RunExecution:
     def _continue(self, parent: ParentRun) -> None:
         """Begin where a finished run ended, and evaluate its encoder on the new probes."""
         tell_changes(provenance_of(self.prepared.device, self.started), parent, self._say)
-        untrained = self.prober.probe_new()
+        # The encoder before any training is built anew from the seed, but not from a file.
+        untrained = self.prober.probe_new() if parent.record.init is None else None
         with loading(f"The state beside {parent.path}", "run that run again with --keep-state"):
             self.trainer.restore(parent.snapshot())
         self.peaks = [task.peak_memory_bytes for task in parent.record.tasks]
         self.seconds_before = parent.record.seconds.total - (parent.record.seconds.packing or 0.0)
         self.prober.continue_earlier()
-        self.prober.merge(0, untrained)
+        if untrained is not None:
+            self.prober.merge(0, untrained)
         self.prober.merge(parent.tasks, self.prober.probe_new())
-        self._say(f"continuing run {parent.record.id} after its {parent.tasks} tasks")
+        last = self.prepared.spec.scenario.tasks[parent.tasks - 1].name
+        self._say(f"continuing run {parent.record.id} after task {parent.tasks} {last}")
 
     def _train(self, experience: DatasetExperience) -> None:
         device = self.prepared.device.torch
@@ -302,6 +305,7 @@ class RunExecution:
             skipped=self.known.skipped,
             encoder_digest=encoder_digest,
             pixel_digests=prepared.pixel_digests(),
+            init=prepared.init,
             parent=None if parent is None else parent.recorded(provenance),
             unprobed=prober.unprobed(),
             state_digest=state_digest,

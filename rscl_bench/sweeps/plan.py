@@ -24,6 +24,7 @@ def plan(
     out: Path,
     force: bool,
     known: Mapping[str, Path],
+    keep_state: bool | None = None,
 ) -> list[Run]:
     """Return the runs of a sweep; runs that have a record are marked as recorded.
 
@@ -37,6 +38,7 @@ def plan(
         out: Folder for records.
         force: Whether recorded runs are run again.
         known: Records elsewhere by the id of the run; these runs are not run.
+        keep_state: As in `Job`.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
@@ -51,6 +53,7 @@ def plan(
             threads=threads,
             folder=run_folder(out, prepared.identity),
             force=force,
+            keep_state=keep_state,
         )
         run = Run(label, job)
         elsewhere = known.get(prepared.identity.run_id(), run.record_path)

@@ -40,6 +40,7 @@ class Job(Spec):
         threads: Number of CPU threads of the run.
         folder: Folder of the artefacts; its name ends with the run's id.
         force: Whether the run starts from its beginning and ignores checkpoints.
+        keep_state: Whether the last state is kept; None for a small one.
     """
 
     spec: RunSpec
@@ -48,6 +49,7 @@ class Job(Spec):
     threads: Positive
     folder: Path
     force: bool = False
+    keep_state: bool | None = None
 
 
 class PipeReporter:
@@ -121,7 +123,7 @@ def run(job: Job, reporter: PipeReporter) -> None:
         raise ArtefactError(
             "The archives or their tiles changed after the sweep began; start the sweep again."
         )
-    execute(opened, job.folder, reporter, force=job.force)
+    execute(opened, job.folder, reporter, force=job.force, keep_state=job.keep_state)
 
 
 def main() -> int:

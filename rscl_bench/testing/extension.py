@@ -37,8 +37,8 @@ def check_extension(name: str, spec: RunSpec, expected: Training) -> None:
     lost = differing(expected.final, final_state(extended))
     assert not lost, (
         f"{name} trains differently when the stream goes on from its last state "
-        f"({', '.join(lost[:3])}). Return from state_dict all state that outlives a task, and depend "
-        "on no number of tasks, or declare whole_stream = True."
+        f"({', '.join(lost[:3])}). Return from state_dict all state that outlives a task, and "
+        "depend on no number of tasks, or declare whole_stream = True."
     )
     for counter in ("steps_taken", "final_loss"):
         before, after = getattr(expected.trainer, counter), getattr(extended, counter)

@@ -88,6 +88,7 @@ def test_record_is_what_was_run(runs: Runner) -> None:
         "encoder.safetensors",
         "record.json",
         "record.safetensors",
+        "state.safetensors",
     ]
     umask = os.umask(0)
     os.umask(umask)
