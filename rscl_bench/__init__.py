@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         tune,
         tuning_path,
         validate,
+        write_dataset,
         write_leaderboards,
     )
 
@@ -48,6 +49,7 @@ __all__ = [
     "tune",
     "tuning_path",
     "validate",
+    "write_dataset",
     "write_leaderboards",
 ]
 

@@ -258,4 +258,4 @@ def test_a_record_of_a_folder_has_no_absolute_path(
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text
     identity = json.loads(text)["identity"]
-    assert set(identity["data"]) == {"task one", "probe two train", "probe two test"}
+    assert set(identity["data"]) == {"tasks.one", "probes.two.train", "probes.two.test"}
