@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         tune,
         tuning_path,
         validate,
+        write_dataset,
         write_leaderboards,
     )
 
@@ -50,6 +51,7 @@ __all__ = [
     "tune",
     "tuning_path",
     "validate",
+    "write_dataset",
     "write_leaderboards",
 ]
 

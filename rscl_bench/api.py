@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rscl_bench.cores import let_threads_sleep
-from rscl_bench.errors import RsclError
+from rscl_bench.errors import RsclError, SpecError
 from rscl_bench.user_paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rscl_bench.archives.folder.writing import MapDataset
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.console import Split
     from rscl_bench.engine.parent import ParentRun
@@ -73,6 +74,7 @@ __all__ = [
     "tune",
     "tuning_path",
     "validate",
+    "write_dataset",
     "write_leaderboards",
     "write_sweep_leaderboards",
 ]
@@ -721,6 +723,52 @@ def open_tiles(
         for name, store in stores.items():
             _tell_of_older(name, store, reporter)
     return stores
+
+
+def write_dataset(
+    name: str,
+    splits: "Mapping[str, MapDataset]",
+    *,
+    data_root: str | Path | None = None,
+    sensor: "str | Mapping[str, Any]",
+    classes: Sequence[str] = (),
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """Write the samples of torch datasets as an archive, and return how a scenario names it.
+
+    A dataset in memory has no files whose digests could stand in the identity of a run. This
+    function therefore reads every sample once and writes its array below the data root. The runs
+    then read these files, in this process and in those of a sweep. A later call with equal samples
+    changes nothing; other samples are refused as long as the folder is there.
+
+    Args:
+        name: Folder below the data root, such as ``"mine"``.
+        splits: A map-style dataset for each split. A sample is an image, ``(image, label)``, or a
+            dictionary of TorchGeo with ``image`` and ``label`` or ``mask``. An image is a tensor
+            ``[C, H, W]`` of whole numbers, or a picture of Pillow. A label is the number of a
+            class, ``[L]`` of 0 and 1, or a mask ``[H, W]`` of class numbers, 255 where undefined.
+        data_root: Folder of the archives; None for RSCL_DATA_ROOT.
+        sensor: Name of a sensor, or its values: ``bands``, ``unit``, ``dtype``, ``scale``.
+        classes: Names of the classes in the order of their numbers; without them, labels are left
+            out.
+        verbose: As in `run`.
+
+    Returns:
+        ``dataset`` and ``options`` of a `rscl_bench.spec.Task` or `rscl_bench.spec.Probe`.
+
+    Raises:
+        SpecError: If a name or the sensor is not valid, or there is no data root.
+        ArchiveError: If a sample is not valid, or the folder holds other files.
+        ArtefactError: If the folder cannot be written.
+    """
+    from rscl_bench.archives.folder.writing import write_samples
+
+    root = _data_root(data_root)
+    if root is None:
+        raise SpecError(f"Dataset '{name}' needs a folder: give data_root, or set RSCL_DATA_ROOT.")
+    with _reporter(verbose) as reporter:
+        options = write_samples(name, splits, root, sensor, classes, reporter.progress)
+    return {"dataset": "folder", "options": options}
 
 
 def cache_entries() -> "list[CacheEntry]":

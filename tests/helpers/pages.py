@@ -1,4 +1,4 @@
-"""The Markdown pages of the project, and the example files of docs/extending.md."""
+"""The Markdown pages of the project, and the example files of two of them."""
 
 import re
 import shlex
@@ -50,9 +50,10 @@ def commands(text: str) -> list[list[str]]:
 
 
 def write_examples(folder: Path) -> None:
-    """Write the files that docs/extending.md shows."""
-    for line_before, _, code in code_blocks(read("docs", "extending.md")):
-        if match := re.fullmatch(r"`(\w+\.(?:py|toml))`:", line_before):
+    """Write the files that docs/extending.md and docs/folder.md show."""
+    pages = (read("docs", page) for page in ("extending.md", "folder.md"))
+    for line_before, _, code in (block for page in pages for block in code_blocks(page)):
+        if match := re.fullmatch(r"`([\w-]+\.(?:py|toml))`:", line_before):
             (folder / match[1]).write_text(code, encoding="utf-8")
         elif match := re.search(r"At the end of `(\w+\.toml)`:$", line_before):
             path = folder / match[1]
