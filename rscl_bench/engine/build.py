@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rscl_bench import registry
-from rscl_bench.encoder_bands import channels
+from rscl_bench.encoder_bands import encoder_bands, selected
 from rscl_bench.errors import SpecError
 from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.build import build_encoder
@@ -19,12 +19,14 @@ from rscl_bench.strategies.base import Context, Strategy
 def build_objective(spec: RunSpec, device: torch.device) -> Objective:
     """Return a new objective with its encoder; the seed alone decides the initial weights."""
     objective_class = registry.load("objectives", spec.method.objective.name)
+    scenario, protocol = spec.scenario, spec.protocol
     with seeded(spec.seed, "initialisation"):
         encoder = build_encoder(
-            spec.protocol.backbone,
-            spec.protocol.image_size,
-            channels(spec.scenario, spec.protocol),
-            spec.protocol.probed_feature,
+            protocol.backbone,
+            protocol.image_size,
+            len(selected(scenario.tasks[0].bands, protocol.bands)),
+            protocol.probed_feature,
+            encoder_bands(scenario, protocol),
         )
         parameters = spec.method.objective.parameters
         objective: Objective = objective_class(objective_class.Params(**parameters), encoder)
