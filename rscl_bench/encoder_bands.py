@@ -1,11 +1,96 @@
-"""Which bands of a task or a probe an encoder gets."""
+"""Which bands of a task or a probe an encoder gets, and in which channels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from rscl_bench.errors import SpecError
-from rscl_bench.spec import BandMode, Protocol, Scenario
+from rscl_bench import registry
+from rscl_bench.errors import SpecError, unknown
+from rscl_bench.sensors import Band
+from rscl_bench.spec import BandMode, Probe, Protocol, Scenario, Source
 
 RGB = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class EncoderBands:
+    """The channels of an encoder whose images differ in bands: one channel for each band.
+
+    An image has NaN in the channel of a band that it lacks.
+
+    Attributes:
+        mode: How the first convolution makes the kernel of a band.
+        bands: The band of every channel: the bands of all tasks, then of all probes, in the order
+            of their first appearance. A stream that goes on keeps its channels and appends new
+            ones. In ``union`` a name is one channel, whatever its wavelength.
+    """
+
+    mode: Literal["spectral", "union"]
+    bands: tuple[Band, ...]
+
+    @classmethod
+    def of(cls, mode: Literal["spectral", "union"], parts: Iterable[Sequence[Band]]) -> Self:
+        """Return the channels for tasks and probes with these bands, in their order."""
+        channels: dict[Band | str, Band] = {}
+        for part in parts:
+            for band in part:
+                channels.setdefault(band.name if mode == "union" else band, band)
+        return cls(mode, tuple(channels.values()))
+
+    def places(self, bands: Sequence[Band]) -> tuple[int, ...]:
+        """Return the channels of bands.
+
+        Raises:
+            SpecError: If a band has no channel.
+        """
+        by_key = {self._key(band): place for place, band in enumerate(self.bands)}
+        for band in bands:
+            if self._key(band) not in by_key:
+                raise unknown("band of this encoder", band.name, [b.name for b in self.bands])
+        return tuple(by_key[self._key(band)] for band in bands)
+
+    def _key(self, band: Band) -> Band | str:
+        return band.name if self.mode == "union" else band
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Where the bands of one task or probe stand in the input of an encoder.
+
+    Attributes:
+        places: Channel of every band.
+        count: Number of channels. Channels without a band are NaN.
+    """
+
+    places: tuple[int, ...]
+    count: int
+
+
+def encoder_bands(scenario: Scenario, protocol: Protocol) -> EncoderBands | None:
+    """Return the channels of a run's encoder; None if all images have the same channels.
+
+    Raises:
+        SpecError: If a dataset, an option or a band is unknown.
+    """
+    if protocol.bands not in ("spectral", "union"):
+        return None
+    parts: list[Source | Probe] = [*scenario.tasks, *scenario.probes]
+    return EncoderBands.of(protocol.bands, [sensor_bands(part) for part in parts])
+
+
+def sensor_bands(part: Source | Probe) -> tuple[Band, ...]:
+    """Return the bands of a task or a probe, with wavelengths, in their order.
+
+    Raises:
+        SpecError: If the dataset, an option or a band is unknown.
+    """
+    sensor = registry.load("datasets", part.dataset).configured(part.options).sensor
+    return tuple(sensor.bands[index] for index in sensor.indices(part.bands))
+
+
+def channels_of(part: Source | Probe, bands: EncoderBands | None) -> Channels | None:
+    """Return where the bands of a task or a probe stand; None if all images have the same."""
+    return None if bands is None else Channels(bands.places(sensor_bands(part)), len(bands.bands))
 
 
 def three_of(bands: Sequence[str]) -> tuple[str, str, str] | None:
@@ -26,25 +111,15 @@ def three_of(bands: Sequence[str]) -> tuple[str, str, str] | None:
     return None
 
 
-def selected(bands: Sequence[str], protocol: Protocol) -> tuple[str, ...]:
+def selected(bands: Sequence[str], mode: BandMode | None) -> tuple[str, ...]:
     """Return the names of the bands that an encoder gets of one task or probe, in their order.
 
     Args:
         bands: Bands of the task or the probe.
-        protocol: The protocol, whose ``bands`` says how bands reach the encoder.
+        mode: How bands reach the encoder: the protocol's ``bands``.
     """
-    return of_mode(bands, protocol.bands)
-
-
-def of_mode(bands: Sequence[str], mode: BandMode | None) -> tuple[str, ...]:
-    """Return what `selected` returns under a protocol whose ``bands`` are ``mode``."""
     three = three_of(bands) if mode == "grey3" else None
     return tuple(bands) if three is None else three
-
-
-def channels(scenario: Scenario, protocol: Protocol) -> int:
-    """Return the number of channels of an encoder's input."""
-    return len(selected(scenario.tasks[0].bands, protocol))
 
 
 def check_bands(scenario: Scenario, name: str, protocol: Protocol) -> None:
@@ -72,5 +147,5 @@ def check_bands(scenario: Scenario, name: str, protocol: Protocol) -> None:
         raise SpecError(
             f"Scenario {scenario.name}: all tasks and probes must give the encoder the same number "
             f"of bands, but here are {given}; set 'bands' of those that differ, or set bands = "
-            f"'grey3' in protocol {name}."
+            f"'spectral', 'union' or 'grey3' in protocol {name}."
         )

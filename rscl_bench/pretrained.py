@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rscl_bench.encoder_bands import of_mode
+from rscl_bench.encoder_bands import Channels, selected
 from rscl_bench.errors import SpecError
+from rscl_bench.models.band_convolution import BandConvolution
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.encoder_file import EncoderDescription, read_encoder
 from rscl_bench.views.crops import Normalisation
@@ -77,17 +78,36 @@ class PretrainedEncoder(nn.Module):
         return torch.cat(features)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Return features ``[B, D]`` of normalised images ``[B, C, image_size, image_size]``."""
+        """Return features ``[B, D]`` of normalised images ``[B, C, image_size, image_size]``.
+
+        Where images differ in bands, C are the channels of ``description.channels``, NaN in those
+        that an image lacks.
+        """
         return self.encoder.probed(self.encoder(views))
 
-    def to_timm(self) -> nn.Module:
+    def to_timm(self, task: str | None = None) -> nn.Module:
         """Return a copy of the network as timm's model.
+
+        Where images differ in bands, the copy takes images of one task: its first convolution is an
+        ordinary one, with the kernels of the bands of that task.
 
         A ViT is a ``timm.models.VisionTransformer``: the mean of its patch tokens,
         ``forward_features(views)[:, 1:].mean(1)``, is the feature of a normalised image. Where
         ``description.probed_feature`` is "cls", the feature is ``forward_features(views)[:, 0]``.
+
+        Args:
+            task: Task whose bands the copy takes; None for the last task.
+
+        Raises:
+            SpecError: If the encoder was not trained on the task.
         """
-        return deepcopy(self.encoder.timm_model())
+        encoder = deepcopy(self.encoder)
+        places = self.description.input_of(task).places
+        if places is not None and encoder.first_convolution is not None:
+            first = encoder.get_submodule(encoder.first_convolution)
+            assert isinstance(first, BandConvolution)
+            encoder.set_submodule(encoder.first_convolution, first.of_bands(places))
+        return encoder.timm_model()
 
     @property
     def _device(self) -> torch.device:
@@ -97,9 +117,13 @@ class PretrainedEncoder(nn.Module):
         described = self.description.input_of(task)
         if normalisation is None:
             normalisation = Normalisation(torch.tensor(described.mean), torch.tensor(described.std))
-        bands = described.bands
-        of_views = of_mode(bands, self.description.band_mode)
-        scaling = band_scaling(normalisation, described.scale, bands, of_views)
+        bands, mode = described.bands, self.description.band_mode
+        channels = None
+        if described.places is not None:
+            channels = Channels(described.places, self.encoder.channels)
+        scaling = band_scaling(
+            normalisation, described.scale, bands, selected(bands, mode), channels
+        )
         return scaling.to(self._device)
 
 

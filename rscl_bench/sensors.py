@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from rscl_bench.errors import SpecError, unknown
 
@@ -9,17 +10,35 @@ from rscl_bench.errors import SpecError, unknown
 DTYPES = ("uint8", "uint16")
 
 
+#: What a band measures: reflected light, emitted heat, or the echo of a radar.
+BandKind = Literal["optical", "thermal", "sar"]
+_POLARISATIONS = ("vv", "vh", "hh", "hv")
+
+
 @dataclass(frozen=True)
 class Band:
     """One band.
 
     Attributes:
-        name: Name, unique in the sensor.
+        name: Name, unique in the sensor. The name of a SAR band has its polarisation: "vv", "vh",
+            "hh" or "hv".
         wavelength_nm: Central wavelength in nanometres.
+        width_nm: Bandwidth in nanometres, at half maximum; None where it is unknown.
+        kind: What the band measures.
     """
 
     name: str
     wavelength_nm: float
+    width_nm: float | None = None
+    kind: BandKind = "optical"
+
+    @property
+    def polarisation(self) -> str | None:
+        """Polarisation of a SAR band, from its name; None for another band, or if unknown."""
+        if self.kind != "sar":
+            return None
+        name = self.name.lower()
+        return next((one for one in _POLARISATIONS if one in name), None)
 
 
 @dataclass(frozen=True)

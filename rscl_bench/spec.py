@@ -259,7 +259,7 @@ class Component(BaseModel):
 
 Components = dict[str, dict[str, Any]]
 #: How the bands of tasks and probes reach an encoder; see `Protocol`.
-BandMode = Literal["grey3"]
+BandMode = Literal["grey3", "spectral", "union"]
 
 
 class Protocol(Spec):
@@ -278,7 +278,10 @@ class Protocol(Spec):
         bands: How bands reach the encoder. Without it, all tasks and probes have equally many
             bands, and the encoder gets these. ``grey3`` gives three bands of each task and probe:
             red, green and blue if it has them, one band three times, or the three that its
-            ``bands`` names. Left out of the identity where it is not set.
+            ``bands`` names. ``spectral`` and ``union`` give all bands to a first convolution with
+            a kernel for each band, made from the band's wavelength and width, or learnt for the
+            band's name; see `rscl_bench.models.band_convolution`. Left out of the identity where
+            it is not set.
         backbone: Registered backbone (``name``) and its parameters.
         backbones: Parameters of other backbones by registered name, for runs that choose one of
             them with ``--set backbone.name=NAME``. A run's identity has the chosen one alone.

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.cli import call, error_lines, records_in, refused
 from helpers.paths import TOY
 
 import rscl_bench as rb
 from rscl_bench import registry
 from rscl_bench.declarations import load_method, load_scenario
-from rscl_bench.encoder_bands import channels
+from rscl_bench.engine.build import build_objective
 from rscl_bench.errors import SpecError
 from rscl_bench.resolve import resolve_run
 
@@ -188,7 +189,7 @@ def test_a_sensor_without_red_green_and_blue_gives_all_its_bands(tmp_path: Path)
     loaded = load_scenario(str(scenario))
     assert set(loaded.bands().values()) == {("lwir",)}
     spec = resolve_run(loaded, load_method(str(recipe)))
-    assert channels(spec.scenario, spec.protocol) == 1
+    assert build_objective(spec, torch.device("cpu")).encoder.channels == 1
     text = scenario.read_text(encoding="utf-8")
     scenario.write_text(text.replace("[[probes]]", '[[probes]]\nbands = ["red", "lwir"]'))
     with pytest.raises(SpecError, match=r"task 'first' 1 \(lwir\); .*probe 'toy' 2 \(red, lwir\)"):

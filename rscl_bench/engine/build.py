@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rscl_bench import registry
-from rscl_bench.encoder_bands import channels
+from rscl_bench.encoder_bands import encoder_bands, selected
 from rscl_bench.errors import SpecError
 from rscl_bench.models.batch_norm import has_batch_norm
 from rscl_bench.models.build import build_encoder
@@ -26,11 +26,13 @@ def new_encoder(spec: RunSpec) -> tuple[Encoder, Adaptation | None]:
     Raises:
         RsclError: If the encoder cannot be built, or the file does not fit.
     """
+    scenario, protocol = spec.scenario, spec.protocol
     encoder = build_encoder(
-        spec.protocol.backbone,
-        spec.protocol.image_size,
-        channels(spec.scenario, spec.protocol),
-        spec.protocol.probed_feature,
+        protocol.backbone,
+        protocol.image_size,
+        len(selected(scenario.tasks[0].bands, protocol.bands)),
+        protocol.probed_feature,
+        encoder_bands(scenario, protocol),
     )
     if spec.init is None:
         return encoder, None

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.avalanche_api import BaseSGDPlugin
+from rscl_bench.encoder_bands import channels_of, encoder_bands
 from rscl_bench.engine.device import Device, open_device
 from rscl_bench.engine.initial import fit_initial
 from rscl_bench.engine.parent import ParentRun
@@ -128,11 +129,14 @@ def open_run(
     started = time.perf_counter()
     kept = [] if parent is None else parent.stores()
     gone = [] if parent is None else parent.gone(scenario.probes, archives)
-    later = zip(kept, scenario.tasks, strict=False)
-    tasks = [(store, pixel_scaling(store, task.bands, protocol)) for store, task in later]
-    tasks += [open_task(task, protocol, archives, progress) for task in scenario.tasks[len(kept) :]]
+    bands, new = encoder_bands(scenario, protocol), scenario.tasks[len(kept) :]
+    tasks = [
+        (store, pixel_scaling(store, task.bands, protocol, channels_of(task, bands)))
+        for store, task in zip(kept, scenario.tasks, strict=False)
+    ]
+    tasks += [open_task(task, protocol, archives, progress, bands) for task in new]
     present = [probe for probe in scenario.probes if probe.name not in gone]
-    probes = [open_probe(probe, protocol, archives, progress) for probe in present]
+    probes = [open_probe(probe, protocol, archives, progress, bands) for probe in present]
     stores = [store for store, _ in tasks]
     _check_tile_counts(spec, stores)
     opened = _named_stores(spec, stores, probes, len(kept))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rscl_bench import registry
-from rscl_bench.encoder_bands import selected
+from rscl_bench.encoder_bands import Channels, EncoderBands, channels_of, selected
 from rscl_bench.engine.checkpointing.state import Snapshot, strip_prefix, with_prefix
 from rscl_bench.engine.device import Device
 from rscl_bench.errors import TrainingError
@@ -267,7 +267,11 @@ def _with_earlier(
 
 
 def open_probe(
-    spec: ProbeSpec, protocol: Protocol, archives: ArchiveSource, progress: Progress
+    spec: ProbeSpec,
+    protocol: Protocol,
+    archives: ArchiveSource,
+    progress: Progress,
+    bands: EncoderBands | None = None,
 ) -> OpenProbe:
     """Open a probe's tiles, and pack them first where needed.
 
@@ -276,6 +280,7 @@ def open_probe(
         protocol: Sets the normalisation and defaults of the probe's parameters.
         archives: Source of the tiles.
         progress: Called while packing.
+        bands: The bands of the encoder's channels, where images differ in bands.
 
     Raises:
         RsclError: If the archive, the bands or the probe's parameters are not usable.
@@ -287,7 +292,8 @@ def open_probe(
         indices = _chosen(spec, role, len(store))
         tiles[role] = TileSubset(store, indices)
         labels[role] = store.labels(spec.min_share)[indices]
-    scaling = pixel_scaling(tiles["train"].store, spec.bands, protocol)
+    channels = channels_of(spec, bands)
+    scaling = pixel_scaling(tiles["train"].store, spec.bands, protocol, channels)
     return OpenProbe(spec, probe, tiles, labels, scaling)
 
 
@@ -310,17 +316,30 @@ def build_probe(spec: ProbeSpec, protocol: Protocol) -> BaseProbe:
 
 
 def open_task(
-    source: Source, protocol: Protocol, archives: ArchiveSource, progress: Progress
+    source: Source,
+    protocol: Protocol,
+    archives: ArchiveSource,
+    progress: Progress,
+    bands: EncoderBands | None = None,
 ) -> tuple[TileStore, PixelScaling]:
     """Open a task's tiles without labels, and pack them first where needed."""
     store = archives.open(source, False, progress)
-    return store, pixel_scaling(store, source.bands, protocol)
+    return store, pixel_scaling(store, source.bands, protocol, channels_of(source, bands))
 
 
-def pixel_scaling(store: TileStore, bands: Sequence[str], protocol: Protocol) -> PixelScaling:
-    """Return the pixel scaling of a store's tiles, with these bands, under a protocol."""
-    of_views = selected(bands, protocol)
-    return band_scaling(normalisation_of(store, protocol), store.scale, bands, of_views)
+def pixel_scaling(
+    store: TileStore, bands: Sequence[str], protocol: Protocol, channels: Channels | None = None
+) -> PixelScaling:
+    """Return the pixel scaling of a store's tiles under a protocol.
+
+    Args:
+        store: The tiles.
+        bands: Names of their bands.
+        protocol: Says how pixels are normalised and how bands reach the encoder.
+        channels: Where the bands stand in the encoder's input.
+    """
+    of_views, normalisation = selected(bands, protocol.bands), normalisation_of(store, protocol)
+    return band_scaling(normalisation, store.scale, bands, of_views, channels)
 
 
 def normalisation_of(store: TileStore, protocol: Protocol) -> Normalisation:

@@ -12,7 +12,7 @@ from torch import nn
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.archives.lookup import adapter_class
-from rscl_bench.encoder_bands import selected
+from rscl_bench.encoder_bands import encoder_bands, selected
 from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
@@ -175,9 +175,9 @@ def probe_record(probe: OpenProbe) -> ProbeRecord:
 def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescription:
     """Return the origin of a run's encoder, and the input that the encoder was trained on."""
     spec, identity = prepared.spec, prepared.identity
-    inputs = []
+    inputs, channels = [], encoder_bands(spec.scenario, spec.protocol)
     for task, scaling in zip(spec.scenario.tasks, prepared.scalings, strict=True):
-        bands = tuple(dict.fromkeys(selected(task.bands, spec.protocol)))  # each once
+        bands = tuple(dict.fromkeys(selected(task.bands, spec.protocol.bands)))  # each once
         inputs.append(
             EncoderInput(
                 task=task.name,
@@ -186,6 +186,7 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
                 scale=scaling.scale,
                 mean=tuple(scaling.normalisation.mean.tolist())[: len(bands)],
                 std=tuple(scaling.normalisation.std.tolist())[: len(bands)],
+                places=None if scaling.channels is None else scaling.channels.places,
             )
         )
     return EncoderDescription(
@@ -205,6 +206,7 @@ def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescriptio
         image_size=spec.protocol.image_size,
         bands=inputs[-1].bands,
         band_mode=spec.protocol.bands,
+        channels=None if channels is None else channels.bands,
         inputs=tuple(inputs),
     )
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rscl_bench.encoder_bands import sensor_bands
 from rscl_bench.engine.build import build_strategies
-from rscl_bench.engine.flops import Flops, OperationCounter
+from rscl_bench.engine.flops import Flops, OperationCounter, without_others
 from rscl_bench.engine.stream import make_stream
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.engine.view_maker import ViewMaker
@@ -100,7 +101,13 @@ class _Batches:
 
 
 class _RandomViews(ViewMaker):
-    """Makes random images in place of views of stored tiles."""
+    """Makes random images in place of views of stored tiles.
+
+    Attributes:
+        places: Channels that the images of each task have; empty if all images have all channels.
+    """
+
+    places: Sequence[tuple[int, ...]] = ()
 
     def batch_views(
         self, batch: Sequence[BatchPart], task: int, step: int
@@ -127,8 +134,21 @@ class _RandomViews(ViewMaker):
         return self.views_of([(task, torch.arange(min(count, _SAMPLE)))], "sample", task, 0)
 
     def _random(self, tiles: Sequence[TaskTiles], side: int) -> Tensor:
-        count = sum(len(indices) for _, indices in tiles)
-        return torch.randn(count, self._objective.encoder.channels, side, side)
+        channels = self._objective.encoder.channels
+        if not self.places:
+            count = sum(len(indices) for _, indices in tiles)
+            return torch.randn(count, channels, side, side)
+        images = [torch.randn(len(indices), channels, side, side) for _, indices in tiles]
+        owners = [self.places[owner] for owner, _ in tiles]
+        return torch.cat([without_others(*pair) for pair in zip(images, owners, strict=True)])
+
+
+def _places(spec: RunSpec, objective: Objective) -> list[tuple[int, ...]]:
+    """Return the channels of the images of two tasks, the first and the second of the stream."""
+    bands, tasks = objective.encoder.bands, spec.scenario.tasks
+    if bands is None:
+        return []
+    return [bands.places(sensor_bands(task)) for task in (tasks[0], tasks[min(1, len(tasks) - 1)])]
 
 
 class _Rehearsal(SelfSupervisedTrainer):
@@ -146,6 +166,7 @@ class _Rehearsal(SelfSupervisedTrainer):
             device=_CPU,
         )
         self.view_maker = _RandomViews(model, self.stores, [], spec.protocol, spec.seed, _CPU)
+        self.view_maker.places = _places(spec, model)
         self.counter = OperationCounter()
 
     def second_task(self) -> Flops:

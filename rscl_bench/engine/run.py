@@ -4,16 +4,18 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from rscl_bench.avalanche_api import DatasetExperience
+from rscl_bench.encoder_bands import sensor_bands
 from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
 from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
-from rscl_bench.engine.flops import count_flops
+from rscl_bench.engine.flops import Flops, count_flops
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.parent import ParentRun, tell_changes
 from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name, scenario_content
@@ -316,9 +318,19 @@ def _reading_whole_stream(trainer: SelfSupervisedTrainer) -> bool:
     return any(strategy.whole_stream for strategy in trainer.strategies)
 
 
+def _operations_of_tasks(spec: RunSpec, objective: Objective) -> Flops:
+    """Return the operations of an objective's step; the mean over tasks where bands differ."""
+    image_size, bands = spec.protocol.image_size, objective.encoder.bands
+    if bands is None:
+        return count_flops(objective, image_size)
+    places = [bands.places(sensor_bands(task)) for task in spec.scenario.tasks]
+    counted = {own: count_flops(objective, image_size, own) for own in dict.fromkeys(places)}
+    return Flops(*(round(fmean(row)) for row in zip(*(counted[p] for p in places), strict=True)))
+
+
 def _count_operations(spec: RunSpec, objective: Objective) -> FlopsRecord | None:
     """Return the operations of a step; None if the objective has no counted operation."""
-    alone = count_flops(objective, spec.protocol.image_size)
+    alone = _operations_of_tasks(spec, objective)
     if not alone.with_gradient:
         return None
     added = count_strategies(spec, objective, alone)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from rscl_bench.encoder_bands import EncoderBands
 from rscl_bench.errors import SpecError
 from rscl_bench.spec import Pool, Spec
 
@@ -25,6 +26,10 @@ class Encoder(nn.Module, ABC):
         probed_feature: How probes pool the encoder's output.
         feature_dim: Width D of a pooled feature.
         channels: Bands C of the input.
+        bands: The bands of the channels, where images differ in bands; see
+            `rscl_bench.models.band_convolution`. None where all images have all channels.
+        first_convolution: Name of the submodule that images enter, an ``nn.Conv2d``. An encoder
+            that names none takes no images that differ in bands.
         multiple: The sides of an input, in pixels, must be multiples of this number.
         mask_stride: Side of a mask cell in pixels.
         feature_stride: Side in pixels of the square that a location of ``grid`` stands for.
@@ -33,6 +38,8 @@ class Encoder(nn.Module, ABC):
 
     Params: ClassVar[type[Spec]]
     pools: ClassVar[Sequence[Pool]] = ("patches",)
+    first_convolution: ClassVar[str | None] = None
+    bands: EncoderBands | None = None
     probed_feature: Pool = "patches"
     feature_dim: int
     channels: int

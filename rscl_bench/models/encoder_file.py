@@ -11,12 +11,14 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from rscl_bench import encoder_bands, registry
+from rscl_bench import registry
 from rscl_bench.atomic import write_atomic
+from rscl_bench.encoder_bands import EncoderBands, selected
 from rscl_bench.errors import ArtefactError, SpecError, unknown
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.randomness import seeded
+from rscl_bench.sensors import Band
 from rscl_bench.spec import (
     BandMode,
     Component,
@@ -44,6 +46,7 @@ class EncoderInput(Spec):
         scale: Value of full brightness in the declared unit.
         mean: Mean per band in the declared unit.
         std: Deviation per band in the declared unit.
+        places: Channel of every band, where images differ in bands. Absent otherwise.
     """
 
     task: Name
@@ -52,11 +55,15 @@ class EncoderInput(Spec):
     scale: _PositiveValue
     mean: tuple[float, ...]
     std: tuple[_PositiveValue, ...]
+    places: Annotated[tuple[int, ...] | None, Field(exclude_if=lambda places: places is None)] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _one_value_per_band(self) -> "EncoderInput":
-        if not len(self.bands) == len(self.mean) == len(self.std):
-            raise ValueError("mean and std must have one value per band")
+        places = self.bands if self.places is None else self.places
+        if not len(self.bands) == len(self.mean) == len(self.std) == len(places):
+            raise ValueError("mean, std and places must have one value per band")
         return self
 
 
@@ -81,6 +88,7 @@ class EncoderDescription(Spec):
         bands: Names of the bands of the images, as in the last task.
         band_mode: How the bands of images reach the encoder: the protocol's ``bands``. Absent where
             the encoder gets all bands of an image.
+        channels: The band of every channel, where images differ in bands. Absent otherwise.
         inputs: The images of every task, in the order of training; the last is the default.
     """
 
@@ -99,7 +107,29 @@ class EncoderDescription(Spec):
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     band_mode: Annotated[BandMode | None, Field(exclude_if=lambda mode: mode is None)] = None
+    channels: Annotated[
+        tuple[Band, ...] | None, Field(exclude_if=lambda channels: channels is None)
+    ] = None
     inputs: Annotated[tuple[EncoderInput, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _channels_agree(self) -> "EncoderDescription":
+        differing = self.band_mode in ("spectral", "union")
+        places = [place for given in self.inputs for place in given.places or ()]
+        if differing != (self.channels is not None) or any(
+            (given.places is not None) != differing for given in self.inputs
+        ):
+            raise ValueError("channels and places must stand beside band_mode spectral or union")
+        if any(not 0 <= place < len(self.channels or ()) for place in places):
+            raise ValueError("places must be channels of the encoder")
+        return self
+
+    @property
+    def encoder_bands(self) -> EncoderBands | None:
+        """The bands of the encoder's channels, where images differ in bands."""
+        if self.channels is None or self.band_mode not in ("spectral", "union"):
+            return None
+        return EncoderBands(self.band_mode, self.channels)
 
     def input_of(self, task: str | None = None) -> EncoderInput:
         """Return the input of a task, by default of the last task.
@@ -181,8 +211,9 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
         encoder = build_encoder(
             found,
             description.image_size,
-            len(encoder_bands.of_mode(description.bands, description.band_mode)),
+            len(selected(description.bands, description.band_mode)),
             description.probed_feature,
+            description.encoder_bands,
         )
     try:
         encoder.load_state_dict(tensors)

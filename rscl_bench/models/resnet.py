@@ -28,6 +28,7 @@ class ResNet(Encoder):
     """
 
     Params = ResNetParams
+    first_convolution = "network.conv1"
 
     def __init__(self, params: ResNetParams, image_size: int, channels: int):
         """Build the encoder.

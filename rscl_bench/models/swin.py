@@ -47,6 +47,7 @@ class Swin(MaskableEncoder):
     """
 
     Params = SwinParams
+    first_convolution = "network.patch_embed.proj"
 
     def __init__(self, params: SwinParams, image_size: int, channels: int):
         """Build the encoder.

@@ -52,6 +52,7 @@ class ViT(MaskableEncoder):
 
     Params = ViTParams
     pools = ("patches", "cls")
+    first_convolution = "masked_vit.vit.patch_embed.proj"
 
     def __init__(self, params: ViTParams, image_size: int, channels: int):
         """Build the encoder.

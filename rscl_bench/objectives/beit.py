@@ -96,7 +96,11 @@ class PatchTokeniser(nn.Module):
 
 
 class BEiT(BlockMasked):
-    """Predicts the visual tokens at hidden locations (Section 2.3)."""
+    """Predicts the visual tokens at hidden locations (Section 2.3).
+
+    Where images differ in bands, the tokeniser sees the mean over the bands that an image has, so
+    that one vocabulary serves all sensors.
+    """
 
     Params = BEiTParams
 
@@ -104,18 +108,25 @@ class BEiT(BlockMasked):
         encoder = require_maskable(encoder, "beit")
         super().__init__(params, encoder, params.view, params.vocabulary)
         self.params = params
-        self.tokeniser = PatchTokeniser(encoder.feature_stride, encoder.channels, params.vocabulary)
+        channels = encoder.channels if encoder.bands is None else 1
+        self.tokeniser = PatchTokeniser(encoder.feature_stride, channels, params.vocabulary)
 
     def before_task(self, task: int, sample: TileSampler) -> None:
         """Fit the tokeniser before the first task."""
         if not self.tokeniser.used:
             (images,) = sample(self.params.tiles)
-            self.tokeniser.fit(images, self.params.iterations)
+            self.tokeniser.fit(self.tokenised(images), self.params.iterations)
 
     def targets(self, images: Tensor, locations: Tensor) -> Tensor:
         """Return the visual tokens at some locations, ``[B, M]`` int64."""
-        tokens: Tensor = self.tokeniser(images, locations)
+        tokens: Tensor = self.tokeniser(self.tokenised(images), locations)
         return tokens
+
+    def tokenised(self, images: Tensor) -> Tensor:
+        """Return images as the tokeniser sees them, ``[B, C, H, W]`` or ``[B, 1, H, W]``."""
+        if self.encoder.bands is None:
+            return images
+        return images.nanmean(dim=1, keepdim=True)
 
     def compare(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, averaged over locations and images."""

@@ -11,6 +11,13 @@ from lightly.models import utils
 from pydantic import Field
 from torch import Tensor, nn
 
+from rscl_bench.models.band_heads import (
+    difference,
+    mean_over_present,
+    own_bands,
+    pixel_head,
+    predict_bands,
+)
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import cosine_to_one, ema_update, teacher_copy
 from rscl_bench.objectives.base import Objective, ObjectiveOutput, StepInfo, TeacherParams
@@ -122,7 +129,7 @@ class CMID(Objective):
         width = encoder.feature_dim
         self.token = nn.Parameter(torch.zeros(encoder.token_dim))
         nn.init.trunc_normal_(self.token, std=0.02)
-        self.predict = nn.Linear(width, encoder.feature_stride**2 * encoder.channels)
+        self.predict = pixel_head(encoder, width, encoder.feature_stride**2, width**-0.5)
         self.projector = mlp(width, params.hidden_dim, params.output_dim, norm=False)
         self.projected_dim = params.output_dim
         self.local_head = DINOHead(
@@ -178,16 +185,23 @@ class CMID(Objective):
             features: The student's features at all locations, ``[B, N, D]``.
             hidden: The hidden mask units, ``[B, n, n]`` bool.
         """
-        size, params = images.shape[-1], self.params
-        painted = utils.unpatchify(
-            self.predict(features), self.encoder.feature_stride, self.encoder.channels
-        ).float()
+        size, stride, params = images.shape[-1], self.encoder.feature_stride, self.params
+        predicted = predict_bands(self.predict, features, images)
+        painted = utils.unpatchify(predicted, stride, predicted.shape[-1] // stride**2).float()
         painted = painted[
             ..., :size, :size
         ]  # a ResNet's last locations can reach beyond the border
         pixels = enlarged(hidden, size)[:, None]
-        focal = focal_l1(painted, images, params.focus)
-        loss = focal.where(pixels, 0.0).sum() / (pixels.sum() * images.shape[1])
+        if self.encoder.bands is None:
+            focal = focal_l1(painted, images, params.focus)
+            loss = focal.where(pixels, 0.0).sum() / (pixels.sum() * images.shape[1])
+        else:
+            images = own_bands(self.encoder, images)
+            target = images.where(pixels, torch.nan)
+            known = difference(painted, target)
+            loss = mean_over_present(focal_l1(known, torch.zeros_like(known), params.focus), target)
+            present = ~images.isnan()  # a band that an image lacks has no part in the spectrum
+            images, painted = images.where(present, 0.0), painted.where(present, 0.0)
         weight = torch.where(pixels, 1.0, params.visible_weight)
         mixed = weight * painted + (1 - weight) * (painted.detach() + images) / 2
         return loss + params.frequency_weight * in_fp32(focal_frequency, mixed, images)

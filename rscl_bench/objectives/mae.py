@@ -11,6 +11,14 @@ from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
 from rscl_bench.models.attention import attention
+from rscl_bench.models.band_heads import (
+    difference,
+    mean_over_present,
+    own_bands,
+    pixel_head,
+    predict_bands,
+    standardised,
+)
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.vit import ViT
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
@@ -78,10 +86,12 @@ class MAE(Objective):
             depth=params.decoder_depth,
             num_heads=params.decoder_heads,
         )
-        self.predict = nn.Linear(params.decoder_dim, encoder.patch_size**2 * encoder.channels)
+        width, pixels = params.decoder_dim, encoder.patch_size**2
+        self.predict = pixel_head(encoder, width, pixels, (2 / (width + pixels)) ** 0.5)
         for layer in (self.embed, self.predict):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     @property
     def vit(self) -> ViT:
@@ -93,9 +103,12 @@ class MAE(Objective):
         (images,) = views
         keep, hidden = self.draw(images, generator)
         encoded = self.vit(images, keep)
-        predicted = self.decode(encoded, keep, hidden)
+        predicted = self.decode(encoded, keep, hidden, images).float()
         target = self.targets(images, hidden)
-        loss = (predicted.float() - target).square().mean(dim=-1).mean()
+        if self.vit.bands is None:
+            loss = (predicted - target).square().mean(dim=-1).mean()
+        else:
+            loss = mean_over_present(difference(predicted, target).square(), target)
         return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -117,16 +130,17 @@ class MAE(Objective):
         keep = torch.cat([torch.zeros_like(order[:, :1]), order[:, : self.visible]], dim=1)
         return keep, order[:, self.visible :]
 
-    def decode(self, encoded: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+    def decode(self, encoded: Tensor, keep: Tensor, hidden: Tensor, images: Tensor) -> Tensor:
         """Predict the pixels of hidden patches.
 
         Args:
             encoded: Visible tokens, ``[B, 1 + V, D]``.
             keep: Indices of the visible tokens, ``[B, 1 + V]``.
             hidden: Indices of the hidden tokens, ``[B, N - V]``.
+            images: The images ``[B, C, H, W]``, whose bands are predicted.
 
         Returns:
-            ``[B, N - V, p * p * C]``.
+            ``[B, N - V, p * p * C]``; where images differ in bands, C are the bands of the batch.
         """
         tokens = self.embed(encoded)
         batch, length = len(encoded), self.decoder.sequence_length
@@ -134,14 +148,19 @@ class MAE(Objective):
         full = utils.set_at_index(full, keep, tokens)
         with attention(tokens.device, length):
             decoded = self.decoder.decode(self.decoder.add_pos_embed(full))
-        prediction: Tensor = self.predict(utils.get_at_index(decoded, hidden))
-        return prediction
+        return predict_bands(self.predict, utils.get_at_index(decoded, hidden), images)
 
     def targets(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Return the pixels of hidden patches, ``[B, N - V, p * p * C]`` float32."""
-        patches = utils.patchify(images, self.vit.patch_size)
+        """Return the pixels of hidden patches, ``[B, N - V, p * p * C]`` float32.
+
+        Where images differ in bands, C are the bands of the batch, NaN where an image lacks them,
+        and ``norm_pix`` standardises a patch over the bands of its image.
+        """
+        patches = utils.patchify(own_bands(self.vit, images), self.vit.patch_size)
         target = utils.get_at_index(patches, hidden - 1)
-        if self.params.norm_pix:
+        if self.params.norm_pix and self.vit.bands is not None:
+            target = standardised(target, 1e-6)
+        elif self.params.norm_pix:
             mean = target.mean(dim=-1, keepdim=True)
             variance = target.var(dim=-1, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()

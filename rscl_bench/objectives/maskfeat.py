@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from lightly.models import utils
 from torch import Tensor
 
+from rscl_bench.models.band_heads import difference, mean_over_present, own_bands
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.masking import BlockMasked, BlockMaskingParams, Ratio, require_maskable
 from rscl_bench.spec import Positive, Several
@@ -37,20 +38,30 @@ class MaskFeat(BlockMasked):
     def __init__(self, params: MaskFeatParams, encoder: Encoder):
         encoder = require_maskable(encoder, "maskfeat")
         cell = nearest_divisor(encoder.feature_stride, params.hog_cell)
-        outputs = encoder.channels * params.hog_bins * (encoder.feature_stride // cell) ** 2
-        super().__init__(params, encoder, params.view, outputs)
+        outputs = params.hog_bins * (encoder.feature_stride // cell) ** 2
+        super().__init__(params, encoder, params.view, outputs, by_band=True)
         self.hog_cell, self.hog_bins = cell, params.hog_bins
 
     def targets(self, images: Tensor, locations: Tensor) -> Tensor:
-        """Return the histograms at some locations, ``[B, M, C * bins * cells]``."""
-        histograms = hog(images, self.hog_cell, self.hog_bins).flatten(1, 2)
+        """Return the histograms at some locations, ``[B, M, C * bins * cells]``.
+
+        Where images differ in bands, C are the bands of the batch, NaN where an image lacks them.
+        """
+        shown = own_bands(self.encoder, images)
+        histograms = hog(shown, self.hog_cell, self.hog_bins)
+        if self.encoder.bands is not None:
+            present = ~shown[:, :, None, :1, :1].isnan()
+            histograms = histograms.where(present, torch.nan).transpose(1, 2)  # as `predict_bands`
+        histograms = histograms.flatten(1, 2)
         patches = utils.patchify(histograms, self.encoder.feature_stride // self.hog_cell)
         targets: Tensor = utils.get_at_index(patches, locations)
         return targets
 
     def compare(self, predicted: Tensor, targets: Tensor) -> Tensor:
         """Return the squared error, averaged over values, locations and images."""
-        return F.mse_loss(predicted, targets)
+        if self.encoder.bands is None:
+            return F.mse_loss(predicted, targets)
+        return mean_over_present(difference(predicted, targets).square(), targets)
 
 
 def hog(images: Tensor, cell: int, bins: int) -> Tensor:

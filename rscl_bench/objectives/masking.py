@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.errors import SpecError
+from rscl_bench.models.band_heads import pixel_head, predict_bands
 from rscl_bench.models.encoder import Encoder, MaskableEncoder
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Positive, Spec
@@ -31,7 +32,14 @@ class Masked(Objective):
     stateless_loss = True
     encoder: MaskableEncoder
 
-    def __init__(self, params: Spec, encoder: MaskableEncoder, view: View, outputs: int):
+    def __init__(
+        self,
+        params: Spec,
+        encoder: MaskableEncoder,
+        view: View,
+        outputs: int,
+        by_band: bool = False,
+    ):
         """Create the mask token and the prediction head.
 
         Args:
@@ -39,14 +47,19 @@ class Masked(Objective):
             encoder: The encoder to train.
             view: How the view of an image is made.
             outputs: Width of the prediction at a location.
+            by_band: Whether these are ``outputs`` for each band, or in all.
         """
         super().__init__(params, encoder)
         self.views = (view,)
         self.token = nn.Parameter(torch.zeros(encoder.token_dim))
-        self.predict = nn.Linear(encoder.feature_dim, outputs)
-        for weight in (self.token, self.predict.weight):
-            nn.init.trunc_normal_(weight, std=0.02)
-        nn.init.zeros_(self.predict.bias)
+        width = encoder.feature_dim
+        self.predict = (
+            pixel_head(encoder, width, outputs, 0.02) if by_band else nn.Linear(width, outputs)
+        )
+        nn.init.trunc_normal_(self.token, std=0.02)
+        if isinstance(self.predict, nn.Linear):
+            nn.init.trunc_normal_(self.predict.weight, std=0.02)
+            nn.init.zeros_(self.predict.bias)
 
     def encode(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Encode images with the mask token in place of hidden units.
@@ -79,10 +92,15 @@ class BlockMasked(Masked):
     """Hides blocks of locations and predicts a target at every hidden location."""
 
     def __init__(
-        self, params: BlockMaskingParams, encoder: MaskableEncoder, view: View, outputs: int
+        self,
+        params: BlockMaskingParams,
+        encoder: MaskableEncoder,
+        view: View,
+        outputs: int,
+        by_band: bool = False,
     ):
         """Set up the objective; see `Masked`."""
-        super().__init__(params, encoder, view, outputs)
+        super().__init__(params, encoder, view, outputs, by_band)
         self.masking = params
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
@@ -92,7 +110,7 @@ class BlockMasked(Masked):
         hidden = self.draw(len(images), side, generator)
         encoded = self.encode(images, mask_of(hidden, side))
         features = utils.get_at_index(self.encoder.locations(encoded), hidden)
-        predicted = self.predict(features)
+        predicted = predict_bands(self.predict, features, images)
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 targets = self.targets(images, hidden)
@@ -114,7 +132,8 @@ class BlockMasked(Masked):
             locations: Indices of locations, counted row by row, ``[B, M]`` int64.
 
         Returns:
-            ``[B, M, ...]``.
+            ``[B, M, ...]``. Targets for each band have the bands of the batch, NaN in the bands
+            that an image lacks.
         """
 
     @abstractmethod

@@ -9,6 +9,12 @@ from lightly.models import utils
 from pydantic import Field
 from torch import Tensor
 
+from rscl_bench.models.band_heads import (
+    difference,
+    mean_over_present,
+    own_bands,
+    predict_bands,
+)
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import ObjectiveOutput
 from rscl_bench.objectives.masking import Masked, Ratio, check_mask_count, require_maskable
@@ -39,7 +45,7 @@ class SimMIM(Masked):
 
     def __init__(self, params: SimMIMParams, encoder: Encoder):
         encoder = require_maskable(encoder, "simmim")
-        super().__init__(params, encoder, params.view, encoder.feature_stride**2 * encoder.channels)
+        super().__init__(params, encoder, params.view, encoder.feature_stride**2, by_band=True)
         self.params = params
 
     def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
@@ -47,10 +53,14 @@ class SimMIM(Masked):
         (images,) = views
         hidden = self.draw(len(images), images.shape[-1], generator)
         encoded = self.encode(images, hidden)
-        predicted = self.reconstruct(encoded).float()
+        predicted = self.reconstruct(encoded, images).float()
         pixels = enlarged(hidden, images.shape[-1])[:, None]
-        error = (predicted - images).abs().where(pixels, 0.0)
-        loss = error.sum() / (pixels.sum() * images.shape[1])
+        if self.encoder.bands is None:
+            error = (predicted - images).abs().where(pixels, 0.0)
+            loss = error.sum() / (pixels.sum() * images.shape[1])
+        else:
+            target = own_bands(self.encoder, images).where(pixels, torch.nan)
+            loss = mean_over_present(difference(predicted, target).abs(), target)
         return ObjectiveOutput(loss, (encoded,))
 
     def draw(self, count: int, image_size: int, generator: torch.Generator) -> Tensor:
@@ -70,10 +80,17 @@ class SimMIM(Masked):
         check_mask_count(hidden, side**2, "mask units")
         return mask_of(draw_singly(count, side**2, hidden, generator), side)
 
-    def reconstruct(self, encoded: Tensor) -> Tensor:
-        """Predict the pixels of every location and assemble them to images ``[B, C, H, W]``."""
-        pixels = self.predict(self.encoder.locations(encoded))
-        images: Tensor = utils.unpatchify(
-            pixels, self.encoder.feature_stride, self.encoder.channels
-        )
-        return images
+    def reconstruct(self, encoded: Tensor, images: Tensor) -> Tensor:
+        """Predict the pixels of every location, and assemble them to images.
+
+        Args:
+            encoded: The encoded images.
+            images: The images ``[B, C, H, W]``, whose bands are predicted.
+
+        Returns:
+            ``[B, C, H, W]``; where images differ in bands, C are the bands of the batch.
+        """
+        pixels = predict_bands(self.predict, self.encoder.locations(encoded), images)
+        stride = self.encoder.feature_stride
+        predicted: Tensor = utils.unpatchify(pixels, stride, pixels.shape[-1] // stride**2)
+        return predicted

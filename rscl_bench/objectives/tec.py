@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rscl_bench.errors import SpecError
 from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.models.attention import attention
+from rscl_bench.models.build import with_bands
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import teacher_copy
 from rscl_bench.models.vit import ViT
@@ -168,7 +169,9 @@ class TEC(MAE):
         """Draw new weights for encoder, adapters and decoders, from a stream keyed by the task."""
         vit = self.vit
         with seeded(int(self.seed), "start", task):
-            encoder = ViT(vit.params, vit.image_size, vit.channels)
+            encoder = ViT(vit.params, vit.image_size, 1 if vit.bands else vit.channels)
+            if vit.bands is not None:
+                with_bands(encoder, vit.bands)
             conditional = Conditional(self.params, vit)
         self.encoder.load_state_dict(encoder.state_dict())
         self.conditional.load_state_dict(conditional.state_dict())

@@ -68,6 +68,7 @@ class FrozenEncoder:
             context.image_size,
             statistics.tobytes(),
             context.scaling.selected,
+            context.scaling.channels,
         )
         if key not in self._features:
             self._features[key] = encode_tiles(self._encoder, tiles, context)

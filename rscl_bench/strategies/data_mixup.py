@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rscl_bench.strategies.base import Context, Trainer
 from rscl_bench.strategies.buffer import BufferedStrategy
-from rscl_bench.strategies.mixing import MixingParams
+from rscl_bench.strategies.mixing import MixingParams, mixed
 
 
 class DataMixupParams(MixingParams):
@@ -26,7 +26,8 @@ class DataMixup(BufferedStrategy):
     X are the views of the current batch, and X^M are the views of an equal number of tiles from the
     buffer. Both are augmented independently. The buffer holds equal numbers of tiles of every past
     task. This mixing is also LUMP (Madaan et al. 2022, "Representational Continuity for
-    Unsupervised Continual Learning"); so the class is also registered as ``lump``.
+    Unsupervised Continual Learning"); so the class is also registered as ``lump``. Where images
+    differ in bands, a mixture has the bands of both; see `rscl_bench.strategies.mixing.mixed`.
     """
 
     Params = DataMixupParams
@@ -43,8 +44,10 @@ class DataMixup(BufferedStrategy):
         drawn = self.buffer.draw(batch, "data-mixup", trainer.task, trainer.step)
         past = trainer.views_of(drawn, "data-mixup")
         weight = self._weights(batch, trainer)
+        bands_differ = self.context.objective.encoder.bands is not None
         trainer.views = [
-            torch.lerp(old, new, weight) for old, new in zip(past, trainer.views, strict=True)
+            mixed(old, new, weight, bands_differ)
+            for old, new in zip(past, trainer.views, strict=True)
         ]
 
     def _weights(self, batch: int, trainer: Trainer) -> Tensor:

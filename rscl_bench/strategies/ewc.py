@@ -76,18 +76,24 @@ class EWC(QuadraticPenalty):
         """Return the diagonal Fisher information, scaled to mean 1 over all parameters.
 
         Where no parameter has a gradient, the information is 0 everywhere and stays 0: the task is
-        not penalised.
+        not penalised. The kernels of bands that no image of the task has do not count for the mean.
         """
         seed, task, device = self.context.seed, trainer.task, self.context.device
         objective = self.context.objective
         total = [torch.zeros_like(p) for p in self.parameters()]
+        seen = [False] * len(total)
         with evaluating(objective):
             for draw, indices in enumerate(self._chosen(trainer)):
                 views = trainer.views_of([(task, indices)], f"fisher {draw}")
                 mask = torch_generator(device, seed, "fisher", task, draw)
-                gradients = torch.autograd.grad(objective(views, mask).loss, self.parameters())
-                foreach.addcmul_(total, gradients, gradients)
-        mean = torch.stack([t.sum() for t in total]).sum() / sum(t.numel() for t in total)
+                loss = objective(views, mask).loss
+                gradients = torch.autograd.grad(loss, self.parameters(), allow_unused=True)
+                seen = [known or g is not None for known, g in zip(seen, gradients, strict=True)]
+                used = [(t, g) for t, g in zip(total, gradients, strict=True) if g is not None]
+                own = [gradient for _, gradient in used]
+                foreach.addcmul_([t for t, _ in used], own, own)
+        counted = [t for t, known in zip(total, seen, strict=True) if known]
+        mean = torch.stack([t.sum() for t in counted]).sum() / sum(t.numel() for t in counted)
         scale = torch.where(mean > 0, mean, 1.0)
         return [t / scale for t in total]
 

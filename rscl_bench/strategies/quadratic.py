@@ -47,8 +47,12 @@ class QuadraticPenalty(Strategy):
         return [p for p in self.context.objective.parameters() if p.requires_grad]
 
     def gradients(self) -> list[Tensor]:
-        """Return the gradients; by the contract of objectives, every parameter has one."""
-        return [cast("Tensor", p.grad) for p in self.parameters()]
+        """Return the gradients; 0 where a parameter has none.
+
+        By the contract of objectives, every parameter has one, except the kernels of bands that no
+        image of the batch has.
+        """
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
 
     def values(self) -> Values:
         """Return copies of the parameters."""
@@ -92,9 +96,14 @@ class QuadraticPenalty(Strategy):
 
     @torch.no_grad()
     def after_backward(self, trainer: Trainer, **_: Any) -> None:
-        """Add the gradient of the penalty, w Σ_i F^i (θ − θ^{*i})."""
+        """Add the gradient of the penalty, w Σ_i F^i (θ − θ^{*i}).
+
+        The kernels of bands that no image of the batch has stay as they are.
+        """
         if self._gradient:
-            foreach.add_(self.gradients(), self._gradient, alpha=self.weight)
+            pairs = zip(self.parameters(), self._gradient, strict=True)
+            moved = [(p.grad, gradient) for p, gradient in pairs if p.grad is not None]
+            foreach.add_([own for own, _ in moved], [g for _, g in moved], alpha=self.weight)
             self._gradient = []
 
     def state_dict(self) -> dict[str, Tensor]:

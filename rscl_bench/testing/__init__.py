@@ -9,6 +9,7 @@ Each check is a plain function that raises ``AssertionError`` with what went wro
 """
 
 from rscl_bench.testing.adapters import check_adapter
+from rscl_bench.testing.changing_bands import check_changing_bands
 from rscl_bench.testing.objectives import check_objective
 from rscl_bench.testing.probes import check_probe
 from rscl_bench.testing.strategies import check_strategy
@@ -16,6 +17,7 @@ from rscl_bench.testing.tiny import start, tiny_spec, tiny_stores, train
 
 __all__ = [
     "check_adapter",
+    "check_changing_bands",
     "check_objective",
     "check_probe",
     "check_strategy",

@@ -19,23 +19,28 @@ COLOUR = Sensor(
     0.3,
 )
 THERMAL = Sensor(
-    "made-up-thermal", (Band("lwir", 11000.0),), "8-bit digital number", "uint8", 255.0, 0.5
+    "made-up-thermal",
+    (Band("lwir", 11000.0, 3000.0, "thermal"),),
+    "8-bit digital number",
+    "uint8",
+    255.0,
+    0.5,
 )
 SENTINEL2 = Sensor(
     "made-up-sentinel-2",
     (
-        Band("coastal", 443.0),
-        Band("blue", 492.0),
-        Band("green", 560.0),
-        Band("red", 665.0),
-        Band("red-edge1", 704.0),
-        Band("red-edge2", 741.0),
-        Band("red-edge3", 783.0),
-        Band("nir", 833.0),
-        Band("nir-narrow", 865.0),
-        Band("water-vapour", 945.0),
-        Band("swir1", 1614.0),
-        Band("swir2", 2202.0),
+        Band("coastal", 443.0, 21.0),
+        Band("blue", 492.0, 66.0),
+        Band("green", 560.0, 36.0),
+        Band("red", 665.0, 31.0),
+        Band("red-edge1", 704.0, 15.0),
+        Band("red-edge2", 741.0, 15.0),
+        Band("red-edge3", 783.0, 20.0),
+        Band("nir", 833.0, 106.0),
+        Band("nir-narrow", 865.0, 21.0),
+        Band("water-vapour", 945.0, 20.0),
+        Band("swir1", 1614.0, 91.0),
+        Band("swir2", 2202.0, 175.0),
     ),
     "reflectance times 10000",
     "uint16",
@@ -45,12 +50,12 @@ SENTINEL2 = Sensor(
 LANDSAT = Sensor(
     "made-up-landsat",
     (
-        Band("blue", 482.0),
-        Band("green", 561.0),
-        Band("red", 655.0),
-        Band("nir", 865.0),
-        Band("swir1", 1609.0),
-        Band("swir2", 2201.0),
+        Band("blue", 482.0, 60.0),
+        Band("green", 561.0, 57.0),
+        Band("red", 655.0, 37.0),
+        Band("nir", 865.0, 28.0),
+        Band("swir1", 1609.0, 85.0),
+        Band("swir2", 2201.0, 187.0),
     ),
     "16-bit digital number",
     "uint16",
@@ -67,6 +72,11 @@ class MadeUp(DatasetAdapter):
     source = "the generator of rscl_bench.testing"
     licence = "MIT"
     layout = "SPLIT/NUMBER.npy"
+
+    @classmethod
+    def band_names(cls) -> tuple[str, ...]:
+        """Return the names of the bands, in the order of the files."""
+        return tuple(band.name for band in cls.sensor.bands)
 
     def _list_files(self) -> list[Path]:
         return sorted((self.root / self.split).glob("*.npy"))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.declarations import load_method
+from rscl_bench.encoder_bands import channels_of, encoder_bands
 from rscl_bench.engine.build import build_objective, build_strategies
 from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.engine.stream import make_stream
@@ -18,7 +19,18 @@ from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.objectives.base import Objective
 from rscl_bench.randomness import numpy_generator
 from rscl_bench.resolve import parse_assignments, resolve_run
-from rscl_bench.spec import Component, Method, Probe, Protocol, RunSpec, Scenario, Task, Training
+from rscl_bench.spec import (
+    BandMode,
+    Component,
+    Method,
+    Probe,
+    Protocol,
+    RunSpec,
+    Scenario,
+    Task,
+    Training,
+)
+from rscl_bench.testing.four_sensors import ARCHIVES, dataset_of
 from rscl_bench.tiles.store import TileStore
 
 State = dict[str, Tensor]
@@ -33,7 +45,11 @@ TINY_BACKBONE: dict[str, Any] = {
 
 
 def tiny_stores(
-    tasks: int = 3, tiles: int = 16, size: int = 20, bands: int = 3, dtype: str = "uint8"
+    tasks: int = 3,
+    tiles: int = 16,
+    size: int = 20,
+    bands: int | Sequence[int] = 3,
+    dtype: str = "uint8",
 ) -> list[TileStore]:
     """Return one store of random tiles per task, in memory; every task has its own brightness.
 
@@ -41,14 +57,15 @@ def tiny_stores(
         tasks: How many stores.
         tiles: Tiles of each.
         size: Side of a tile in pixels.
-        bands: Bands of a tile.
+        bands: Bands of a tile, of all tasks or of each.
         dtype: ``uint8`` or ``uint16``.
     """
     stores = []
     for task in range(tasks):
         rng = numpy_generator(0, "tiny tiles", task)
         brightest = 100 + 50 * (task % 4)
-        pixels = rng.integers(0, brightest, (tiles, size, size, bands)).astype(dtype)
+        own = bands if isinstance(bands, int) else bands[task]
+        pixels = rng.integers(0, brightest, (tiles, size, size, own)).astype(dtype)
         stores.append(store_of(pixels, f"tiny{task}"))
     return stores
 
@@ -79,6 +96,7 @@ def tiny_spec(
     backbone: Mapping[str, Any] | None = None,
     defaults: Mapping[str, dict[str, Any]] | None = None,
     assignments: Sequence[str] = (),
+    mode: BandMode | None = None,
 ) -> RunSpec:
     """Return a run of a few steps per task that fits `tiny_stores`.
 
@@ -91,13 +109,20 @@ def tiny_spec(
         backbone: The backbone and its parameters, in place of a tiny ViT.
         defaults: The protocol's defaults by component, in place of a tiny MAE decoder.
         assignments: As ``--set`` takes them.
+        mode: How bands reach the encoder. With a mode, the tasks have the sensors of
+            `rscl_bench.testing.four_sensors`, in their order and again from the first.
     """
     names = tuple(f"band{number}" for number in range(bands))
-    source: dict[str, Any] = {"dataset": "tiny", "bands": names, "tile_size": image_size}
+    sources: list[dict[str, Any]] = [{"dataset": "tiny", "bands": names}] * tasks
+    if mode is not None:
+        archives = [ARCHIVES[number % len(ARCHIVES)] for number in range(tasks)]
+        sources = [{"dataset": dataset_of(a), "bands": a.band_names()} for a in archives]
+    sources = [{**source, "tile_size": image_size} for source in sources]
     protocol = Protocol(
         image_size=image_size,
         buffer_size=12,
         precision="fp32",
+        bands=mode,
         backbone=dict(TINY_BACKBONE if backbone is None else backbone),
         training=Training(epochs=2, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5),
         defaults=dict(
@@ -110,8 +135,8 @@ def tiny_spec(
         name="tiny",
         version="1",
         title="Random tiles",
-        tasks=tuple(Task(name=f"task{n}", split="train", **source) for n in range(tasks)),
-        probes=(Probe(name="probe", **source),),
+        tasks=tuple(Task(name=f"task{n}", split="train", **s) for n, s in enumerate(sources)),
+        probes=(Probe(name="probe", **sources[0]),),
         default_protocol="tiny",
         protocols={"tiny": protocol},
     )
@@ -134,14 +159,17 @@ def start(
         objective: Trained in place of a newly built one.
     """
     device = torch.device("cpu")
-    used = tiny_stores(len(spec.scenario.tasks)) if stores is None else stores
+    bands = encoder_bands(spec.scenario, spec.protocol)
+    tasks = spec.scenario.tasks
+    own = [len(task.bands) for task in tasks]
+    used = tiny_stores(len(tasks), bands=own) if stores is None else stores
     model = build_objective(spec, device) if objective is None else objective
     return SelfSupervisedTrainer(
         objective=model,
         stores=used,
         scalings=[
-            pixel_scaling(store, task.bands, spec.protocol)
-            for store, task in zip(used, spec.scenario.tasks, strict=True)
+            pixel_scaling(store, task.bands, spec.protocol, channels_of(task, bands))
+            for store, task in zip(used, tasks, strict=True)
         ],
         strategies=build_strategies(spec, model, device),
         protocol=spec.trained_protocol(),

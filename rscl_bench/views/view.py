@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from rscl_bench.encoder_bands import Channels
 from rscl_bench.spec import Fraction, Spec, Views
 from rscl_bench.views.crops import (
     Crops,
@@ -92,12 +93,15 @@ class PixelScaling:
             times is a grey image in red, green and blue.
         selected: The band of the tiles behind each band of a view; None for all bands of the tiles
             in their order.
+        channels: Where the bands stand in the encoder's input; None if all images have the same
+            channels.
     """
 
     normalisation: Normalisation
     scale: float
     rgb: tuple[int, int, int] | None
     selected: tuple[int, ...] | None = None
+    channels: Channels | None = None
 
     def to(self, device: torch.device) -> "PixelScaling":
         """Return a copy on a device."""
@@ -107,9 +111,22 @@ class PixelScaling:
         """Return the bands ``[B, H, W, C]`` of tiles that views show."""
         return tiles if self.selected is None else tiles[..., list(self.selected)]
 
+    def placed(self, images: Tensor) -> Tensor:
+        """Return images ``[B, C, H, W]`` as the encoder takes them, NaN in bands that they lack."""
+        if self.channels is None:
+            return images
+        batch, _, height, width = images.shape
+        placed = images.new_full((batch, self.channels.count, height, width), torch.nan)
+        placed[:, list(self.channels.places)] = images
+        return placed
+
 
 def band_scaling(
-    normalisation: Normalisation, scale: float, bands: Sequence[str], views: Sequence[str]
+    normalisation: Normalisation,
+    scale: float,
+    bands: Sequence[str],
+    views: Sequence[str],
+    channels: Channels | None = None,
 ) -> PixelScaling:
     """Return the pixel scaling of tiles.
 
@@ -118,9 +135,10 @@ def band_scaling(
         scale: Full scale of their unit.
         bands: Names of the bands of the tiles, in their order.
         views: Names of the bands of views, in their order; one may repeat.
+        channels: Where the bands of views stand in the encoder's input.
     """
     if tuple(views) == tuple(bands):
-        return PixelScaling(normalisation, scale, places_of_rgb(bands))
+        return PixelScaling(normalisation, scale, places_of_rgb(bands), channels=channels)
     chosen = [bands.index(name) for name in views]
     of_views = Normalisation(normalisation.mean[chosen], normalisation.std[chosen])
     grey = len(views) == 3 and len(set(views)) == 1
@@ -163,7 +181,8 @@ def make_view(
         host: Source of the order of operations, on the CPU; on a CPU the same as ``generator``.
 
     Returns:
-        ``[B, C, size, size]`` float32, normalised, and the crops.
+        ``[B, C, size, size]`` float32, normalised, and the crops. C are the encoder's channels,
+        NaN where a tile lacks a band.
     """
     count, height, width, _ = tiles.shape
     min_scale = defaults.min_scale if view.min_scale is None else view.min_scale
@@ -173,7 +192,7 @@ def make_view(
     if view.jitter or view.grey or view.blur or view.noise or view.solarise:
         shares = images.contiguous() / scaling.scale
         images = _recoloured(shares, view, image_size, scaling, generator, host) * scaling.scale
-    return normalised(images, scaling.normalisation), crops
+    return scaling.placed(normalised(images, scaling.normalisation)), crops
 
 
 def whole_view(tiles: Tensor, size: int, scaling: PixelScaling) -> Tensor:
@@ -189,7 +208,8 @@ def whole_view(tiles: Tensor, size: int, scaling: PixelScaling) -> Tensor:
     """
     count, height, width, _ = tiles.shape
     crops = whole_tiles(count, height, width, tiles.device)
-    return normalised(resized_crops(scaling.bands_of(tiles), crops, size), scaling.normalisation)
+    images = resized_crops(scaling.bands_of(tiles), crops, size)
+    return scaling.placed(normalised(images, scaling.normalisation))
 
 
 def _recoloured(

@@ -50,7 +50,7 @@ def test_target_is_the_mixed_image() -> None:
             noise = torch.rand(8, 4, generator=torch_generator("cpu", 0, "objective", *step))
             keep, hidden = mae.split_tokens(noise)
             with torch.no_grad():
-                predicted = mae.decode(mae.encoder(mixed, keep), keep, hidden)
+                predicted = mae.decode(mae.encoder(mixed, keep), keep, hidden, mixed)
             of_mixed, of_unmixed = (
                 error(predicted, images, hidden) for images in (mixed, unmixed[step])
             )
