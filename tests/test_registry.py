@@ -47,8 +47,10 @@ def test_every_component_is_registered(kind: registry.Kind) -> None:
     folder = folders.get(kind, kind)
     registered = {entry.target for entry in registry.BUILTIN[kind].values()}
     defined = set()
-    for path in (Path(registry.__file__).parent / folder).glob("*.py"):
-        module = f"rscl_bench.{folder}.{path.stem}".removesuffix(".__init__")
+    package = Path(registry.__file__).parent
+    for path in (package / folder).rglob("*.py"):
+        parts = path.relative_to(package).with_suffix("").parts
+        module = ".".join(("rscl_bench", *parts)).removesuffix(".__init__")
         for attribute, value in vars(importlib.import_module(module)).items():
             if inspect.isclass(value) and issubclass(value, BASES[kind]) and complete(kind, value):
                 defined |= {f"{module}:{attribute}"} if value.__module__ == module else set()
