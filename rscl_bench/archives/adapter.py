@@ -337,7 +337,8 @@ class DatasetAdapter(ABC):
             raise ArchiveError(f"{self.damaged(str(error))} {_SKIP}") from error
         except ArchiveError as error:
             raise ArchiveError(f"{error} {_SKIP}") from error
-        if with_labels and scene.mask is scene.labels is scene.objects is None:
+        labelled = (scene.mask, scene.labels, scene.objects)
+        if with_labels and all(one is None for one in labelled):
             raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
         if isinstance(scene.image, np.ma.MaskedArray):
             missing = np.ma.getmaskarray(scene.image)

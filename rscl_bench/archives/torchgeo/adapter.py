@@ -146,7 +146,7 @@ class TorchGeoAdapter(DatasetAdapter):
                 self._sample(index)
             except FileNotFoundError as error:
                 raise self.missing(f"{error.filename or error} does not exist") from error
-            except (OSError, ValueError, SyntaxError, RuntimeError) as error:
+            except (OSError, ValueError, SyntaxError, RuntimeError, LookupError) as error:
                 raise self.damaged(
                     f"Item {index} of {self.name} '{self.split}' cannot be read "
                     f"({type(error).__name__}: {shown(str(error), 200)})"

@@ -135,7 +135,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             opened.refuse_writing(path)
         else:
             opened.add(path)
-    elif event in _MAKING:
+    elif event in _MAKING and not (event == "os.mkdir" and Path(arguments[0]).is_dir()):
         opened.refuse_writing(arguments[0])
 
 

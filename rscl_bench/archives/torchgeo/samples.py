@@ -152,9 +152,8 @@ class SampleReader:
         """
         corners = boxes.reshape(len(boxes), boxes.size // max(len(boxes), 1) // 2, 2)
         names = [name for name in _LABELS if name in sample and name != key]
-        values = (
-            np.asarray(sample[names[0]]).ravel() if names and len(boxes) else np.zeros(len(boxes))
-        )
+        given = np.asarray(sample[names[0]]).ravel() if names and len(boxes) else None
+        values = np.zeros(len(boxes)) if given is None else given
         if len(values) != len(boxes):
             raise ArchiveError(
                 f"{item} has {len(boxes)} boxes and {len(values)} labels; fetch it again."
