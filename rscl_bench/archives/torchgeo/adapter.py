@@ -188,30 +188,15 @@ class TorchGeoAdapter(DatasetAdapter):
     def _reader(self) -> SampleReader:
         assert isinstance(self.options, TorchGeoOptions)
         options = self.options.model_copy(update=_defaults(self.known, self.options))
+        folders = getattr(self._dataset, "class_to_idx", None) or {}
         return SampleReader(
-            self.title, self.sensor, self.values, self.ignored, options, self._renumbered()
+            title=self.title,
+            sensor=self.sensor,
+            values=self.values,
+            ignored=self.ignored,
+            options=options,
+            folders={index: name for name, index in folders.items()},
         )
-
-    def _renumbered(self) -> Mapping[int, int]:
-        """Return the value of each label that a class of folders has numbered for itself.
-
-        Such a class numbers the folders that it finds, so that a missing folder would shift the
-        labels of all that follow.
-
-        Raises:
-            ArchiveError: If a folder is no class.
-        """
-        found = getattr(self._dataset, "class_to_idx", None)
-        if not isinstance(found, dict) or not self.values:
-            return {}
-        foreign = sorted(set(found) - set(self.values))
-        if foreign:
-            raise ArchiveError(
-                f"{self.root} has a folder of the class '{foreign[0]}', which is none of the "
-                f"classes of {self.title}; move it away, or name all in options.class_names: "
-                f"{', '.join(found)}."
-            )
-        return {index: self.values.index(name) for name, index in found.items()}
 
 
 @cache

@@ -325,6 +325,11 @@ KNOWN: dict[str, Known] = {
             "overpass parkinglot river runway sparseresidential storagetanks tenniscourt "
         ),
         splits=_THREE,
+        options={"convert": {"multiply": 1.0}},
+        notes=(
+            "TorchGeo resizes the 44 images of another size to 256 × 256 pixels; their values are "
+            "rounded to whole numbers.",
+        ),
     ),
     "VHR10": Known(
         "CC-BY-NC-4.0",

@@ -31,7 +31,7 @@ class SampleReader:
         values: Name of the class of each label value, from 0 on; empty if none is declared.
         ignored: Label values that are no class.
         options: The options of the dataset.
-        renumbered: Value of each label of the samples, where it is another.
+        folders: Name of the folder of each label, for classes that number the folders they find.
     """
 
     title: str
@@ -39,7 +39,7 @@ class SampleReader:
     values: tuple[str, ...]
     ignored: frozenset[int]
     options: TorchGeoOptions
-    renumbered: Mapping[int, int] = field(default_factory=dict)
+    folders: Mapping[int, str] = field(default_factory=dict)
 
     def scene(self, sample: Mapping[str, Any], item: str, with_labels: bool) -> Scene:
         """Return the scene of a sample.
@@ -171,7 +171,7 @@ class SampleReader:
                 "measured numbers."
             )
         if label.ndim == 0:
-            index = self._index(int(label), item)
+            index = self._index(self._value(int(label), item), item)
             return self._hot([] if index is None else [index])
         self._require_values(label.shape[0], item)
         if label.shape[0] != len(self.values) or set(np.unique(label)) - {0, 1}:
@@ -181,6 +181,22 @@ class SampleReader:
             )
         indices = (self._index(int(value), item) for value in np.flatnonzero(label))
         return self._hot([index for index in indices if index is not None])
+
+    def _value(self, label: int, item: str) -> int:
+        """Return the value of a label, by its folder's name where folders are numbered.
+
+        A missing folder would otherwise shift the labels of all that follow.
+        """
+        name = self.folders.get(label)
+        if name is None or not self.values:
+            return label
+        if name not in self.values:
+            raise ArchiveError(
+                f"{item} is in the folder of the class '{name}', which is none of the classes of "
+                f"{self.title}; move the folder away, or name all classes in options.class_names: "
+                f"{', '.join(self.folders.values())}."
+            )
+        return self.values.index(name)
 
     def _mask(
         self, mask: NDArray[Any], size: tuple[int, ...], key: str, item: str
@@ -210,7 +226,6 @@ class SampleReader:
 
     def _index(self, value: int, item: str) -> int | None:
         """Return the index of a label value among the classes; None if the value is ignored."""
-        value = self.renumbered.get(value, value)
         if value in self.ignored:
             return None
         self._require_values(value + 1, item)
