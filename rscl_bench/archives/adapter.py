@@ -35,6 +35,19 @@ class MissingArchiveError(ArchiveError):
 
 
 @dataclass(frozen=True)
+class Objects:
+    """The K objects of an image; a tile has those whose centres lie in it.
+
+    Attributes:
+        centres: Row and column of each object's centre in pixels, ``[K, 2]`` float64.
+        classes: Index of each object's class, ``[K]`` int64.
+    """
+
+    centres: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Scene:
     """One image of an archive, as stored: neither scaled nor cut, with all bands of its sensor.
 
@@ -45,12 +58,14 @@ class Scene:
         missing: Where the archive declares pixels as missing, ``[H, W, C]``, or None. These pixels
             of ``image`` are filled, and stay out of the statistics. ``_read`` may return a masked
             array as ``image`` instead.
+        objects: The objects of the image, in place of ``labels`` and ``mask``, or None.
     """
 
     image: NDArray[Any]
     labels: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
     missing: NDArray[np.bool_] | None = None
+    objects: Objects | None = None
 
 
 class NoOptions(Spec):
@@ -322,7 +337,8 @@ class DatasetAdapter(ABC):
             raise ArchiveError(f"{self.damaged(str(error))} {_SKIP}") from error
         except ArchiveError as error:
             raise ArchiveError(f"{error} {_SKIP}") from error
-        if with_labels and scene.mask is None and scene.labels is None:
+        labelled = (scene.mask, scene.labels, scene.objects)
+        if with_labels and all(one is None for one in labelled):
             raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
         if isinstance(scene.image, np.ma.MaskedArray):
             missing = np.ma.getmaskarray(scene.image)

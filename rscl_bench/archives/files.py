@@ -151,7 +151,7 @@ class _Picture(OpenImage):
     def __init__(self, path: Path, name: str, picture: Image.Image):
         self.picture = picture
         bands, dtype = _BANDS.get(picture.mode, 0), _DTYPES.get(picture.mode, "uint8")
-        self._wide = name == "PNG" and _png_depth(path) == 16
+        self._wide = name == "PNG" and png_depth(path) == 16
         if self._wide:
             bands, dtype = _png_channels(path), "uint16"
         self.header = Header(path, name, *picture.size, bands, dtype)
@@ -169,7 +169,8 @@ def _png_header(path: Path) -> bytes:
         return file.read(26)
 
 
-def _png_depth(path: Path) -> int:
+def png_depth(path: Path) -> int:
+    """Return the number of bits a channel that the header of a PNG states."""
     return _png_header(path)[24]
 
 
@@ -207,10 +208,7 @@ class _Tiff(OpenImage):
         pixels = np.ascontiguousarray(np.moveaxis(self.file.read(), 0, 2))
         fills = self.file.nodata is not None and nodata != "keep"
         if not fills and _lacks_blocks(self.file):
-            raise DamagedFileError(
-                f"{self.header.path} lacks some of its blocks, which would be read as zeros: its "
-                "writer was stopped, or wrote it sparse without a nodata value"
-            )
+            raise _sparse(self.header.path)
         if nodata == "keep":
             return pixels
         missing = _declared_missing(self.file)
@@ -223,6 +221,25 @@ class _Tiff(OpenImage):
                 'nodata to "fill" or "keep" in the adapter\'s class and read with read_image.'
             )
         return np.ma.MaskedArray(filled(pixels, missing), mask=missing)
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a TIFF that lacks blocks and declares no nodata value for them.
+
+    Raises:
+        ArchiveError: If the file is no TIFF that can be read, or lacks blocks.
+    """
+    with open_image(path, ("TIFF",)) as image:
+        assert isinstance(image, _Tiff)
+        if image.file.nodata is None and _lacks_blocks(image.file):
+            raise _sparse(path)
+
+
+def _sparse(path: Path) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} lacks some of its blocks, which would be read as zeros: its writer was stopped, "
+        "or wrote it sparse without a nodata value"
+    )
 
 
 def _lacks_blocks(file: Any) -> bool:

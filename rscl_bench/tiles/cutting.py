@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.adapter import DatasetAdapter, Objects, Scene
 from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.errors import ArchiveError, RsclError
 from rscl_bench.spec import OnBadTile, Source
@@ -135,6 +135,8 @@ def _tiles(
     size = source.tile_size
     height, width = scene.image.shape[:2]
     labels = None if scene.labels is None else scene.labels.astype(np.float32)
+    if scene.objects is not None:
+        labels = _presence(scene.objects, (0, 0), (height, width), classes)
     if source.cut == "whole":
         shares = _shares(scene.mask, classes) if scene.mask is not None else labels
         missing = None if scene.missing is None else _nearest(scene.missing, size)
@@ -151,6 +153,8 @@ def _tiles(
             shares = labels
             if scene.mask is not None:
                 shares = _shares(scene.mask[window], classes)
+            if scene.objects is not None:
+                shares = _presence(scene.objects, (top, left), (size, size), classes)
             missing = None if scene.missing is None else scene.missing[window]
             yield scene.image[window], shares, missing
 
@@ -159,6 +163,16 @@ def _shares(mask: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
     """Return each class's share of all pixels of a mask, ``[L]``; undefined pixels count too."""
     counts = np.bincount(mask.ravel(), minlength=256)[:classes]
     return (counts / mask.size).astype(np.float32)
+
+
+def _presence(
+    objects: Objects, corner: tuple[int, int], size: tuple[int, int], classes: int
+) -> NDArray[np.float32]:
+    """Return which classes have an object whose centre lies in a window, ``[L]`` of 0 and 1."""
+    inside = ((objects.centres >= corner) & (objects.centres < np.add(corner, size))).all(axis=1)
+    present = np.zeros(classes, np.float32)
+    present[objects.classes[inside]] = 1
+    return present
 
 
 def _resized(image: NDArray[Any], size: int) -> NDArray[Any]:

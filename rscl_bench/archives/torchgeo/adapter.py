@@ -20,10 +20,12 @@ from pydantic import Field, create_model
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.torchgeo import classes, item_files
+from rscl_bench.archives.torchgeo.draws import seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
 from rscl_bench.archives.torchgeo.opened_files import noted
 from rscl_bench.archives.torchgeo.options import TorchGeoOptions
 from rscl_bench.archives.torchgeo.samples import SampleReader
+from rscl_bench.archives.torchgeo.sound import require_sound
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArchiveError, RsclError, SpecError, shown
 from rscl_bench.sensor_table import SENSORS, with_bands
@@ -144,7 +146,7 @@ class TorchGeoAdapter(DatasetAdapter):
                 self._sample(index)
             except FileNotFoundError as error:
                 raise self.missing(f"{error.filename or error} does not exist") from error
-            except (OSError, ValueError, SyntaxError, RuntimeError) as error:
+            except (OSError, ValueError, SyntaxError, RuntimeError, LookupError) as error:
                 raise self.damaged(
                     f"Item {index} of {self.name} '{self.split}' cannot be read "
                     f"({type(error).__name__}: {shown(str(error), 200)})"
@@ -152,7 +154,8 @@ class TorchGeoAdapter(DatasetAdapter):
         return opened.paths
 
     def _sample(self, index: int) -> Mapping[str, Any]:
-        with warnings.catch_warnings():
+        """Return a sample; some classes draw a season, which must be the same at every reading."""
+        with warnings.catch_warnings(), seeded(index):
             warnings.simplefilter("ignore")
             sample: Mapping[str, Any] = self._dataset[index]
         return sample
@@ -178,13 +181,22 @@ class TorchGeoAdapter(DatasetAdapter):
                 f"{item} was also read from {min(foreign)}, which is not among the files that its "
                 "tiles were said to depend on; report this, with the version of TorchGeo."
             )
+        require_sound(opened, self.sensor.dtype)
         return self._reader.scene(sample, item, with_labels)
 
     @cached_property
     def _reader(self) -> SampleReader:
         assert isinstance(self.options, TorchGeoOptions)
         options = self.options.model_copy(update=_defaults(self.known, self.options))
-        return SampleReader(self.title, self.sensor, self.values, self.ignored, options)
+        folders = getattr(self._dataset, "class_to_idx", None) or {}
+        return SampleReader(
+            title=self.title,
+            sensor=self.sensor,
+            values=self.values,
+            ignored=self.ignored,
+            options=options,
+            folders={index: name for name, index in folders.items()},
+        )
 
 
 @cache
@@ -216,7 +228,10 @@ def _named(part: str) -> type[TorchGeoAdapter]:
 def _splits(part: str, known: Known) -> tuple[str, ...]:
     if known.splits or classes.split_names(part):
         return known.splits or classes.split_names(part)
-    return ("train", "val", "test") if classes.takes(part, "split") else (ALL,)
+    if not classes.takes(part, "split"):
+        return (ALL,)
+    default = classes.default_split(part)  # the class lists no splits: these are the usual ones
+    return tuple(dict.fromkeys(("train", "val", "test", *((default,) if default else ()))))
 
 
 def _source(dataset: Any) -> str:

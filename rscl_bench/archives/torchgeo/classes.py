@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from rscl_bench.errors import SpecError, unknown
 
@@ -90,12 +90,24 @@ def split_names(name: str) -> tuple[str, ...]:
     cls = dataset_class(name)
     listed = getattr(cls, "splits", getattr(cls, "valid_splits", ()))
     names = tuple(listed) if isinstance(listed, dict | list | tuple) else ()
+    taken = inspect.signature(cls.__init__).parameters.get("split")
+    if taken is not None and get_origin(taken.annotation) is Literal:
+        names = get_args(taken.annotation)
     return names if all(isinstance(split, str) for split in names) else ()
+
+
+def default_split(name: str) -> str | None:
+    """Return the split that a class reads by default; None if it takes no split."""
+    taken = inspect.signature(dataset_class(name).__init__).parameters.get("split")
+    return taken.default if taken is not None and isinstance(taken.default, str) else None
 
 
 def label_values(name: str) -> tuple[str, ...]:
     """Return the names of label values that a class lists, from 0 on; empty if it lists none."""
     cls = dataset_class(name)
+    sets = getattr(cls, "class_sets", None)  # by number of classes; the smallest is the default
+    if isinstance(sets, dict):
+        return tuple(sets[min(sets)])
     for attribute in ("classes", "categories", "class_set"):
         listed = getattr(cls, attribute, None)
         if isinstance(listed, dict | list | tuple) and listed:

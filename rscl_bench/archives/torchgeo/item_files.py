@@ -59,13 +59,22 @@ def find(
         index: [path for path in opened_by(index) if path not in shared]
         for index in sorted({0, count // 2, count - 1})
     }
+    others = tuple(sorted(shared))
+    if shared and not any(read.values()):  # one file holds all items
+        return ItemFiles([(max(others, key=_size),)] * count, True, others)
     if all(read.values()):
-        for leaves in (_leaves(dataset, count, False), _leaves(dataset, count, True)):
-            found = _by_pattern(root, read, leaves, count)
-            if found is not None:
-                return ItemFiles(found, True, tuple(sorted(shared)))
+        for search in (_by_pattern, _by_folder):
+            for numbers in (False, True):
+                found = search(root, read, _leaves(dataset, count, numbers), count)
+                if found is not None:
+                    return ItemFiles(found, True, others)
     every = tuple(_all_files(root))
-    return ItemFiles([(next(iter(read[0]), every[0]),)] * count, False, every)
+    first = next(iter(read[0]), None) or max(every, key=_size)
+    return ItemFiles([(first,)] * count, False, every)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _all_files(root: Path) -> Iterator[Path]:
@@ -153,6 +162,8 @@ def _number(value: Callable[[int], int]) -> list[_Leaf]:
     return [padded(width) for width in range(_WIDEST, 0, -1)]
 
 
+#: What an entry of another kind than the first raises.
+_IRREGULAR = (LookupError, TypeError, ValueError, AttributeError)
 #: A path as literal parts and texts of the item.
 _Pattern = list[str | _Leaf]
 
@@ -167,8 +178,36 @@ def _by_pattern(
             if [_filled(pattern, index) for pattern in first] != [str(path) for path in paths]:
                 return None
         return [tuple(Path(_filled(p, index)) for p in first) for index in range(count)]
-    except (LookupError, TypeError, ValueError, AttributeError):  # entries of several kinds
+    except _IRREGULAR:
         return None
+
+
+def _by_folder(
+    root: Path, read: dict[int, list[Path]], leaves: list[_Leaf], count: int
+) -> list[tuple[Path, ...]] | None:
+    """Return all files below a folder of each item, where an item is read from some of them."""
+    longest = min(len(path.relative_to(root).parts) for path in read[0]) - 1
+    for depth in range(longest, 0, -1):
+        folders = dict.fromkeys(
+            root.joinpath(*path.relative_to(root).parts[:depth]) for path in read[0]
+        )
+        patterns = [_pattern(str(folder), str(root), leaves) for folder in folders]
+        if any(all(isinstance(part, str) for part in pattern) for pattern in patterns):
+            continue  # one folder of several items
+        try:
+            if all(_lie_in(paths, patterns, index) for index, paths in read.items()):
+                return [
+                    tuple(file for p in patterns for file in _all_files(Path(_filled(p, index))))
+                    for index in range(count)
+                ]
+        except _IRREGULAR:
+            continue
+    return None
+
+
+def _lie_in(paths: list[Path], patterns: "list[_Pattern]", index: int) -> bool:
+    folders = [Path(_filled(pattern, index)) for pattern in patterns]
+    return all(any(path.is_relative_to(folder) for folder in folders) for path in paths)
 
 
 def _pattern(path: str, root: str, leaves: list[_Leaf]) -> _Pattern:

@@ -40,6 +40,10 @@ class Known:
     notes: tuple[str, ...] = ()
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _UNSTATED = "not stated by its publisher"
 _THREE = ("train", "val", "test")
 _EUROSAT = Known(
@@ -193,7 +197,18 @@ KNOWN: dict[str, Known] = {
         splits=("train", "test"),
     ),
     "PatternNet": Known(
-        "CC-BY-4.0", "256 × 256 pixels at 0.06 to 5 m, RGB, 38 scenes", "google-earth-rgb"
+        "CC-BY-4.0",
+        "256 × 256 pixels at 0.06 to 5 m, RGB, 38 scenes",
+        "google-earth-rgb",
+        _words(
+            "airplane baseball_field basketball_court beach bridge cemetery chaparral "
+            "christmas_tree_farm closed_road coastal_mansion crosswalk dense_residential "
+            "ferry_terminal football_field forest freeway golf_course harbor intersection "
+            "mobile_home_park nursing_home oil_gas_field oil_well overpass parking_lot "
+            "parking_space railway river runway runway_marking shipping_yard solar_panel "
+            "sparse_residential storage_tank swimming_pool tennis_court transformer_station "
+            "wastewater_treatment_plant "
+        ),
     ),
     "Potsdam2D": Known(
         _UNSTATED,
@@ -209,6 +224,15 @@ KNOWN: dict[str, Known] = {
         "CC-BY-NC-4.0",
         "256 × 256 pixels at 0.2 to 30 m, RGB, 45 scenes",
         "google-earth-rgb",
+        _words(
+            "airplane airport baseball_diamond basketball_court beach bridge chaparral church "
+            "circular_farmland cloud commercial_area dense_residential desert forest freeway "
+            "golf_course ground_track_field harbor industrial_area intersection island lake "
+            "meadow medium_residential mobile_home_park mountain overpass palace parking_lot "
+            "railway railway_station rectangular_farmland river roundabout runway sea_ice "
+            "ship snowberg sparse_residential stadium storage_tank tennis_court terrace "
+            "thermal_power_station wetland "
+        ),
         splits=_THREE,
     ),
     "SEN12MS": Known(
@@ -295,7 +319,17 @@ KNOWN: dict[str, Known] = {
         "public domain",
         "256 × 256 pixels at 0.3 m, RGB, 21 scenes",
         "ucmerced-rgb",
+        _words(
+            "agricultural airplane baseballdiamond beach buildings chaparral denseresidential "
+            "forest freeway golfcourse harbor intersection mediumresidential mobilehomepark "
+            "overpass parkinglot river runway sparseresidential storagetanks tenniscourt "
+        ),
         splits=_THREE,
+        options={"convert": {"multiply": 1.0}},
+        notes=(
+            "TorchGeo resizes the 44 images of another size to 256 × 256 pixels; their values are "
+            "rounded to whole numbers.",
+        ),
     ),
     "VHR10": Known(
         "CC-BY-NC-4.0",

@@ -40,17 +40,25 @@ class Opened:
     def __init__(self, root: Path):
         self._root = str(root.absolute()) + os.sep
         self._paths: dict[str, None] = {}
+        self._by_gdal: set[str] = set()
 
     @property
     def paths(self) -> list[Path]:
         """The files, each once; packed archives such as ZIP files are left out."""
         return [Path(path) for path in self._paths if not is_packed(path)]
 
-    def add(self, path: Any) -> None:
+    @property
+    def by_gdal(self) -> list[Path]:
+        """The files among them that GDAL opened."""
+        return [path for path in self.paths if str(path) in self._by_gdal]
+
+    def add(self, path: Any, by_gdal: bool = False) -> None:
         """Note a file, if it lies below the folder."""
         inside = self._inside(path)
         if inside is not None and Path(inside).is_file():
             self._paths[inside] = None
+            if by_gdal:
+                self._by_gdal.add(inside)
 
     def refuse_writing(self, path: Any) -> None:
         """Raise an error if a file below the folder is to be written."""
@@ -100,7 +108,7 @@ def noted(root: Path) -> Iterator[Opened]:
             for module_name, functions in _OPENERS.items():
                 module = sys.modules.get(module_name)
                 for function in functions if module is not None else ():
-                    wrapper = _noting(getattr(module, function))
+                    wrapper = _noting(getattr(module, function), module_name == "rasterio")
                     stack.enter_context(patch.object(module, function, wrapper))
             yield opened
     finally:
@@ -127,29 +135,29 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             opened.refuse_writing(path)
         else:
             opened.add(path)
-    elif event in _MAKING:
+    elif event in _MAKING and not (event == "os.mkdir" and Path(arguments[0]).is_dir()):
         opened.refuse_writing(arguments[0])
 
 
-def _noting(function: Any) -> Any:
+def _noting(function: Any, by_gdal: bool) -> Any:
     """Return a function that notes its first argument; of a class, a subclass that does."""
     if isinstance(function, type):
 
         class Noting(function):  # type: ignore[misc]  # checks of the class still hold
             def __init__(self, path: Any, *arguments: Any, **keywords: Any):
-                _note(path)
+                _note(path, by_gdal)
                 super().__init__(path, *arguments, **keywords)
 
         return Noting
 
     def noting(path: Any, *arguments: Any, **keywords: Any) -> Any:
-        _note(path)
+        _note(path, by_gdal)
         return function(path, *arguments, **keywords)
 
     return noting
 
 
-def _note(path: Any) -> None:
+def _note(path: Any, by_gdal: bool) -> None:
     opened: Opened | None = getattr(_local, "opened", None)
     if opened is not None:
-        opened.add(path)
+        opened.add(path, by_gdal)

@@ -5,13 +5,13 @@ A value that is none is refused, and never rounded, unless the options declare a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rscl_bench.archives.adapter import UNDEFINED, Scene
+from rscl_bench.archives.adapter import UNDEFINED, Objects, Scene
 from rscl_bench.archives.files import filled
 from rscl_bench.archives.torchgeo.options import Conversion, TorchGeoOptions
 from rscl_bench.errors import ArchiveError
@@ -31,6 +31,7 @@ class SampleReader:
         values: Name of the class of each label value, from 0 on; empty if none is declared.
         ignored: Label values that are no class.
         options: The options of the dataset.
+        folders: Name of the folder of each label, for classes that number the folders they find.
     """
 
     title: str
@@ -38,6 +39,7 @@ class SampleReader:
     values: tuple[str, ...]
     ignored: frozenset[int]
     options: TorchGeoOptions
+    folders: Mapping[int, str] = field(default_factory=dict)
 
     def scene(self, sample: Mapping[str, Any], item: str, with_labels: bool) -> Scene:
         """Return the scene of a sample.
@@ -56,7 +58,7 @@ class SampleReader:
             return Scene(image)
         key, label = self._target(sample, item)
         if key in _BOXES:
-            return Scene(image, labels=self._objects(sample, key, item))
+            return Scene(image, objects=self._objects(sample, label, key, item))
         if label.ndim >= 2:
             return Scene(image, mask=self._mask(label, image.shape[:2], key, item))
         return Scene(image, labels=self._labels(label, key, item))
@@ -126,7 +128,7 @@ class SampleReader:
         chosen = self.options.label_key
         boxes = [key for key in _BOXES if key in sample]
         labels = [key for key in _LABELS if key in sample]
-        masks = [key for key in sample if key == "mask"]
+        masks = [key for key in sample if key.startswith("mask")]
         found = boxes[:1] or [*labels[:1], *masks]
         if chosen is None and len(found) == 1:
             chosen = found[0]
@@ -141,12 +143,26 @@ class SampleReader:
             return _BOXES[0], np.zeros((0, 4))
         return chosen, np.asarray(sample[chosen])
 
-    def _objects(self, sample: Mapping[str, Any], key: str, item: str) -> NDArray[np.uint8]:
-        """Return which classes have an object in the image, ``[L]``."""
+    def _objects(
+        self, sample: Mapping[str, Any], boxes: NDArray[Any], key: str, item: str
+    ) -> Objects:
+        """Return the objects of boxes ``[K, 4]`` (x, y, x, y) or corners ``[K, 8]``, ``[K, N, 2]``.
+
+        Boxes without labels are objects of the class of value 0.
+        """
+        corners = boxes.reshape(len(boxes), boxes.size // max(len(boxes), 1) // 2, 2)
         names = [name for name in _LABELS if name in sample and name != key]
-        classes = np.asarray(sample[names[0]]) if key in sample and names else np.zeros(0)
-        present = [self._index(int(value), item) for value in classes.ravel()]
-        return self._hot([index for index in present if index is not None])
+        given = np.asarray(sample[names[0]]).ravel() if names and len(boxes) else None
+        values = np.zeros(len(boxes)) if given is None else given
+        if len(values) != len(boxes):
+            raise ArchiveError(
+                f"{item} has {len(boxes)} boxes and {len(values)} labels; fetch it again."
+            )
+        found = [(n, self._index(int(value), item)) for n, value in enumerate(values)]
+        kept = [(n, index) for n, index in found if index is not None]
+        middles = [(corners[n].min(axis=0) + corners[n].max(axis=0)) / 2 for n, _ in kept]
+        centres = np.array(middles, np.float64).reshape(-1, 2)[:, ::-1]
+        return Objects(centres, np.array([index for _, index in kept], np.int64))
 
     def _labels(self, label: NDArray[Any], key: str, item: str) -> NDArray[np.uint8]:
         if label.dtype.kind not in "biu" and not np.array_equal(label, np.rint(label)):
@@ -155,7 +171,7 @@ class SampleReader:
                 "measured numbers."
             )
         if label.ndim == 0:
-            index = self._index(int(label), item)
+            index = self._index(self._value(int(label), item), item)
             return self._hot([] if index is None else [index])
         self._require_values(label.shape[0], item)
         if label.shape[0] != len(self.values) or set(np.unique(label)) - {0, 1}:
@@ -165,6 +181,22 @@ class SampleReader:
             )
         indices = (self._index(int(value), item) for value in np.flatnonzero(label))
         return self._hot([index for index in indices if index is not None])
+
+    def _value(self, label: int, item: str) -> int:
+        """Return the value of a label, by its folder's name where folders are numbered.
+
+        A missing folder would otherwise shift the labels of all that follow.
+        """
+        name = self.folders.get(label)
+        if name is None or not self.values:
+            return label
+        if name not in self.values:
+            raise ArchiveError(
+                f"{item} is in the folder of the class '{name}', which is none of the classes of "
+                f"{self.title}; move the folder away, or name all classes in options.class_names: "
+                f"{', '.join(self.folders.values())}."
+            )
+        return self.values.index(name)
 
     def _mask(
         self, mask: NDArray[Any], size: tuple[int, ...], key: str, item: str
