@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rscl_bench.cores import let_threads_sleep
-from rscl_bench.errors import RsclError, SpecError
+from rscl_bench.errors import ArchiveError, RsclError, SpecError
 from rscl_bench.user_paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rscl_bench.archives.fetching import ArchiveToFetch
     from rscl_bench.archives.folder.writing import MapDataset
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.console import Split
@@ -56,6 +57,7 @@ __all__ = [
     "clean_cache",
     "explain",
     "extend",
+    "fetch",
     "leaderboard",
     "list_components",
     "load_encoder",
@@ -769,6 +771,51 @@ def write_dataset(
     with _reporter(verbose) as reporter:
         options = write_samples(name, splits, root, sensor, classes, reporter.progress)
     return {"dataset": "folder", "options": options}
+
+
+def fetch(
+    scenario: "str | Path | Scenario",
+    *,
+    data_root: str | Path | None = None,
+    agree: "Callable[[list[ArchiveToFetch]], bool]",
+    verbose: bool = True,
+) -> None:
+    """Download the archives of a scenario that can be downloaded, and unpack them.
+
+    No other function downloads anything. An interrupted download resumes when the function is
+    called again. Archives that ask for a login or a form are fetched by hand; the error says where.
+
+    Args:
+        scenario: As in `run`.
+        data_root: Folder of the real archives. None takes the folder of RSCL_DATA_ROOT.
+        agree: Called with the archives that would be downloaded; returns whether the user agrees
+            with their licences and sizes, which `ArchiveToFetch.described` shows. It is not called
+            if nothing can be downloaded.
+        verbose: As in `run`.
+
+    Raises:
+        SpecError: If there is no data root, or the scenario is not valid.
+        ArchiveError: If an archive is still missing or partial at the end.
+        ArtefactError: If the data root cannot be written, or has too little room.
+    """
+    from rscl_bench.archives.fetching import fetch_archives, missing_archives
+
+    root, loaded = _data_root(data_root), _scenario(scenario)
+    if root is None:
+        raise SpecError("Give the folder for the archives with --data-root, or set RSCL_DATA_ROOT.")
+    with _reporter(verbose) as reporter:
+        found = missing_archives(loaded, root, reporter)
+    offered = [archive for archive in found if archive.files]
+    agreed = not offered or agree(offered)
+    with _reporter(verbose) as reporter:
+        by_hand = [archive for archive in found if not archive.files]
+        failed = fetch_archives(found if agreed else by_hand, reporter)
+        for sentence in failed[:-1]:
+            reporter.message(sentence)
+    if not agreed:
+        failed.append("Nothing was downloaded, because the licences were not agreed to.")
+    if failed:
+        raise ArchiveError(failed[-1])
 
 
 def cache_entries() -> "list[CacheEntry]":

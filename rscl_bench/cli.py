@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,9 @@ from rscl_bench.errors import RsclError, SpecError, unknown
 from rscl_bench.interruption import Interrupted, raising
 from rscl_bench.output import discard_unwritten, lasting_output, reader_gone
 from rscl_bench.user_paths import user_path
+
+if TYPE_CHECKING:
+    from rscl_bench.archives.fetching import ArchiveToFetch
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -90,7 +93,7 @@ app = typer.Typer(
     add_completion=False,
 )
 data_app = typer.Typer(
-    help="Pack, verify or sketch the archives of a scenario; look after the cache."
+    help="Fetch, pack, verify or sketch the archives of a scenario; look after the cache."
 )
 leaderboard_app = typer.Typer(help="Tables from run records.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
@@ -619,6 +622,38 @@ def prepare(
             print(f"{name}: {store.missing_share:.2%} declared as missing (nodata), filled")
         if store.skipped:
             print(f"{name}: left out {len(store.skipped)}: {', '.join(store.skipped)}")
+
+
+@data_app.command()
+def fetch(
+    scenario: Annotated[str, typer.Argument(help="A known scenario, or a path to a TOML.")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root", envvar="RSCL_DATA_ROOT", help="Folder to download the archives into."
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Agree with the licences that are shown; do not ask.")
+    ] = False,
+) -> None:
+    """Download the archives of a scenario that their publishers serve without a login.
+
+    Licence and size of each archive are shown first. The same command resumes an interrupted
+    download. Other archives are fetched by hand: the command says where, under which licence and
+    into which folder, and its exit status is then 1. No other command downloads anything.
+    """
+    _announce_code(scenario)
+
+    def agree(archives: "list[ArchiveToFetch]") -> bool:
+        for line in (line for archive in archives for line in archive.described()):
+            print(line)
+        return yes or typer.confirm("Download these archives under their licences?")
+
+    try:
+        api.fetch(scenario, data_root=data_root, agree=agree)
+    except Interrupted as error:
+        raise Interrupted(error.signal, "what has arrived") from error
 
 
 @data_app.command()

@@ -12,11 +12,13 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from rscl_bench.archives.download import RemoteFile
 from rscl_bench.archives.files import MAX_PIXELS, Nodata, open_image
 from rscl_bench.archives.formats import DamagedFileError, require_regular, unreachable
 from rscl_bench.archives.libraries import strict_libraries
 from rscl_bench.archives.listing import demanded, names_in
 from rscl_bench.errors import ArchiveError, RsclError, SpecError, unknown
+from rscl_bench.progress import Reporter
 from rscl_bench.sensors import Sensor
 from rscl_bench.spec import Spec, validated
 
@@ -194,6 +196,38 @@ class DatasetAdapter(ABC):
             SpecError: If the attributes depend on the options, and an option is not valid.
         """
         return cls
+
+    @classmethod
+    def remote_files(cls, split: str, options: Mapping[str, Any]) -> Sequence[RemoteFile]:
+        """Return the files that ``rscl-bench data fetch`` downloads for a split.
+
+        A class declares only files that their publisher serves without a login or a form. The
+        default is none: the message of a missing archive then says where to fetch it by hand.
+
+        Args:
+            split: One of ``splits``.
+            options: Values for ``Options``.
+
+        Raises:
+            ArchiveError: If the archive cannot be downloaded in the way of its publisher.
+        """
+        return ()
+
+    @classmethod  # noqa: B027 - most archives need nothing more
+    def complete_download(
+        cls, data_root: Path, split: str, options: Mapping[str, Any], reporter: Reporter
+    ) -> None:
+        """Do what remains after `remote_files` are downloaded and unpacked; by default nothing.
+
+        Args:
+            data_root: Folder that holds the archives.
+            split: One of ``splits``.
+            options: Values for ``Options``.
+            reporter: Told of the progress.
+
+        Raises:
+            ArchiveError: If it cannot be done.
+        """
 
     @final
     @classmethod

@@ -187,7 +187,7 @@ class _Download:
         total = _length(response.headers)
         if response.status == 206:
             begin, total = _range(response.headers)
-            if begin != offset:
+            if begin != offset or total != _kept(self.state).get("total"):
                 self._discard()
                 raise _BrokenError("the server sent another part than asked for")
         elif offset:
@@ -310,13 +310,19 @@ def _kept(state: Path) -> dict[str, Any]:
 
 
 class _Redirects(request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to an address without encryption."""
+    """Follows redirects to web addresses, but never from https to one without encryption."""
 
     def redirect_request(
         self, req: request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> request.Request | None:
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise DownloadError(f"{req.full_url} redirects to {shown(newurl, 200)}, without https.")
+        allowed = ("https:",) if req.full_url.startswith("https:") else ("https:", "http:")
+        if not newurl.startswith(allowed):
+            if fp is not None:
+                fp.close()
+            raise DownloadError(
+                f"{req.full_url} redirects to {shown(newurl, 200)}, which is not followed; fetch "
+                "the file by hand."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -348,10 +354,13 @@ def _opened(url: str, headers: Mapping[str, str], method: str = "GET") -> Any:
     try:
         return _opener().open(request.Request(url, headers=every, method=method), timeout=TIMEOUT)
     except HTTPError as error:
+        error.close()
         if error.code in (408, 425, 429) or (error.code >= 500 and error.code != 501):
             raise _BrokenError(f"the server answers {error.code} {error.reason}") from error
         raise
     except URLError as error:
+        if str(error.reason).startswith(("unknown url type", "no host given")):
+            raise _no_address(url) from error
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(
                 f"{url} has a certificate that is not valid ({error.reason.verify_message})."
@@ -360,7 +369,11 @@ def _opened(url: str, headers: Mapping[str, str], method: str = "GET") -> Any:
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(_said(error)) from error
     except ValueError as error:
-        raise DownloadError(f"'{shown(url, 200)}' is no web address.") from error
+        raise _no_address(url) from error
+
+
+def _no_address(url: str) -> DownloadError:
+    return DownloadError(f"'{shown(url, 200)}' is no web address.")
 
 
 def _said(error: object) -> str:

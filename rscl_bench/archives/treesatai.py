@@ -6,7 +6,9 @@ stored dtype and needs the aerial images only.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from torchgeo.datasets import TreeSatAI
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.download import RemoteFile
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.lists import read_names, read_text
 from rscl_bench.archives.painting.canvas import Canvas
@@ -56,6 +59,21 @@ class TreeSatAIAdapter(DatasetAdapter):
         "sizes and does not name its files.",
         "The Sentinel images of the archive are not read.",
     )
+
+    @classmethod
+    def remote_files(cls, split: str, options: Mapping[str, Any]) -> list[RemoteFile]:
+        """Return the archives of aerial images, of labels, and the lists, as TorchGeo does."""
+        folders = {"labels.zip": "."}
+        return [
+            RemoteFile(
+                TreeSatAI.url + name,
+                name,
+                f"md5:{digest}",
+                unpack_into="aerial/60m" if name.startswith("aerial_") else folders.get(name),
+            )
+            for name, digest in TreeSatAI.md5s.items()
+            if name.startswith("aerial_") or name in folders or name.endswith(".lst")
+        ]
 
     def _list_files(self) -> list[Path]:
         self.listing = self.root / f"{'test' if self.split == 'test' else 'train'}_filenames.lst"

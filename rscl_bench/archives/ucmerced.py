@@ -7,15 +7,18 @@ names of the columns were read from the published file.
 """
 
 import csv
+from collections.abc import Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.download import RemoteFile
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.lists import read_lines
 from rscl_bench.archives.painting.canvas import Canvas
@@ -133,6 +136,16 @@ class UCMercedAdapter(DatasetAdapter):
         "https://doi.org/10.1145/1869790.1869829",
         "https://doi.org/10.1109/TGRS.2017.2760909",
     )
+
+    @classmethod
+    def remote_files(cls, split: str, options: Mapping[str, Any]) -> list[RemoteFile]:
+        """Return the images as TorchGeo mirrors them; labels are fetched by hand."""
+        from torchgeo.datasets import UCMerced
+
+        sha256 = getattr(UCMerced, "sha256", None)  # TorchGeo 0.8 has MD5 alone
+        digest = f"sha256:{sha256}" if sha256 else f"md5:{UCMerced.md5}"
+        name = UCMerced.filename
+        return [RemoteFile(UCMerced.url + name, name, digest, unpack_into=".")]
 
     def _list_files(self) -> list[Path]:
         self.label_file = self.root / LABEL_FILE

@@ -104,6 +104,29 @@ def unpack(archive: Path, folder: Path, max_ratio: int = MAX_RATIO) -> int:
     return count
 
 
+def unpack_beside(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a folder that may hold other files; equal names are replaced.
+
+    Raises:
+        ArchiveError: As `unpack`.
+        ArtefactError: As `unpack`.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(folder, "unpacking-beside") as work:
+            unpack(archive, work / "content")
+            _merge(work / "content", folder)
+
+
+def _merge(content: Path, folder: Path) -> None:
+    for entry in sorted(content.iterdir()):
+        target = folder / entry.name
+        if entry.is_dir() and target.is_dir():
+            _merge(entry, target)
+        else:
+            entry.replace(target)
+
+
 def _check_archive(archive: Path) -> None:
     try:
         mode = archive.stat().st_mode

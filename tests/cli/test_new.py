@@ -17,7 +17,7 @@ import rscl_bench as rb
 from rscl_bench.errors import SpecError
 from rscl_bench.skeletons.writing import SkeletonKind
 
-KINDS = get_args(SkeletonKind)
+KINDS: tuple[SkeletonKind, ...] = get_args(SkeletonKind)
 #: Kinds that consist of a TOML alone, without code.
 DECLARED = ("method", "scenario")
 SHORT = ("--device", "cpu", "--set", "training.epochs=1", "--set", "training.warmup_epochs=0")
@@ -58,7 +58,7 @@ LONG = ("probe", "scenario")
     "kind", [pytest.param(k, marks=pytest.mark.slow if k in LONG else ()) for k in KINDS]
 )
 def test_skeleton_passes_its_own_test(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: SkeletonKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = rb.new(kind, f"my-{kind}", tmp_path / "new")
     module = load_file(written.files[-1])
@@ -70,7 +70,7 @@ def test_skeleton_passes_its_own_test(
 
 
 #: A fault of each kind: the text that is replaced, and its replacement.
-FAULTS = {
+FAULTS: dict[SkeletonKind, tuple[str, str]] = {
     "dataset": ("labels=labels)", "labels=2 * labels)"),
     "method": ("alpha", "alpah"),
     "objective": ("predicted.float()", "predicted.detach().float()"),
@@ -80,7 +80,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_first_test_of_a_skeleton_finds_a_fault(kind: str, tmp_path: Path) -> None:
+def test_first_test_of_a_skeleton_finds_a_fault(kind: SkeletonKind, tmp_path: Path) -> None:
     written = rb.new(kind, f"my-{kind}", tmp_path / "new")
     source, fault = written.files[0], FAULTS[kind]
     text = source.read_text(encoding="utf-8")

@@ -19,7 +19,8 @@ from pydantic import Field, create_model
 
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
-from rscl_bench.archives.torchgeo import classes, item_files
+from rscl_bench.archives.download import RemoteFile
+from rscl_bench.archives.torchgeo import classes, downloads, item_files
 from rscl_bench.archives.torchgeo.draws import seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
 from rscl_bench.archives.torchgeo.opened_files import noted
@@ -28,6 +29,7 @@ from rscl_bench.archives.torchgeo.samples import SampleReader
 from rscl_bench.archives.torchgeo.sound import require_sound
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArchiveError, RsclError, SpecError, shown
+from rscl_bench.progress import Reporter
 from rscl_bench.sensor_table import SENSORS, with_bands
 from rscl_bench.sensors import Sensor
 from rscl_bench.spec import Spec, validated
@@ -88,6 +90,25 @@ class TorchGeoAdapter(DatasetAdapter):
         if hasattr(cls, "sensor"):
             return cls
         return _configured(cls, canonical_json(dict(options)))
+
+    @classmethod
+    def remote_files(cls, split: str, options: Mapping[str, Any]) -> list[RemoteFile]:
+        """Return the files that TorchGeo's class downloads."""
+        return downloads.files_of(cls.part, cls._arguments_of(split, options))
+
+    @classmethod
+    def complete_download(
+        cls, data_root: Path, split: str, options: Mapping[str, Any], reporter: Reporter
+    ) -> None:
+        """Let TorchGeo's class unpack and join what remains."""
+        arguments = cls._arguments_of(split, options)
+        downloads.complete(cls.part, arguments, data_root / cls.folder, reporter)
+
+    @classmethod
+    def _arguments_of(cls, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        parsed = validated(cls.Options, dict(options), f"dataset '{cls.name}'")
+        arguments = _constructor_arguments(cls.part, parsed)
+        return {**arguments, "split": split} if classes.takes(cls.part, "split") else arguments
 
     def _list_files(self) -> list[Path]:
         assert isinstance(self.options, TorchGeoOptions)
