@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request
 
 import pytest
 from helpers.web import Page, Web, serving
@@ -256,10 +257,8 @@ def test_redirect_is_followed_with_the_range(web: Web, tmp_path: Path) -> None:
 
 
 def test_redirect_away_from_https_is_refused() -> None:
-    secure = module.request.Request("https://example.org/file.zip")
-    with pytest.raises(
-        DownloadError, match=r"redirects to http://example\.org/x, which"
-    ):
+    secure = Request("https://example.org/file.zip")
+    with pytest.raises(DownloadError, match=r"redirects to http://example\.org/x, which"):
         module._Redirects().redirect_request(secure, None, 302, "", {}, "http://example.org/x")
 
 

@@ -8,6 +8,7 @@ network by itself: connections are refused while a class is made.
 
 import inspect
 import os
+import re
 import socket
 import sys
 import warnings
@@ -27,12 +28,8 @@ from rscl_bench.progress import Reporter
 _HASHES = ("sha512", "sha256", "sha1", "md5")
 
 
-class _OfflineError(Exception):
-    """A class of TorchGeo connects to a server by itself."""
-
-
-class _ProgramError(Exception):
-    """A class of TorchGeo downloads with another program."""
+class _OwnWayError(Exception):
+    """A class of TorchGeo downloads with another program, or connects to a server by itself."""
 
 
 def files_of(part: str, arguments: Mapping[str, Any]) -> list[RemoteFile]:
@@ -53,11 +50,8 @@ def files_of(part: str, arguments: Mapping[str, Any]) -> list[RemoteFile]:
         noted = _Noted(Path(folder))
         try:
             _make(part, {**arguments, **_place(part, folder)}, noted)
-        except (_ProgramError, _OfflineError) as error:
-            raise ArchiveError(
-                f"TorchGeo's {part} downloads {error}; call torchgeo.datasets.{part} with "
-                "download=True in Python, or fetch the archive by hand."
-            ) from error
+        except _OwnWayError as error:
+            raise _own_way(part, error) from error
         except (DependencyNotFoundError, ImportError) as error:
             raise ArchiveError(
                 f"TorchGeo's {part} needs a package that is not installed "
@@ -89,8 +83,17 @@ def complete(part: str, arguments: Mapping[str, Any], folder: Path, reporter: Re
         _make(part, {**arguments, **_place(part, str(place))}, _Done(place, reporter))
     except RsclError:
         raise
+    except _OwnWayError as error:
+        raise _own_way(part, error) from error
     except Exception as error:
         reporter.message(f"note: TorchGeo's {part} says {type(error).__name__}: {error}")
+
+
+def _own_way(part: str, error: _OwnWayError) -> ArchiveError:
+    return ArchiveError(
+        f"TorchGeo's {part} downloads {error}; call torchgeo.datasets.{part} with download=True in "
+        "Python, or fetch the archive by hand."
+    )
 
 
 def _place(part: str, folder: str) -> dict[str, Any]:
@@ -116,6 +119,8 @@ class _Noted:
         **digests: str | None,
     ) -> None:
         """Stand in for the function of this name in TorchGeo and torchvision."""
+        if md5 is None and re.fullmatch(r"[0-9a-f]{32}", str(filename)):
+            filename, md5 = None, filename  # BigEarthNetV2 of TorchGeo 0.8 passes it in this place
         known = {"md5": md5, **digests}
         digest = next((f"{name}:{known[name]}" for name in _HASHES if known.get(name)), "")
         name = filename or url.rpartition("/")[2]  # with its query, as TorchGeo does
@@ -147,7 +152,7 @@ class _Noted:
 
     def which(self, name: Any) -> Any:
         """Stand in for TorchGeo's function that finds a program."""
-        raise _ProgramError(f"with the program {name}")
+        raise _OwnWayError(f"with the program {name}")
 
     def download(self, url: str, target: Path, digest: str) -> None:
         """Note a file."""
@@ -229,7 +234,7 @@ _CONNECT = socket.socket.connect
 
 
 def _refuse(_socket: socket.socket, address: Any) -> None:
-    raise _OfflineError("by code of its own")
+    raise _OwnWayError("by code of its own")
 
 
 @contextmanager
