@@ -4,7 +4,7 @@ The layout was checked on a public copy: ``AID/<Class>/<class>_<number>.jpg``, n
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -74,7 +74,7 @@ class AIDAdapter(SceneFoldersAdapter):
     title = "AID (Aerial Image Dataset)"
     sensor = sensors.GOOGLE_EARTH_RGB
     classes = CLASSES
-    splits = ("train", *_CUTS)
+    splits: ClassVar[tuple[str, ...]] = ("train", *_CUTS)
     source = "https://captain-whu.github.io/AID/"
     licence = "research use; images from Google Earth"
     layout = "AID/Airport/airport_1.jpg and so on, 30 folders"
@@ -82,9 +82,9 @@ class AIDAdapter(SceneFoldersAdapter):
     notes = (
         "The images of a class are numbered from 1; a missing number is refused. The total number "
         "of images is not checked, because smaller and downscaled copies are in use.",
-        "`train` is the whole archive. `scenes-train` is the first 60 % of the numbers of each class, "
-        "`scenes-val` the next 15 % and `scenes-test` the rest; 2 % after each cut, at least one "
-        "image, are left out, because images with near numbers may overlap.",
+        "`train` is the whole archive. `scenes-train` is the first 60 % of the numbers of each "
+        "class, `scenes-val` the next 15 % and `scenes-test` the rest. 2 % after a cut, at least one "
+        "image, are left out: images with near numbers may overlap.",
     )
     citations = ("https://doi.org/10.1109/TGRS.2017.2685945",)
     Options = AIDOptions

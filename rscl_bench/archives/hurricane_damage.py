@@ -17,7 +17,7 @@ import numpy as np
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.files import write_picture
-from rscl_bench.archives.listing import names_in, pictures_in
+from rscl_bench.archives.listing import pictures_in
 from rscl_bench.archives.painting.canvas import Canvas
 from rscl_bench.archives.painting.materials import Look
 from rscl_bench.archives.painting.scenes import SCENES
@@ -65,8 +65,8 @@ class HurricaneDamageAdapter(DatasetAdapter):
         "the published folders, which show some buildings twice.",
         "Many chips of the class `no_damage` were taken before the hurricane: the class goes with "
         "the date of the image, and not with damage alone.",
-        "The folder `test` of the archive is not read. The number of images is not checked, because "
-        "smaller copies are in use.",
+        "The folder `test` of the archive is not read. The number of images is not checked, "
+        "because smaller copies are in use.",
     )
     citations = ("https://arxiv.org/abs/1807.01688",)
 

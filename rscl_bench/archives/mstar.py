@@ -7,8 +7,10 @@ checked on a copy with byte-exact files. The publisher's own files hold magnitud
 header of text; they are not read.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,8 @@ from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.files import write_picture
 from rscl_bench.archives.lists import read_lines
-from rscl_bench.errors import ArchiveError
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.errors import ArchiveError, SpecError
+from rscl_bench.spec import Spec
 
 CLASSES = ("2S1", "BMP2", "BRDM2", "BTR60", "BTR70", "D7", "T62", "T72", "ZIL131", "ZSU234")
 #: Side of a chip in pixels.
@@ -32,6 +34,9 @@ _PERIOD = 60
 #: out.
 _VAL = range(21, 33)
 _GAPS = (20, 33)
+_LINE = re.compile(r"(?P<number>[0-9])/(?P<name>[0-9]+)\.jpeg (?P=number)")
+#: Published folder to the chips of each class in a sketch, and the first number.
+_SKETCH_CHIPS = {"train": (30, 0), "val": (12, 100_000)}
 
 
 class MSTAROptions(Spec):
@@ -47,7 +52,6 @@ class MSTAROptions(Spec):
     amplitude: Annotated[
         Literal["linear", "db"],
         Field(
-            exclude_if=lambda amplitude: amplitude == "linear",
             description="`linear` reads magnitudes as stored, `db` in decibels below full scale",
         ),
     ] = "linear"
@@ -65,9 +69,13 @@ class MSTARAdapter(DatasetAdapter):
     formats = ("JPEG",)
     source = "https://www.sdms.afrl.af.mil/index.php?collection=mstar"
     licence = "public release by DARPA and AFRL; see the source"
-    layout = "train/0/00001.jpeg and so on, ten folders of classes, val/0/100001.jpeg and so on, and "
+    layout = (
+        "train/0/00001.jpeg and so on, ten folders of classes, val/0/100001.jpeg and so on, and "
+    )
     layout += "the lists train.txt and val.txt with lines such as `0/00001.jpeg 0`"
-    images = "2,747 chips at 17° and 2,425 at 15°, JPEGs of 128 × 128 pixels of 0.2 m; smaller copies "
+    images = (
+        "2,747 chips at 17° and 2,425 at 15°, JPEGs of 128 × 128 pixels of 0.2 m; smaller copies "
+    )
     images += "are read too"
     notes = (
         "`train` and `val` are at 17° of depression, `test` at 15°. The numbers of the chips go "
@@ -85,13 +93,19 @@ class MSTARAdapter(DatasetAdapter):
     @classmethod
     def configured(cls, options: Mapping[str, Any]) -> type[DatasetAdapter]:
         """Return the class whose sensor has the amplitude of the options."""
+        return MSTARInDecibels if options.get("amplitude") == "db" else MSTARAdapter
 
     def _list_files(self) -> list[Path]:
+        if self.options.amplitude != self.sensor.amplitude:
+            raise SpecError(
+                f"{type(self).__name__} reads {self.sensor.amplitude} amplitudes; open the class "
+                "that adapter_class returns for the options."
+            )
         chips = {folder: self._chips(folder) for folder in ("train", "val")}
         return [path for path in chips[_FOLDERS[self.split]] if self._is_selected(path)]
 
     def _chips(self, folder: str) -> list[Path]:
-        """Return all chips at a depression angle; each chip of the list must exist, and no other."""
+        """Return the chips at a depression angle: those of the list must exist, and no other."""
         names: dict[str, list[str]] = {str(number): [] for number in range(len(CLASSES))}
         for line in read_lines(self._list_of(folder)):
             match = _LINE.fullmatch(line.strip())
@@ -100,7 +114,7 @@ class MSTARAdapter(DatasetAdapter):
                     f"{self._list_of(folder)} has the line '{line.strip()}', which is no chip and "
                     "its class, such as '0/00001.jpeg 0'"
                 )
-            names[match["number"]].append(match["name"])
+            names[match["number"]].append(f"{match['name']}.jpg")
         return [
             path
             for number, listed in names.items()
@@ -143,3 +157,45 @@ class MSTARAdapter(DatasetAdapter):
             )
         top, left = (height - side) // 2, (width - side) // 2
         return image[top : top + side, left : left + side]
+
+    @classmethod
+    def _draw_sketch(cls, root: Path, rng: np.random.Generator) -> None:
+        """Draw 30 chips of each class at 17° and 12 at 15°, all around each vehicle."""
+        for folder, (count, first) in _SKETCH_CHIPS.items():
+            lines = []
+            for number in range(len(CLASSES)):
+                for turn in range(count):
+                    chip = f"{first + 10_000 * number + turn * _PERIOD // count:05d}.jpeg"
+                    lines.append(f"{number}/{chip} {number}")
+                    pixels = _drawn_chip(number, 2 * np.pi * turn / count, rng)
+                    write_picture(root / folder / str(number) / chip, pixels, quality=92)
+            (root / f"{folder}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class MSTARInDecibels(MSTARAdapter):
+    """MSTAR with its magnitudes in decibels, for ``options.amplitude = "db"``."""
+
+    sensor = sensors.MSTAR_SAR_DB
+
+
+def _drawn_chip(number: int, angle: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a chip ``[128, 128, 1]``: a bright box with its shadow, in speckle.
+
+    Args:
+        number: Class, which gives length, width and number of bright edges of the box.
+        angle: Direction of the vehicle in radians.
+        rng: Source of the speckle, of the place and of the brightness of the ground.
+    """
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2 + rng.uniform(-3, 3, (2, 1, 1))
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    length, width = 12 + 3 * (number % 5), 7 + 4 * (number // 5)
+    power = np.full((SIDE, SIDE), rng.uniform(0.02, 0.06))
+    shadow = (np.abs(along) < length) & (np.abs(across + width) < width)
+    power[shadow & (y > 0)] = 0.003
+    vehicle = (np.abs(along) < length) & (np.abs(across) < width)
+    ridges = 1 + np.cos(along * np.pi * (1 + number % 3) / length)
+    power[vehicle] = (0.1 + 0.3 * ridges)[vehicle]
+    speckle = rng.exponential(1.0, power.shape)
+    amplitude = np.sqrt(power * speckle)
+    pixels: NDArray[np.uint8] = np.rint(255 * np.clip(amplitude, 0, 1)).astype(np.uint8)
+    return pixels[:, :, None]

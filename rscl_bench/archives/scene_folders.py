@@ -30,7 +30,7 @@ class SceneFoldersAdapter(DatasetAdapter):
         sketch_scenes: Class to the name of the scene that a sketch shows, and its size of objects.
     """
 
-    splits = ("train",)
+    splits: ClassVar[tuple[str, ...]] = ("train",)
     formats = ("JPEG",)
     image_folder: ClassVar[str]
     images_per_class: ClassVar[int | None] = None
