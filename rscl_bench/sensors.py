@@ -195,12 +195,24 @@ WORLDVIEW_RGB = Sensor(
 #: temperatures. The archive does not state the wavelengths; 8 to 14 µm is the window of such
 #: cameras.
 HIT_UAV_THERMAL = Sensor(
-    "hit-uav-thermal", (Band("thermal", 11_000.0),), "8-bit grey value", "uint8", 255.0, None
+    "hit-uav-thermal",
+    (Band("thermal", 11_000.0, 6_000.0, "thermal"),),
+    "8-bit grey value",
+    "uint8",
+    255.0,
+    None,
 )
 
 #: MSTAR: magnitudes of an airborne X-band radar in spotlight mode, 0.3 m of resolution in pixels
 #: of 0.2 m. The band's wavelength is that of 9.6 GHz.
-MSTAR_SAR = Sensor("mstar-sar", (Band("hh", 31_200_000.0),), "8-bit magnitude", "uint8", 255.0, 0.2)
+MSTAR_SAR = Sensor(
+    "mstar-sar",
+    (Band("hh", 31_200_000.0, kind="sar"),),
+    "8-bit magnitude",
+    "uint8",
+    255.0,
+    0.2,
+)
 
 #: The same radar with magnitudes in decibels.
 MSTAR_SAR_DB = replace(MSTAR_SAR, name="mstar-sar-db", unit="1/255 of 48.1 decibel", amplitude="db")

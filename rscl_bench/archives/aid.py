@@ -83,8 +83,8 @@ class AIDAdapter(SceneFoldersAdapter):
         "The images of a class are numbered from 1; a missing number is refused. The total number "
         "of images is not checked, because smaller and downscaled copies are in use.",
         "`train` is the whole archive. `scenes-train` is the first 60 % of the numbers of each "
-        "class, `scenes-val` the next 15 % and `scenes-test` the rest. 2 % after a cut, at least one "
-        "image, are left out: images with near numbers may overlap.",
+        "class, `scenes-val` the next 15 % and `scenes-test` the rest. 2 % after a cut, at least "
+        "one image, are left out: images with near numbers may overlap.",
     )
     citations = ("https://doi.org/10.1109/TGRS.2017.2685945",)
     Options = AIDOptions
