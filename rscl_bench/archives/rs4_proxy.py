@@ -96,8 +96,8 @@ class SatelliteCityAdapter(PlacesAdapter):
     notes = (
         _NOTE,
         "The splits are by area: `val` is area 3, `test` is area 4, and `train` the other six. The "
-        "masks are the published colours as indices. `unlabelled` is the annotators' sixth class; "
-        "colours of no class are undefined.",
+        "masks are the published colours as indices. `unlabelled` is the annotators' sixth class, "
+        "of which area 4 has no pixel; colours of no class are undefined.",
     )
     places: ClassVar[dict[str, dict[str, int]]] = {
         "train": {"area1": 9, "area2": 9, "area5": 9, "area6": 9, "area7": 3, "area8": 3},
