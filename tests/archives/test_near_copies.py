@@ -1,5 +1,6 @@
 """`near_copies` finds shifted views of one ground; real splits hold none."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from scipy.ndimage import gaussian_filter
 
 from rscl_bench import sensors
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.aid import AIDAdapter
 from rscl_bench.archives.files import write_picture
 from rscl_bench.archives.hit_uav import HITUAVAdapter
+from rscl_bench.archives.hurricane_damage import HurricaneDamageAdapter
+from rscl_bench.archives.mstar import MSTARAdapter
 from rscl_bench.testing.near_copies import near_copies
 
 
@@ -53,12 +57,31 @@ def test_shifted_views_of_one_ground_are_found(tmp_path: Path) -> None:
     assert [p.first.stem for p in alone] == ["2", "1"]
 
 
-def count(cls: type[DatasetAdapter], one: str, other: str, threshold: float) -> int:
-    pairs = near_copies(real_adapter(cls, one), real_adapter(cls, other), threshold)
-    return len(pairs)
+def by_class(path: Path) -> str:
+    return path.parent.name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("one", "other"), [("train", "val"), ("train", "test"), ("val", "test")])
-def test_no_near_copy_of_hit_uav_is_in_two_splits(one: str, other: str) -> None:
-    assert count(HITUAVAdapter, one, other, 0.7) == 0
+@pytest.mark.parametrize(
+    ("cls", "prefix", "threshold", "group"),
+    [
+        (HITUAVAdapter, "", 0.75, lambda _: ""),
+        (HurricaneDamageAdapter, "", 0.85, lambda _: ""),
+        (AIDAdapter, "scenes-", 0.8, by_class),
+        (MSTARAdapter, "", 0.8, by_class),
+    ],
+)
+def test_no_near_copy_is_in_two_splits(
+    cls: type[DatasetAdapter], prefix: str, threshold: float, group: Callable[[Path], str]
+) -> None:
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        first, second = (real_adapter(cls, prefix + role) for role in (one, other))
+        assert near_copies(first, second, threshold, group) == []
+
+
+@pytest.mark.slow
+def test_the_published_split_of_hit_uav_holds_near_copies() -> None:
+    train = real_adapter(HITUAVAdapter, "official-train")
+    test = real_adapter(HITUAVAdapter, "official-test")
+    found = near_copies(train, test, threshold=0.75)
+    assert len({pair.second for pair in found}) > len(test) / 2
