@@ -130,11 +130,13 @@ class _Spectra:
 
 
 def _spectrum(images: Tensor) -> Tensor:
-    return torch.fft.rfft2(images, s=(2 * SIDE, 2 * SIDE))
+    spectrum: Tensor = torch.fft.rfft2(images, s=(2 * SIDE, 2 * SIDE))
+    return spectrum
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    return torch.fft.irfft2(first.conj() * second, s=(2 * SIDE, 2 * SIDE))
+    correlation: Tensor = torch.fft.irfft2(first.conj() * second, s=(2 * SIDE, 2 * SIDE))
+    return correlation
 
 
 def _prepared(adapter: DatasetAdapter, index: int) -> Tensor:
