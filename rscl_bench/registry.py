@@ -225,9 +225,39 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "any folder of images; sensor, labels and splits are options",
             has_rgb=False,
         ),
+        "hit-uav": Entry(
+            "rscl_bench.archives.hit_uav:HITUAVAdapter",
+            "thermal frames of a drone, 1 band, 4 labels of objects",
+            has_rgb=False,
+        ),
+        "hurricane-damage": Entry(
+            "rscl_bench.archives.hurricane_damage:HurricaneDamageAdapter",
+            "satellite chips of buildings after a hurricane, RGB, damaged or not",
+        ),
+        "mstar": Entry(
+            "rscl_bench.archives.mstar:MSTARAdapter",
+            "SAR chips of vehicles, 1 band, 10 classes",
+            has_rgb=False,
+        ),
         "potsdam": Entry(
             "rscl_bench.archives.potsdam:PotsdamAdapter",
             "aerial orthophotos of Potsdam, 5 cm, 4 bands, 6-class masks",
+        ),
+        "rs4-proxy-city": Entry(
+            "rscl_bench.archives.rs4_proxy:SatelliteCityAdapter",
+            "satellite images of a city, RGB, 6-class masks; stands in for us3d",
+        ),
+        "rs4-proxy-drone": Entry(
+            "rscl_bench.archives.rs4_proxy:DroneAdapter",
+            "oblique drone frames, RGB; stands in for uavid",
+        ),
+        "rs4-proxy-forest": Entry(
+            "rscl_bench.archives.rs4_proxy:ForestAdapter",
+            "aerial forest plots, 10 cm, RGB; stands in for treesatai",
+        ),
+        "rs4-proxy-town": Entry(
+            "rscl_bench.archives.rs4_proxy:AerialTownAdapter",
+            "drone orthophotos of towns, RGB; stands in for potsdam",
         ),
         "rsscn7": Entry(
             "rscl_bench.archives.rsscn7:RSSCN7Adapter", "aerial scenes, 7 classes, RGB"

@@ -19,12 +19,16 @@ from dataclasses import replace
 from rscl_bench.errors import SpecError, unknown
 from rscl_bench.sensors import (
     GOOGLE_EARTH_RGB,
+    HIT_UAV_THERMAL,
+    MSTAR_SAR,
+    MSTAR_SAR_DB,
     POTSDAM_RGBIR,
     RGB8,
     TREESATAI_AERIAL,
     UAVID_RGB,
     UCMERCED_RGB,
     WORLDVIEW3,
+    WORLDVIEW_RGB,
     Band,
     Sensor,
 )
@@ -144,12 +148,16 @@ SENSORS: dict[str, Sensor] = {
     sensor.name: sensor
     for sensor in (
         GOOGLE_EARTH_RGB,
+        HIT_UAV_THERMAL,
+        MSTAR_SAR,
+        MSTAR_SAR_DB,
         POTSDAM_RGBIR,
         RGB8,
         TREESATAI_AERIAL,
         UAVID_RGB,
         UCMERCED_RGB,
         WORLDVIEW3,
+        WORLDVIEW_RGB,
         _sensor("sentinel2-l1c", _L1C, "10,000-fold reflectance", "uint16", _L1_SCALE, 10),
         _sensor("sentinel2-l2a", _L2A, "10,000-fold reflectance", "uint16", _L1_SCALE, 10),
         _camera("sentinel2-8bit", _L1C, 10),

@@ -1,8 +1,11 @@
 """Sensors: ordered bands with wavelengths, the unit of pixels and the ground sample distance."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rscl_bench.errors import SpecError, unknown
 
@@ -52,6 +55,9 @@ class Sensor:
         dtype: NumPy dtype of the files, ``"uint8"`` or ``"uint16"``.
         scale: Pixel value of full brightness.
         gsd_m: Ground sample distance in metres; None if it varies from image to image.
+        amplitude: How amplitudes, such as those of a radar, are read: ``"linear"`` keeps the pixel
+            values of the files, ``"db"`` turns them into decibels; see `in_unit`. Left out of the
+            key of a tile store when ``"linear"``.
 
     Raises:
         SpecError: If tiles of this sensor could not be stored or normalised.
@@ -63,6 +69,7 @@ class Sensor:
     dtype: str
     scale: float
     gsd_m: float | None
+    amplitude: Literal["linear", "db"] = "linear"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -70,6 +77,11 @@ class Sensor:
                 f"Sensor {self.name} has pixels of type {self.dtype!r}, but tiles are stored as "
                 f"{' or '.join(DTYPES)}; declare one of these and convert the pixels when the "
                 "dataset reads them."
+            )
+        if self.amplitude == "db" and self.scale <= 1:
+            raise SpecError(
+                f"Sensor {self.name} has amplitudes in decibels and the scale {self.scale}; give a "
+                "scale above 1, or amplitude = 'linear'."
             )
         names = [band.name for band in self.bands]
         if not names or len(set(names)) < len(names):
@@ -81,6 +93,23 @@ class Sensor:
                 f"Sensor {self.name} has the scale {self.scale}; give the pixel value of full "
                 "brightness, a finite number above 0."
             )
+
+    def in_unit(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return pixel values as the sensor declares them, in the dtype of the files.
+
+        Decibels below full scale are ``20 log10(v / scale)`` of an amplitude ``v``. Amplitudes of
+        0 and 1 give the least value, 0, full scale gives ``scale``, and the values between rise
+        by equal steps for equal decibels: ``scale * log(max(v, 1)) / log(scale)``, rounded.
+
+        Args:
+            pixels: Pixels of a file, of any shape, in ``dtype``.
+        """
+        if self.amplitude == "linear":
+            return pixels
+        values = np.arange(np.iinfo(self.dtype).max + 1)
+        steps = self.scale * np.log(np.clip(values, 1, self.scale)) / np.log(self.scale)
+        converted: NDArray[Any] = np.rint(steps).astype(self.dtype)[pixels]
+        return converted
 
     def described_bands(self) -> str:
         """Return names and central wavelengths of the bands, in the order of the files."""
@@ -156,3 +185,34 @@ UCMERCED_RGB = Sensor(
 GOOGLE_EARTH_RGB = Sensor(
     "google-earth-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, None
 )
+
+#: WorldView and GeoEye satellites, colours as published after a disaster, at about 0.5 m.
+WORLDVIEW_RGB = Sensor(
+    "worldview-rgb", (_RED, _GREEN, _BLUE), "8-bit digital number", "uint8", 255.0, 0.5
+)
+
+#: HIT-UAV: longwave infrared of a drone's camera, as the camera's grey values and not as
+#: temperatures. The archive does not state the wavelengths; 8 to 14 µm is the window of such
+#: cameras.
+HIT_UAV_THERMAL = Sensor(
+    "hit-uav-thermal",
+    (Band("thermal", 11_000.0, 6_000.0, "thermal"),),
+    "8-bit grey value",
+    "uint8",
+    255.0,
+    None,
+)
+
+#: MSTAR: magnitudes of an airborne X-band radar in spotlight mode, 0.3 m of resolution in pixels
+#: of 0.2 m. The band's wavelength is that of 9.6 GHz.
+MSTAR_SAR = Sensor(
+    "mstar-sar",
+    (Band("hh", 31_200_000.0, kind="sar"),),
+    "8-bit magnitude",
+    "uint8",
+    255.0,
+    0.2,
+)
+
+#: The same radar with magnitudes in decibels.
+MSTAR_SAR_DB = replace(MSTAR_SAR, name="mstar-sar-db", unit="1/255 of 48.1 decibel", amplitude="db")

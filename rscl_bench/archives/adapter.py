@@ -348,7 +348,8 @@ class DatasetAdapter(ABC):
             with_labels: Whether to read labels or mask too.
 
         Returns:
-            The scene; ``image`` is ``[H, W, C]`` in the sensor's dtype.
+            The scene; ``image`` is ``[H, W, C]`` in the sensor's dtype, in decibels if the sensor
+            declares them.
 
         Raises:
             ArchiveError: If the file cannot be read, or differs from the declaration in band
@@ -376,8 +377,8 @@ class DatasetAdapter(ABC):
             raise ArchiveError(f"{path} has no label; the archive of {self.title} is partial.")
         if isinstance(scene.image, np.ma.MaskedArray):
             missing = np.ma.getmaskarray(scene.image)
-            return replace(scene, image=scene.image.data, missing=missing)
-        return scene
+            scene = replace(scene, image=scene.image.data, missing=missing)
+        return replace(scene, image=self.sensor.in_unit(scene.image))
 
     def _read_strictly(self, index: int, with_labels: bool) -> Scene:
         """Call ``_read``, and name the file in every error."""

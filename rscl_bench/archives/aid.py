@@ -3,7 +3,8 @@
 The layout was checked on a public copy: ``AID/<Class>/<class>_<number>.jpg``, numbered from 1.
 """
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -46,6 +47,10 @@ _SKETCH_SCENES = {
     "Viaduct": ("road", 0.6),
 }
 CLASSES = tuple(_SKETCH_SCENES)
+#: Where the numbers of a class are cut into training, validation and test images, as shares.
+_CUTS = {"scenes-train": (0.0, 0.6), "scenes-val": (0.6, 0.75), "scenes-test": (0.75, 1.0)}
+#: Share of a class that is left out after a cut: images with near numbers may show one place.
+_GAP = 0.02
 
 
 class AIDOptions(Spec):
@@ -57,13 +62,19 @@ class AIDOptions(Spec):
 
 
 class AIDAdapter(SceneFoldersAdapter):
-    """AID's images with their scene class; the one split ``train`` is the whole archive."""
+    """AID's images with their scene class.
+
+    The split ``train`` is the whole archive. The splits ``scenes-train``, ``scenes-val`` and
+    ``scenes-test`` divide it for a probe of its scene classes, by the numbers of the images in each
+    class.
+    """
 
     name = "aid"
     folder = "aid"
     title = "AID (Aerial Image Dataset)"
     sensor = sensors.GOOGLE_EARTH_RGB
     classes = CLASSES
+    splits: ClassVar[tuple[str, ...]] = ("train", *_CUTS)
     source = "https://captain-whu.github.io/AID/"
     licence = "research use; images from Google Earth"
     layout = "AID/Airport/airport_1.jpg and so on, 30 folders"
@@ -71,6 +82,9 @@ class AIDAdapter(SceneFoldersAdapter):
     notes = (
         "The images of a class are numbered from 1; a missing number is refused. The total number "
         "of images is not checked, because smaller and downscaled copies are in use.",
+        "`train` is the whole archive. `scenes-train` is the first 60 % of the numbers of each "
+        "class, `scenes-val` the next 15 % and `scenes-test` the rest. 2 % after a cut, at least "
+        "one image, are left out: images with near numbers may overlap.",
     )
     citations = ("https://doi.org/10.1109/TGRS.2017.2685945",)
     Options = AIDOptions
@@ -86,6 +100,12 @@ class AIDAdapter(SceneFoldersAdapter):
             if name not in self.classes:
                 raise unknown(f"class of {self.name}", name, self.classes)
         return tuple(name for name in self.classes if name in selected)
+
+    def _of_split(self, files: list[Path]) -> list[Path]:
+        if self.split == "train":
+            return files
+        start, end = (int(share * len(files)) for share in _CUTS[self.split])
+        return files[start + (max(1, round(_GAP * len(files))) if start else 0) : end]
 
     @staticmethod
     def _file_name(scene_class: str, number: int) -> str:

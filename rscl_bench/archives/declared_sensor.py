@@ -35,6 +35,7 @@ class DeclaredSensor(Spec):
         dtype: Type of the stored pixels.
         scale: Pixel value of full brightness; of `uint8`, 255 by default.
         gsd_m: Ground sample distance in metres; left out where it varies.
+        amplitude: Whether amplitudes are read as stored or in decibels; ``"linear"`` by default.
     """
 
     like: _Text | None = None
@@ -43,6 +44,7 @@ class DeclaredSensor(Spec):
     dtype: Literal["uint8", "uint16"] | None = None
     scale: Annotated[float, Field(gt=0)] | None = None
     gsd_m: Annotated[float, Field(gt=0)] | None = None
+    amplitude: Literal["linear", "db"] | None = None
 
     def sensor(self) -> Sensor:
         """Return the sensor.
@@ -50,7 +52,7 @@ class DeclaredSensor(Spec):
         Raises:
             SpecError: If the sensor ``like`` is unknown, or a value is missing.
         """
-        own = ("unit", "dtype", "scale", "gsd_m")
+        own = ("unit", "dtype", "scale", "gsd_m", "amplitude")
         given: dict[str, Any] = {name: getattr(self, name) for name in own}
         given = {name: value for name, value in given.items() if value is not None}
         if self.bands is not None:

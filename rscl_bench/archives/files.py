@@ -350,6 +350,6 @@ def write_tiff(path: Path, pixels: NDArray[Any], **options: Any) -> None:
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8], **options: Any) -> None:
-    """Write pixels ``[H, W, 3]`` as a PNG or JPEG; the suffix of ``path`` chooses the format."""
+    """Write pixels ``[H, W, 1 or 3]`` as a PNG or JPEG; the suffix of ``path`` chooses."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels).save(path, **options)

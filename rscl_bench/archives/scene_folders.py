@@ -16,7 +16,7 @@ from rscl_bench.archives.painting.scenes import SCENES
 
 
 class SceneFoldersAdapter(DatasetAdapter):
-    """Base of the adapters of ``<image_folder>/<class>/<picture>.jpg``, with one split ``train``.
+    """Base of the adapters of ``<image_folder>/<class>/<picture>.jpg``; ``train`` is all of it.
 
     The label of an image is its scene class: one 1 among ``[L]``. The images of a class are
     numbered from 1 without a gap, so that a lost file is noticed.
@@ -30,7 +30,7 @@ class SceneFoldersAdapter(DatasetAdapter):
         sketch_scenes: Class to the name of the scene that a sketch shows, and its size of objects.
     """
 
-    splits = ("train",)
+    splits: ClassVar[tuple[str, ...]] = ("train",)
     formats = ("JPEG",)
     image_folder: ClassVar[str]
     images_per_class: ClassVar[int | None] = None
@@ -58,7 +58,11 @@ class SceneFoldersAdapter(DatasetAdapter):
             if self.images_per_class is not None and not self.is_sketch:
                 count = self.images_per_class
             names = [self._file_name(scene_class, i) for i in range(1, count + 1)]
-            files += self._require_pictures(folder, names)
+            files += self._of_split(self._require_pictures(folder, names))
+        return files
+
+    def _of_split(self, files: list[Path]) -> list[Path]:
+        """Return those of all images of one class, in number order, that the split reads."""
         return files
 
     def _numbered(self, scene_class: str) -> list[str]:

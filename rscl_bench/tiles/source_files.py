@@ -123,6 +123,14 @@ def description(adapter: DatasetAdapter, source: Source, with_labels: bool) -> d
     """
     # The name of a sensor and its ground sample distance change no value of a tile.
     sensor = {k: v for k, v in asdict(adapter.sensor).items() if k not in ("name", "gsd_m")}
+    # Fields that older sensors lack are left out at their defaults, so that digests stay.
+    if sensor["amplitude"] == "linear":
+        del sensor["amplitude"]
+    for band in sensor["bands"]:
+        if band["width_nm"] is None:
+            del band["width_nm"]
+        if band["kind"] == "optical":
+            del band["kind"]
     code = registry.code_digest(type(adapter))
     if code is None:
         reader = {"name": source.dataset, "version": adapter.version}
