@@ -37,7 +37,7 @@ _DN8 = "8-bit digital number"
 
 
 def _optical(name: str, centre_nm: float, width_nm: float | None = None) -> Band:
-    return Band(name, centre_nm)
+    return Band(name, centre_nm, width_nm)
 
 
 def _range(name: str, low_um: float, high_um: float) -> Band:
@@ -46,11 +46,11 @@ def _range(name: str, low_um: float, high_um: float) -> Band:
 
 
 def _thermal(name: str, low_um: float, high_um: float) -> Band:
-    return _range(name, low_um, high_um)
+    return replace(_range(name, low_um, high_um), kind="thermal")
 
 
 def _radar(polarisation: str, frequency_ghz: float) -> Band:
-    return Band(polarisation, round(299_792_458 / frequency_ghz, 0))
+    return Band(polarisation, round(299_792_458 / frequency_ghz, 0), kind="sar")
 
 
 _S2_BANDS = {
