@@ -106,7 +106,9 @@ class _Archive:
 def _check_missing(archive: _Archive, empty: Path) -> None:
     cls, split = archive.adapter, archive.adapter.splits[0]
     folder = empty / cls.folder
-    needed = (cls.title, cls.source, cls.licence, cls.layout, str(folder))
+    needed = [cls.title, cls.layout, str(folder)]
+    if not cls.declared_by_options:
+        needed += [cls.source, cls.licence]
     for state in ("absent", "empty"):
         if state == "empty":
             folder.mkdir(parents=True)
