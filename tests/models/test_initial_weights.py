@@ -313,7 +313,7 @@ def test_union_takes_kernels_by_name(tmp_path: Path) -> None:
         "kernels of patch_embed.proj by name for blue, red, green; their mean for other bands",
     )
     absent = torch.full((4, 1, 32, 32), torch.nan)
-    red, green, blue = images().split(1, dim=1)
+    red, green, blue = torch.split(images(), 1, dim=1)
     with torch.no_grad():
         expected = theirs.forward_features(images())
     assert_equal_features(features(ours, torch.cat([absent, blue, red, green], dim=1)), expected)
