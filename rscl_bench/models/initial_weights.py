@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rscl_bench.encoder_bands import RGB
 from rscl_bench.errors import ArtefactError, SpecError
-from rscl_bench.models.band_weights import is_of_band, parameter_name
+from rscl_bench.models.band_weights import BandWeights, band_parameters
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.weights_file import mergings_before_stages, read_weights
 
@@ -51,9 +51,9 @@ def load_initial(encoder: Encoder, path: Path, digest: str) -> Adaptation:
       file's order of bands.
     - Where images differ in bands, ``union`` gives red, green and blue the kernels of a file of
       three bands, and every other band the mean kernel, each times the root of the number of the
-      file's bands, which `BandConvolution` divides by. ``spectral`` makes kernels from wavelengths, so the
-      file's first convolution is left out. From an encoder of the same mode, bands take their
-      own kernels, and bands that the file lacks keep their initial ones.
+      file's bands, which `BandConvolution` divides by. ``spectral`` makes kernels from wavelengths,
+      so the file's first convolution is left out. From an encoder of the same mode, bands take
+      their own kernels, and bands that the file lacks keep their initial ones.
     - Positions of a ViT are resampled to the number of patches (bicubic, antialiased), and the
       tables of relative positions of a Swin transformer to its windows, both by timm.
 
@@ -114,11 +114,12 @@ def _fit_band_kernels(
     assert encoder.bands is not None
     first = f"{encoder.first_convolution}".removeprefix(_prefix(encoder))
     kernels = kept.pop(f"{first}.weight", None)
-    strange = [name for name in kept if name not in target and is_of_band(name)]
+    strange = [name for name in kept if name not in target and ".by_band." in name]
     for name in strange:
         del kept[name]
     if kernels is None:  # an encoder of the same mode, or no fitting file
-        kept |= {n: v for n, v in target.items() if n not in kept and is_of_band(n)}
+        new = band_parameters(encoder.timm_model()) - kept.keys()
+        kept |= {name: target[name] for name in new}
         return strange
     if encoder.bands.mode == "spectral":
         adapted.append(f"{first} is left out, since kernels are made from wavelengths")
@@ -126,9 +127,11 @@ def _fit_band_kernels(
         return [*strange, f"{first}.weight"]
     scaled = kernels.float() * kernels.shape[1] ** 0.5
     named = dict(zip(RGB, scaled.unbind(1), strict=True)) if kernels.shape[1] == 3 else {}
+    weights = encoder.timm_model().get_submodule(f"{first}.kernels")
+    assert isinstance(weights, BandWeights)
     for band in encoder.bands.bands:
         own = named.get(band.name, scaled.mean(dim=1))
-        kept[f"{first}.kernels.weights.{parameter_name(band.name)}"] = own
+        kept[f"{first}.kernels.by_band.{weights.parameter_of(band)}"] = own
     by_name = ", ".join(b.name for b in encoder.bands.bands if b.name in named) or "none"
     adapted.append(f"kernels of {first} by name for {by_name}; their mean for other bands")
     return strange

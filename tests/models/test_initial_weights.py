@@ -333,12 +333,12 @@ def test_spectral_leaves_the_first_convolution_out(tmp_path: Path) -> None:
 
 def test_bands_of_an_encoder_of_this_package_keep_their_kernels(tmp_path: Path) -> None:
     first, second = of_bands("union", "red", "nir"), of_bands("union", "green", "nir")
-    green = weight_of(second, "patch_embed.proj.kernels.weights.band_green").clone()
+    green = weight_of(second, "patch_embed.proj.kernels.by_band.band_green").clone()
     fitted = loaded(second, saved(first, tmp_path))
-    assert fitted == Adaptation((), ("patch_embed.proj.kernels.weights.band_red",))
+    assert fitted == Adaptation((), ("patch_embed.proj.kernels.by_band.band_red",))
     for name, expected in {
         "green": green,
-        "nir": weight_of(first, "patch_embed.proj.kernels.weights.band_nir"),
+        "nir": weight_of(first, "patch_embed.proj.kernels.by_band.band_nir"),
     }.items():
-        found = weight_of(second, f"patch_embed.proj.kernels.weights.band_{name}")
+        found = weight_of(second, f"patch_embed.proj.kernels.by_band.band_{name}")
         assert torch.equal(found, expected)
