@@ -269,7 +269,10 @@ def run(
 @app.command()
 def extend(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or its record.json.", exists=True)
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a finished run, or its record.json.", exists=True
+        ),
     ],
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Dataset of the next task.")
