@@ -33,7 +33,7 @@ from rscl_bench.sensors import (
     Sensor,
 )
 
-_DN8 = "8-bit digital number"
+_DN8, _DN16 = "8-bit digital number", "16-bit digital number"
 
 
 def _optical(name: str, centre_nm: float, width_nm: float | None = None) -> Band:
@@ -171,6 +171,8 @@ SENSORS: dict[str, Sensor] = {
         _camera("landsat7-etm-8bit", list(_ETM_BANDS.values()), 30),
         _camera("landsat8-oli-8bit", list(_OLI_BANDS.values()), 30),
         _camera("landsat9-oli-8bit", list(_OLI_BANDS.values()), 30),
+        _sensor("landsat8-l1", list(_OLI_BANDS.values()), _DN16, "uint16", 65_535.0, 30),
+        _sensor("landsat9-l1", list(_OLI_BANDS.values()), _DN16, "uint16", 65_535.0, 30),
         _camera("naip", (_RED, _GREEN, _BLUE, _NIR), 1),
         _sensor(
             "planetscope-dove",

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio import Affine
 
 from rscl_bench.archives.files import write_tiff
 
@@ -178,3 +180,63 @@ def resisc45(root: Path, left_out: tuple[str, ...] = ()) -> Written:
         (root / "resisc45" / f"resisc45-{split}.txt").write_text(listed, encoding="utf-8")
     written.files = {*written.images, "resisc45-train.txt"}
     return written
+
+
+@dataclass
+class Rasters:
+    """Rasters on one grid of 30 m, in EPSG:32632.
+
+    Attributes:
+        images: Pixels ``[H, W, C]`` by file, relative to the folder.
+        corners: Easting and northing of each raster's upper left corner, in metres.
+    """
+
+    images: dict[str, Pixels] = field(default_factory=dict)
+    corners: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def write_raster(path: Path, pixels: Pixels, corner: tuple[float, float], **options: Any) -> None:
+    """Write pixels ``[H, W, C]`` with coordinates; ``options`` are those of GDAL's driver."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = {
+        "crs": "EPSG:32632",
+        "transform": Affine(30, 0, corner[0], 0, -30, corner[1]),
+        **options,
+    }
+    height, width, count = pixels.shape
+    profile = {"height": height, "width": width, "count": count, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **place) as file:
+        file.write(np.moveaxis(pixels, 2, 0))
+
+
+def naip(root: Path) -> Rasters:
+    """Write two rasters of NAIP side by side: 4 bands, the last of them tagged as alpha."""
+    rng, rasters = np.random.default_rng(6), Rasters()
+    for number, corner in enumerate([(400_000.0, 5_000_000.0), (402_100.0, 5_000_000.0)]):
+        file = f"m_380751{number}_ne_18_060_20190605.tif"
+        pixels = _noise(rng, 70, 4)
+        pixels[:5, :5, 3] = 0  # dark in the infrared, as water is
+        rasters.images[file], rasters.corners[file] = pixels, corner
+        write_raster(root / "naip" / file, pixels, corner, photometric="rgb", alpha="yes")
+    return rasters
+
+
+def landsat8(root: Path, nodata: int | None = None) -> Rasters:
+    """Write one product of Landsat 8: a file for each of 7 bands."""
+    rng, rasters = np.random.default_rng(7), Rasters()
+    product = "LC08_L2SP_023032_20210622_20210629_02_T1"
+    pixels, corner = _noise(rng, 64, 7, "uint16"), (400_000.0, 5_000_000.0)
+    rasters.images[product], rasters.corners[product] = pixels, corner
+    options = {} if nodata is None else {"nodata": nodata}
+    for band in range(7):
+        file = f"{product}_SR_B{band + 1}.TIF"
+        write_raster(root / "landsat8" / file, pixels[:, :, band : band + 1], corner, **options)
+    return rasters
+
+
+def cdl(folder: Path, corner: tuple[float, float], side: int) -> Pixels:
+    """Write a raster of the Cropland Data Layer with the values 1 and 5; return ``[H, W]``."""
+    rng = np.random.default_rng(8)
+    mask = rng.choice([1, 5], (side, side, 1)).astype(np.uint8)
+    write_raster(folder / "2021_30m_cdls.tif", mask, corner)
+    return mask[:, :, 0]

@@ -7,11 +7,8 @@ whose digests are in the identity of a run.
 
 import json
 import traceback
-import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from functools import cache, cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +18,7 @@ from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.download import RemoteFile
 from rscl_bench.archives.torchgeo import classes, downloads, item_files
-from rscl_bench.archives.torchgeo.draws import seeded
+from rscl_bench.archives.torchgeo.calls import quiet, seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
 from rscl_bench.archives.torchgeo.opened_files import noted
 from rscl_bench.archives.torchgeo.options import TorchGeoOptions
@@ -124,9 +121,7 @@ class TorchGeoAdapter(DatasetAdapter):
     def _constructed(self) -> Any:
         arguments = self._arguments()
         try:
-            # pycocotools prints; standard output is for results.
-            with warnings.catch_warnings(), redirect_stdout(StringIO()):
-                warnings.simplefilter("ignore")
+            with quiet():
                 return classes.dataset_class(self.part)(**arguments)
         except RsclError:
             raise
@@ -135,9 +130,10 @@ class TorchGeoAdapter(DatasetAdapter):
 
     def _arguments(self) -> dict[str, Any]:
         arguments = _constructor_arguments(self.part, self.options)
-        arguments["root"] = str(self._place)
-        if classes.takes(self.part, "split"):
-            arguments["split"] = self.split
+        # The digests of this suite take the place of checksums, whose default differs by version.
+        fixed = {"split": self.split, "download": False, "checksum": False, "cache": False}
+        arguments |= {k: value for k, value in fixed.items() if classes.takes(self.part, k)}
+        arguments["root" if classes.takes(self.part, "root") else "paths"] = str(self._place)
         return arguments
 
     def _refusal(self, error: Exception, arguments: Mapping[str, Any]) -> RsclError:
@@ -152,8 +148,9 @@ class TorchGeoAdapter(DatasetAdapter):
             )
         said = shown(str(error).strip().splitlines()[0] if str(error).strip() else "", 200)
         if isinstance(error, DatasetNotFoundError | OSError) or "not found" in said.lower():
-            return self.missing(f"TorchGeo's {self.part} does not find its files")
-        given = {key: value for key, value in arguments.items() if key != "root"}
+            own = "" if isinstance(error, DatasetNotFoundError) else f" ({said})"
+            return self.missing(f"TorchGeo's {self.part} does not find its files{own}")
+        given = {key: value for key, value in arguments.items() if key not in ("root", "paths")}
         if isinstance(error, AssertionError) and not said:
             said = f"it requires {traceback.extract_tb(error.__traceback__)[-1].line}"
         return SpecError(
@@ -176,8 +173,7 @@ class TorchGeoAdapter(DatasetAdapter):
 
     def _sample(self, index: int) -> Mapping[str, Any]:
         """Return a sample; some classes draw a season, which must be the same at every reading."""
-        with warnings.catch_warnings(), seeded(index):
-            warnings.simplefilter("ignore")
+        with quiet(), seeded(index):
             sample: Mapping[str, Any] = self._dataset[index]
         return sample
 
@@ -224,6 +220,7 @@ class TorchGeoAdapter(DatasetAdapter):
 def _named(part: str) -> type[TorchGeoAdapter]:
     known = KNOWN.get(part, _UNKNOWN)
     dataset = classes.dataset_class(part)
+    base = _base_of(part)
     title = (dataset.__doc__ or part).strip().splitlines()[0].rstrip(".")
     attributes = {
         "name": f"torchgeo:{part}",
@@ -237,13 +234,31 @@ def _named(part: str) -> type[TorchGeoAdapter]:
         "layout": f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})",
         "images": known.images,
         "notes": known.notes,
-        "Options": _options_of(part),
+        "Options": _options_of(part, base),
         "__doc__": f"TorchGeo's {part}.",
     }
     if has_values := (known.values or classes.label_values(part)):
         attributes |= {"values": has_values, "ignored": frozenset(known.ignored)}
         attributes["classes"] = _kept(has_values, frozenset(known.ignored))
-    return type(f"TorchGeo{part}", (TorchGeoAdapter,), attributes)
+    return type(f"TorchGeo{part}", (base,), attributes)
+
+
+def _base_of(part: str) -> type[TorchGeoAdapter]:
+    """Return the class that reads items, or the one that reads windows of rasters.
+
+    Raises:
+        SpecError: If the class has neither images nor rasters, but points or outlines.
+    """
+    if not classes.has_coordinates(part):
+        return TorchGeoAdapter
+    from rscl_bench.archives.torchgeo.grid_adapter import TorchGeoGridAdapter
+
+    if not classes.has_rasters(part):
+        raise SpecError(
+            f"TorchGeo's {part} has no images, but points, outlines or arrays of a model; name a "
+            "dataset of images."
+        )
+    return TorchGeoGridAdapter
 
 
 def _splits(part: str, known: Known) -> tuple[str, ...]:
@@ -260,18 +275,16 @@ def _source(dataset: Any) -> str:
     return url if isinstance(url, str) and url.startswith("http") else _DOCUMENTATION
 
 
-def _options_of(part: str) -> type[Spec]:
+def _options_of(part: str, base: type[TorchGeoAdapter]) -> type[Spec]:
     """Return the options of a dataset: those of all, and the parameters of its constructor."""
     own = {
         name: (Any, Field(default=None, description=f"argument of TorchGeo's {part}"))
         for name in classes.parameters(part)
-        if name not in TorchGeoOptions.model_fields
+        if name not in base.Options.model_fields
     }
-    model: type[Spec] = create_model(
-        f"{part}Options",
-        __base__=TorchGeoOptions,
-        **own,  # type: ignore[call-overload]  # pydantic types the fields as keywords
-    )
+    # pydantic types the fields as keywords, which their dictionary is not.
+    make: Any = create_model
+    model: type[Spec] = make(f"{part}Options", __base__=base.Options, **own)
     return model
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from rscl_bench.archives.declared_sensor import SensorChoice
 from rscl_bench.spec import Spec
 
+_FOLDER = r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$"
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -68,10 +69,37 @@ class TorchGeoOptions(Spec):
     folder: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_. -]*(/[A-Za-z0-9_-][A-Za-z0-9_. -]*)*$",
+            pattern=_FOLDER,
             description="folder below the data root",
         ),
     ] = None
     arguments: dict[str, Any] = Field(
         default={}, description="arguments of the class whose names are options here too"
     )
+
+
+class LabelsFrom(Spec):
+    """A second dataset of TorchGeo whose masks label the windows of the first.
+
+    Attributes:
+        dataset: Name of its class, such as ``"CDL"``.
+        folder: Its folder below that of the images.
+        arguments: Arguments of its class.
+    """
+
+    dataset: _Text
+    folder: Annotated[str, Field(pattern=_FOLDER)]
+    arguments: dict[str, Any] = Field(default={})
+
+
+class GridOptions(TorchGeoOptions):
+    """The options of datasets of rasters with coordinates."""
+
+    window: Annotated[
+        int,
+        Field(ge=1, le=65_536, description="height and width in pixels of a window of the grid"),
+    ] = 256
+    labels_from: Annotated[
+        LabelsFrom | None,
+        Field(description="dataset, folder and arguments of masks at the same place"),
+    ] = None
