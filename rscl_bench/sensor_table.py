@@ -37,7 +37,7 @@ _DN8, _DN16 = "8-bit digital number", "16-bit digital number"
 
 
 def _optical(name: str, centre_nm: float, width_nm: float | None = None) -> Band:
-    return Band(name, centre_nm, width_nm)
+    return Band(name, float(centre_nm), None if width_nm is None else float(width_nm))
 
 
 def _range(name: str, low_um: float, high_um: float) -> Band:
@@ -50,7 +50,8 @@ def _thermal(name: str, low_um: float, high_um: float) -> Band:
 
 
 def _radar(polarisation: str, frequency_ghz: float) -> Band:
-    return Band(polarisation, round(299_792_458 / frequency_ghz, 0), kind="sar")
+    wavelength_nm = round(299_792_458 / frequency_ghz, 0)
+    return Band(polarisation, wavelength_nm, kind="sar")
 
 
 _S2_BANDS = {
