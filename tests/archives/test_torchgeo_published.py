@@ -113,6 +113,7 @@ def test_masks_of_made_up_files() -> None:
     for index, path in enumerate(adapter.files):
         stored = np.asarray(Image.open(path.parent.parent / "masks_png" / path.name))
         found = adapter.scene(index, with_labels=True).mask
+        assert found is not None
         assert np.array_equal(found, np.where(stored == 0, UNDEFINED, stored.astype(int) - 1))
 
 
@@ -170,6 +171,7 @@ def test_real_loveda(tmp_path: Path) -> None:
     found = adapter.scene(0, with_labels=True)
     assert np.array_equal(found.image, picture(samples / "img_dir" / "0.png"))
     none = np.isin(stored, (0, 255))
+    assert found.mask is not None
     assert np.array_equal(found.mask, np.where(none, UNDEFINED, stored.astype(int) - 1))
 
 

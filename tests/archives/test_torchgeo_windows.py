@@ -18,8 +18,8 @@ from rscl_bench.tiles.packing import open_or_pack
 CORNER = (400_000.0, 5_000_000.0)
 
 
-def opened(name: str, root: Path, **options: Any) -> DatasetAdapter:
-    return adapter_class(f"torchgeo:{name}", options)(root, "all", options)
+def opened(name: str, root: Path, split: str = "all", **options: Any) -> DatasetAdapter:
+    return adapter_class(f"torchgeo:{name}", options)(root, split, options)
 
 
 def place(rasters: Rasters, file: str, window: Any) -> tuple[slice, slice]:
@@ -62,8 +62,8 @@ def test_bands_in_files_of_their_own(tmp_path: Path) -> None:
 
 def test_some_bands_in_another_order(tmp_path: Path) -> None:
     rasters = archives.landsat8(tmp_path)
-    options = {"sensor": "landsat8-oli", "bands": ["SR_B4", "SR_B3", "SR_B2"], "window": 64}
-    adapter = opened("Landsat8", tmp_path, **options)
+    bands = ["SR_B4", "SR_B3", "SR_B2"]
+    adapter = opened("Landsat8", tmp_path, sensor="landsat8-oli", bands=bands, window=64)
     assert [band.name for band in adapter.sensor.bands] == ["red", "green", "blue"]
     (pixels,) = rasters.images.values()
     assert np.array_equal(adapter.scene(0).image, pixels[:, :, [3, 2, 1]])
@@ -166,3 +166,22 @@ def test_a_raster_that_changes_gives_another_digest(tmp_path: Path) -> None:
         tmp_path / "naip" / file, pixels, rasters.corners[file], photometric="rgb", alpha="yes"
     )
     assert open_or_pack(tmp_path, source, tmp_path / "cache").source_digest != first
+
+
+@pytest.mark.parametrize(("block", "groups"), [({}, 2), ({"block": 30}, 18)])
+def test_rasters_or_their_blocks_are_dealt_to_splits(
+    block: dict[str, int], groups: int, tmp_path: Path
+) -> None:
+    """Windows of 10 pixels, in blocks of 30: each raster has 49 windows in 9 blocks."""
+    archives.naip(tmp_path)
+    rule = {"shares": {"train": 0.5, "test": 0.5}, "key": "a", **block}
+    found: list[set[str]] = []
+    windows = 0
+    for split in ("train", "test"):
+        part = opened("NAIP", tmp_path, split, window=10, splits=rule)
+        assert isinstance(part, TorchGeoGridAdapter)
+        found.append({part._group_of(part._windows[i]) for i in part._kept})
+        windows += len(part)
+    assert windows == 2 * 49
+    assert len(found[0]) + len(found[1]) == groups
+    assert not found[0] & found[1]

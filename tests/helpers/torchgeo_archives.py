@@ -100,13 +100,13 @@ def treesatai(root: Path, count: int = 6) -> Written:
     return written
 
 
-def loveda(root: Path) -> Written:
-    """Write the split ``train`` of LoveDA: PNGs, and masks in which 0 is no class."""
+def loveda(root: Path, split: str = "Train") -> Written:
+    """Write a split of LoveDA: PNGs, and masks in which 0 is no class."""
     rng, written = np.random.default_rng(2), Written("loveda")
     for scene in ("Urban", "Rural"):
         for number in (1, 2):
-            file = f"Train/{scene}/images_png/{number}.png"
-            mask = f"Train/{scene}/masks_png/{number}.png"
+            file = f"{split}/{scene}/images_png/{number}.png"
+            mask = f"{split}/{scene}/masks_png/{number}.png"
             written.images[file] = _noise(rng, 64, 3)
             written.masks[file] = rng.integers(0, 8, (64, 64)).astype(np.uint8)
             _write_png(root / "loveda" / file, written.images[file])
@@ -221,11 +221,11 @@ def naip(root: Path) -> Rasters:
     return rasters
 
 
-def landsat8(root: Path, nodata: int | None = None) -> Rasters:
+def landsat8(root: Path, nodata: int | None = None, side: int = 64) -> Rasters:
     """Write one product of Landsat 8: a file for each of 7 bands."""
     rng, rasters = np.random.default_rng(7), Rasters()
     product = "LC08_L2SP_023032_20210622_20210629_02_T1"
-    pixels, corner = _noise(rng, 64, 7, "uint16"), (400_000.0, 5_000_000.0)
+    pixels, corner = _noise(rng, side, 7, "uint16"), (400_000.0, 5_000_000.0)
     rasters.images[product], rasters.corners[product] = pixels, corner
     options = {} if nodata is None else {"nodata": nodata}
     for band in range(7):
@@ -240,3 +240,18 @@ def cdl(folder: Path, corner: tuple[float, float], side: int) -> Pixels:
     mask = rng.choice([1, 5], (side, side, 1)).astype(np.uint8)
     write_raster(folder / "2021_30m_cdls.tif", mask, corner)
     return mask[:, :, 0]
+
+
+def patternnet(root: Path, per_class: int = 10) -> Written:
+    """Write PatternNet, which has no splits, with two classes: JPEGs, one folder for each."""
+    rng, written = np.random.default_rng(9), Written("patternnet")
+    for name, index in (("airplane", 0), ("river", 27)):
+        for number in range(per_class):
+            file = f"PatternNet/images/{name}/{name}{number:03d}.jpg"
+            path = root / "patternnet" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_noise(rng, 32, 3)).save(path, quality=95)
+            written.images[file] = np.asarray(Image.open(path))
+            written.labels[file] = {index}
+    written.files = set(written.images)
+    return written

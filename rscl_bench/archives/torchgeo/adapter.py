@@ -7,7 +7,7 @@ whose digests are in the identity of a run.
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from pydantic import Field, create_model
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.download import RemoteFile
+from rscl_bench.archives.folder.splits import dealt
 from rscl_bench.archives.torchgeo import classes, downloads, item_files
 from rscl_bench.archives.torchgeo.calls import quiet, seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
@@ -116,7 +117,23 @@ class TorchGeoAdapter(DatasetAdapter):
         if not count:
             raise self.missing(f"TorchGeo's {self.part} finds no item of split '{self.split}'")
         self._items = item_files.find(self._dataset, self._place, opened.paths, self._opened_by)
-        return [self._below_root(paths[0]) for paths in self._items.by_item]
+        return self._dealt([self._name_of(paths[0]) for paths in self._items.by_item])
+
+    def _name_of(self, path: Path) -> str:
+        """Return a file's path below the archive's folder without suffix, for dealing."""
+        return path.relative_to(self._place).with_suffix("").as_posix()
+
+    def _dealt(self, groups: Sequence[str]) -> list[Path]:
+        """Keep the items of the split, and return their files.
+
+        Args:
+            groups: Name of the group of each item; a group lies in one split.
+        """
+        assert isinstance(self.options, TorchGeoOptions)
+        rule = self.options.splits
+        count = range(len(groups))
+        self._kept = [i for i in count if rule is None or dealt(groups[i], rule) == self.split]
+        return [self._below_root(self._items.by_item[item][0]) for item in self._kept]
 
     def _constructed(self) -> Any:
         arguments = self._arguments()
@@ -185,14 +202,15 @@ class TorchGeoAdapter(DatasetAdapter):
 
         Labels are read with the images, so that tiles without labels depend on these files too.
         """
-        paths = [path for item in self._items.by_item for path in item]
+        paths = [path for item in self._kept for path in self._items.by_item[item]]
         return [self._below_root(path) for path in dict.fromkeys((*paths, *self._items.others))]
 
     def _read(self, index: int, with_labels: bool) -> Scene:
-        item = f"Item {index} of {self.name} '{self.split}' ({self.files[index]})"
+        own = self._kept[index]
+        item = f"Item {own} of {self.name} '{self.split}' ({self.files[index]})"
         with noted(self._place) as opened:
-            sample = self._sample(index)
-        foreign = set(opened.paths) - self._items.allowed(index)
+            sample = self._sample(own)
+        foreign = set(opened.paths) - self._items.allowed(own)
         if foreign:
             raise ArchiveError(
                 f"{item} was also read from {min(foreign)}, which is not among the files that its "
@@ -302,6 +320,13 @@ def _configured(cls: type[TorchGeoAdapter], options_json: bytes) -> type[TorchGe
         "classes": _kept(values, ignored),
         "__doc__": cls.__doc__,
     }
+    if options.splits is not None:
+        if classes.takes(cls.part, "split"):
+            raise SpecError(
+                f"Dataset {cls.name} has splits of its own ({', '.join(cls.splits)}); leave out "
+                "options.splits."
+            )
+        attributes["splits"] = tuple(options.splits.shares)
     if options.folder is not None:
         attributes["folder"] = options.folder
     return type(cls.__name__, (cls,), attributes)

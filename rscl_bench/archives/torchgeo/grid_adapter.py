@@ -36,6 +36,8 @@ class TorchGeoGridAdapter(TorchGeoAdapter):
             self._images, self._labels = self._parts()
             rasters = [Path(path) for path in self._images.index["filepath"]]
             require_one_grid(rasters, self.title)
+            corners = [shape.bounds[:2] for shape in self._images.index.geometry]
+            self._corners = dict(zip(rasters, corners, strict=True))
             self._windows = windows_of(self._images, self.options.window, self._labels)
         if not self._windows:
             raise self.missing(
@@ -45,7 +47,21 @@ class TorchGeoGridAdapter(TorchGeoAdapter):
         by_item = [self._files_of(window.rasters[0]) for window in self._windows]
         files = {file for raster in rasters for file in self._files_of(raster)}
         self._items = self._found(by_item, {*opened.paths, *files})
-        return [self._below_root(files[0]) for files in by_item]
+        return self._dealt([self._group_of(window) for window in self._windows])
+
+    def _group_of(self, window: Window) -> str:
+        """Return what is dealt to one split: a raster, or a block of its windows."""
+        assert isinstance(self.options, GridOptions)
+        raster, rule = window.rasters[0], self.options.splits
+        name = self._name_of(raster)
+        if rule is None or rule.block is None:
+            return name
+        left, bottom = self._corners[raster]
+        across, up = self._images.res
+        x, y, _ = window.query
+        column = int((x.start + x.stop - 2 * left) / (2 * across * rule.block))
+        row = int((y.start + y.stop - 2 * bottom) / (2 * up * rule.block))
+        return f"{name}\0{column}\0{row}"
 
     def _found(self, by_item: list[tuple[Path, ...]], others: set[Path]) -> ItemFiles:
         """Return the files of all windows; every file below the root if some windows read more."""
