@@ -56,7 +56,7 @@ def test_a_dataset_of_torchgeo_is_one_toml(
     (probe,) = record.probes
     assert probe.labels == labels
     scores = [row[probe.name].test.micro for row in record.scores]
-    assert all(0 < score <= 1 for score in scores)
+    assert all(score is not None and 0 < score <= 1 for score in scores)
 
 
 def test_without_the_archive_the_run_stops_before_its_first_step(
