@@ -648,7 +648,14 @@ def fetch(
     def agree(archives: "list[ArchiveToFetch]") -> bool:
         for line in (line for archive in archives for line in archive.described()):
             print(line)
-        return yes or typer.confirm("Download these archives under their licences?")
+        try:
+            return yes or typer.confirm("Download these archives under their licences?")
+        except typer.Abort as error:
+            if sys.stdin.isatty():
+                raise
+            raise SpecError(
+                "Nobody answered, so nothing was downloaded; add --yes to agree with the licences."
+            ) from error
 
     try:
         api.fetch(scenario, data_root=data_root, agree=agree)

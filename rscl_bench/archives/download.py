@@ -228,7 +228,10 @@ class _Download:
     def _copy(self, response: Any, file: BinaryIO, offset: int, total: int | None) -> None:
         most = total if total is not None else self.file.size
         what = f"downloading {self.target.name} (MB)"
-        while block := _read(response):
+        while total is None or offset < total:
+            block = _read(response)
+            if not block:
+                break
             offset += len(block)
             if most is not None and offset > most:
                 self._discard()
@@ -385,7 +388,7 @@ def _said(error: object) -> str:
 
 def _read(response: Any) -> bytes:
     try:
-        block: bytes = response.read(_BLOCK)
+        block: bytes = response.read1(_BLOCK)  # what has arrived: `read` waits for a whole block
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _BrokenError(_said(error)) from error
     return block

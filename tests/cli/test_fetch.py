@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import signal
 import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.cli import call, error_lines, refused
+from helpers.cli import call, error_lines, refused, spawn
 from helpers.web import Page, Web, serving
 from torchgeo.datasets import EuroSAT, TreeSatAI, UCMerced
 
@@ -156,6 +158,7 @@ def test_nothing_is_downloaded_without_agreement(served: Path, web: Web, tmp_pat
     result = call("data", "fetch", served, "--data-root", tmp_path / "data")
     assert result.exit_code == 1
     assert "  licence: CC BY 4.0" in result.output.splitlines()
+    assert error_lines(result)[-1].endswith("add --yes to agree with the licences.")
     assert not web.gets()
     assert not (tmp_path / "data").exists()
 
@@ -178,6 +181,28 @@ def test_run_never_downloads(served: Path, web: Web, tmp_path: Path) -> None:
     sentence = refused("run", "--scenario", served, "--method", "finetune", *options)
     assert "The archive of Served is missing or partial" in sentence
     assert not web.asked
+
+
+def test_signal_keeps_what_has_arrived(served: Path, web: Web, tmp_path: Path) -> None:
+    page = web.pages["/served.zip"]
+    page.dies_after, page.waits = [2000], True
+    part = tmp_path / "data" / "served" / ".served.zip.part"
+    arguments = ("data", "fetch", served, "--data-root", tmp_path / "data", "--yes")
+    with spawn(*arguments) as process:
+        for _ in range(600):
+            if part.exists() and part.stat().st_size == 2000:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    web.stop.set()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == (
+        "interrupted by SIGTERM; the same command resumes from what has arrived"
+    )
+    page.waits = False
+    assert call(*arguments).exit_code == 0
+    assert web.gets() == ["", "bytes=2000-"]
 
 
 def test_same_command_resumes(served: Path, web: Web, tmp_path: Path) -> None:
