@@ -34,6 +34,8 @@ TIMEOUT = 60.0
 #: Attempts in a row that bring nothing new before a download is given up, and the first pause
 #: between two of them in seconds; every further pause is twice as long.
 ATTEMPTS, PAUSE = 4, 2.0
+#: Kinds of digests, the strongest first.
+DIGESTS = ("sha512", "sha256", "sha1", "md5")
 _AGAIN = "the same command resumes the download"
 
 
@@ -52,7 +54,7 @@ class RemoteFile:
     Attributes:
         url: Where the file is.
         path: Where it belongs below the archive's folder, with ``/`` between folders.
-        digest: Its digest as ``sha256:...`` or ``md5:...``; empty if none is known.
+        digest: Its digest, such as ``sha256:...``, of one of `DIGESTS`; empty if none is known.
         size: Its number of bytes, or None where unknown.
         unpack_into: Folder below the archive's folder to unpack it into, ``"."`` for the archive's
             folder itself; None for a file that is used as it is.

@@ -1,7 +1,9 @@
 """`rscl-bench data fetch` against a loopback server: classes of TorchGeo, and other adapters."""
 
+import errno
 import hashlib
 import io
+import os
 import signal
 import socket
 import time
@@ -17,7 +19,7 @@ from helpers.web import Page, Web, serving
 from torchgeo.datasets import EuroSAT, TreeSatAI, UCMerced
 
 import rscl_bench as rb
-from rscl_bench.archives import download
+from rscl_bench.archives import download, unpack
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.torchgeo import downloads
 from rscl_bench.archives.treesatai import TreeSatAIAdapter
@@ -161,6 +163,32 @@ def test_nothing_is_downloaded_without_agreement(served: Path, web: Web, tmp_pat
     assert error_lines(result)[-1].endswith("add --yes to agree with the licences.")
     assert not web.gets()
     assert not (tmp_path / "data").exists()
+
+
+def test_scenario_is_named_once(served: Path, tmp_path: Path) -> None:
+    options = ("--data-root", tmp_path / "data", "--yes")
+    assert call("data", "fetch", "--scenario", served, *options).exit_code == 0
+    assert "Name one scenario" in refused("data", "fetch", *options)
+    assert "Name one scenario" in refused("data", "fetch", "rs4", "--scenario", "rs4", *options)
+
+
+def test_disk_that_is_full_while_unpacking(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(unpack, "_write", full)
+    folder = tmp_path / "data" / "served"
+    result = call("data", "fetch", served, "--data-root", tmp_path / "data", "--yes")
+    assert result.exit_code == 1
+    assert error_lines(result)[-1] == (
+        f"error: {folder / 'served.zip'} cannot be unpacked into {folder / 'images'} (No space left"
+        " on device); make room, or give another folder with --data-root."
+    )
+    assert below(folder) == ["served.zip"]
+    monkeypatch.undo()
+    assert call("data", "fetch", served, "--data-root", tmp_path / "data", "--yes").exit_code == 0
 
 
 def test_no_is_no(served: Path, web: Web, tmp_path: Path) -> None:
