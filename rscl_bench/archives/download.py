@@ -385,7 +385,8 @@ def _said(error: object) -> str:
     """Return what is wrong with a connection, as a clause."""
     if isinstance(error, TimeoutError):
         return f"no answer came within {TIMEOUT:g} s"
-    return shown(str(error) or type(error).__name__, 200)
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return shown(said, 200)
 
 
 def _read(response: Any) -> bytes:

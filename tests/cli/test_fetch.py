@@ -377,8 +377,24 @@ def test_files_of_torchgeo_classes(part: str, count: int) -> None:
 
 
 def test_torchgeo_class_that_needs_a_program() -> None:
-    with pytest.raises(ArchiveError, match="downloads with the program azcopy; call torchgeo"):
+    with pytest.raises(ArchiveError, match="downloads with the program azcopy, which `data fetch`"):
         downloads.files_of("TropicalCyclone", {"split": "train"})
+
+
+def test_torchgeo_class_that_needs_a_program_does_not_stop_others(
+    eurosat: Path, web: Web, tmp_path: Path
+) -> None:
+    cyclone = SCENARIO.split("[[tasks]]")[1].split("[[probes]]")[0]
+    cyclone = cyclone.replace("DATASET", "torchgeo:TropicalCyclone").replace("first", "second")
+    text = eurosat.read_text(encoding="utf-8")
+    tasks = f'[[tasks]]{cyclone}options.sensor = "rgb8"\n\n[[probes]]'
+    eurosat.write_text(text.replace("[[probes]]", tasks), encoding="utf-8")
+    result = call("data", "fetch", eurosat, "--data-root", tmp_path / "data", "--yes")
+    assert result.exit_code == 1
+    (sentence,) = error_lines(result)
+    assert "TropicalCyclone downloads with the program azcopy" in sentence
+    assert f"into {tmp_path / 'data' / 'tropicalcyclone'} as " in sentence
+    assert (tmp_path / "data" / "eurosat" / "EuroSATallBands.zip").is_file()
 
 
 def test_torchgeo_class_that_connects_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

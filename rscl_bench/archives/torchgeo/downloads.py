@@ -89,8 +89,8 @@ def complete(part: str, arguments: Mapping[str, Any], folder: Path, reporter: Re
 
 def _own_way(part: str, error: _OwnWayError) -> ArchiveError:
     return ArchiveError(
-        f"TorchGeo's {part} downloads {error}; call torchgeo.datasets.{part} with download=True in "
-        "Python, or fetch the archive by hand."
+        f"TorchGeo's {part} downloads {error}, which `data fetch` does not; call "
+        f"torchgeo.datasets.{part} with download=True in Python, or fetch the archive by hand."
     )
 
 
