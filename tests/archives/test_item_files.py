@@ -59,7 +59,8 @@ def test_files_follow_the_names_that_a_class_keeps(kept: dict[str, Any], tmp_pat
     assert items.known
     assert items.by_item == list(zip(images, masks, strict=True))
     assert items.others == (table,)
-    assert items.allowed(2) == {images[2], masks[2], table}
+    assert not items.foreign(2, [images[2], masks[2], table])
+    assert items.foreign(2, [images[2], masks[3]]) == {masks[3]}
 
 
 def test_whole_paths_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_without_a_rule_every_file_counts(tmp_path: Path) -> None:
     items = found(Items(), tmp_path, lambda i: [images[i]])
     assert not items.known
     assert set(items.others) == {*images, notes}
-    assert items.allowed(3) >= set(images)
+    assert not items.foreign(3, images)
 
 
 def test_a_pattern_that_fails_for_one_item_is_no_rule(tmp_path: Path) -> None:
