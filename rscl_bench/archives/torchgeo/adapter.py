@@ -210,7 +210,7 @@ class TorchGeoAdapter(DatasetAdapter):
         item = f"Item {own} of {self.name} '{self.split}' ({self.files[index]})"
         with noted(self._place) as opened:
             sample = self._sample(own)
-        foreign = set(opened.paths) - self._items.allowed(own)
+        foreign = self._items.foreign(own, opened.paths)
         if foreign:
             raise ArchiveError(
                 f"{item} was also read from {min(foreign)}, which is not among the files that its "
