@@ -176,7 +176,7 @@ class TorchGeoAdapter(DatasetAdapter):
         )
 
     def missing(self, what: str) -> ArchiveError:
-        """Return the error for a missing archive, with the command that downloads it if any does."""
+        """Return the error for a missing archive, with the command that downloads it, if any."""
         error = super().missing(what)
         if not classes.takes(self.part, "download"):
             return error
