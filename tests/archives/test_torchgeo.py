@@ -393,7 +393,8 @@ def test_a_missing_archive_names_folder_source_and_licence(state: str, tmp_path:
         folder.mkdir()
     with pytest.raises(ArchiveError, match="is missing or partial") as caught:
         opened("EuroSAT", tmp_path, {})
-    for text in (str(folder), "licence: MIT", "https://hf.co/datasets/torchgeo/eurosat"):
+    source = "https://hf.co/datasets/torchgeo/eurosat"
+    for text in (str(folder), "licence: MIT", source, "rscl-bench data fetch"):
         assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
