@@ -357,10 +357,10 @@ class Scenario(Spec):
             raise ValueError(f"default_protocol '{self.default_protocol}' is not in protocols")
         for protocol in self.protocols.values():
             protocol.training.check_warmup()
-        for order, names in self.orders.items():
-            if sorted(names) != sorted(tasks):
+        for order, ordered in self.orders.items():
+            if sorted(ordered) != sorted(tasks):
                 raise ValueError(f"order '{order}' does not name each of the tasks once")
-            if list(names) == tasks:
+            if list(ordered) == tasks:
                 raise ValueError(f"order '{order}' is the order of the tasks")
         return self
 

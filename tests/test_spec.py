@@ -160,7 +160,7 @@ def test_band_counts_must_agree(place: str) -> None:
     sentence = refusal(lambda: resolve(raw=raw))
     assert f"{part} 2 (red, green)" in sentence
     assert "task 'first' 3 (red, green, blue)" in sentence
-    assert "bands = 'grey3' in protocol tiny" in sentence
+    assert "bands = 'spectral', 'union' or 'grey3' in protocol tiny" in sentence
 
 
 def test_strategy_twice_is_refused() -> None:
@@ -431,7 +431,7 @@ def test_cpu_protocols_train_maskfeat_and_ibot_slower(name: str) -> None:
     """The rates that were chosen on validation; see scenarios/scene4.md."""
     protocol = load_scenario(name)
     for recipe in declarations("methods"):
-        slower = recipe in ("maskfeat", "ibot") and name.startswith("scene4")
+        slower = recipe in ("maskfeat", "ibot") and not name.startswith("rs4-domains")
         rate = resolve_run(protocol, load_method(recipe), "cpu").training.learning_rate
         assert rate == (1e-4 if slower else 1e-3), recipe
 
@@ -609,6 +609,8 @@ def test_identity_is_an_allow_list() -> None:
         "data",
         "code",
         "plugins",
+        "init",
+        "parent",
     }
 
 

@@ -104,13 +104,11 @@ def _lines(
     rows = [row for row in leaderboard_rows(loaded, {}) if row.reference != "lower"]
     values = run_values(rows, loaded)
     for measure, column in _measures(loaded[0].record):
-        by_seed = values[column].unstack("seed")
-        by_row = [by_seed.loc[row.key] for row in rows]
-        variances = [
-            float(np.var(differences, ddof=1))
-            for one, two in combinations(by_row, 2)
-            if len(differences := (one - two).dropna()) > 1
-        ]
+        by_seed = values[column].unstack("seed").astype(np.float64)
+        by_row = by_seed.reindex([row.key for row in rows]).to_numpy()
+        pairs_of_rows = combinations(by_row, 2)
+        common = [(one - two)[np.isfinite(one - two)] for one, two in pairs_of_rows]
+        variances = [np.var(differences, ddof=1) for differences in common if len(differences) > 1]
         if not variances:
             continue
         pairs = len(variances)
