@@ -139,6 +139,7 @@ def _without(bands: Mapping[str, Band], *names: str) -> list[Band]:
 
 
 _L1C, _L2A = list(_S2_BANDS.values()), _without(_S2_BANDS, "B10")
+_L2A_10M = [_S2_BANDS[name] for name in ("B04", "B03", "B02", "B08")]
 _VV_VH = [_RADAR_BANDS["VV"], _RADAR_BANDS["VH"]]
 _TM = _without(_TM_BANDS, "B6")
 _ETM = _without(_ETM_BANDS, "B6", "B8")
@@ -161,6 +162,7 @@ SENSORS: dict[str, Sensor] = {
         WORLDVIEW_RGB,
         _sensor("sentinel2-l1c", _L1C, "10,000-fold reflectance", "uint16", _L1_SCALE, 10),
         _sensor("sentinel2-l2a", _L2A, "10,000-fold reflectance", "uint16", _L1_SCALE, 10),
+        _sensor("sentinel2-l2a-10m", _L2A_10M, "10,000-fold reflectance", "uint16", _L1_SCALE, 10),
         _camera("sentinel2-8bit", _L1C, 10),
         _sensor("sentinel1-db", _VV_VH, _DB, "uint16", 5_000.0, 10),
         _sensor("sentinel1-amplitude", _VV_VH, "amplitude number", "uint16", 1_000.0, 10),

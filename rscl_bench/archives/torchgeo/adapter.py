@@ -12,21 +12,24 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field, create_model
 
 from rscl_bench.archives.adapter import DatasetAdapter, MissingArchiveError, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.download import RemoteFile
-from rscl_bench.archives.folder.splits import dealt
 from rscl_bench.archives.torchgeo import classes, downloads, item_files
 from rscl_bench.archives.torchgeo.calls import quiet, seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
 from rscl_bench.archives.torchgeo.opened_files import noted
-from rscl_bench.archives.torchgeo.options import TorchGeoOptions
+from rscl_bench.archives.torchgeo.options import DealtSplits, TorchGeoOptions
 from rscl_bench.archives.torchgeo.samples import SampleReader
+from rscl_bench.archives.torchgeo.selection import chosen_items
+from rscl_bench.archives.torchgeo.sketches import registered
 from rscl_bench.archives.torchgeo.sound import require_sound
+from rscl_bench.archives.torchgeo.versions import version_arguments
 from rscl_bench.canonical import canonical_json
-from rscl_bench.errors import ArchiveError, RsclError, SpecError, shown
+from rscl_bench.errors import ArchiveError, RsclError, SpecError, shown, unknown
 from rscl_bench.progress import Reporter
 from rscl_bench.sensor_table import SENSORS, with_bands
 from rscl_bench.sensors import Sensor
@@ -105,8 +108,10 @@ class TorchGeoAdapter(DatasetAdapter):
     @classmethod
     def _arguments_of(cls, split: str, options: Mapping[str, Any]) -> dict[str, Any]:
         parsed = validated(cls.Options, dict(options), f"dataset '{cls.name}'")
+        assert isinstance(parsed, TorchGeoOptions)
         arguments = _constructor_arguments(cls.part, parsed)
-        return {**arguments, "split": split} if classes.takes(cls.part, "split") else arguments
+        own = _own_split(split, parsed)
+        return {**arguments, "split": own} if classes.takes(cls.part, "split") else arguments
 
     def _list_files(self) -> list[Path]:
         assert isinstance(self.options, TorchGeoOptions)
@@ -130,9 +135,8 @@ class TorchGeoAdapter(DatasetAdapter):
             groups: Name of the group of each item; a group lies in one split.
         """
         assert isinstance(self.options, TorchGeoOptions)
-        rule = self.options.splits
-        count = range(len(groups))
-        self._kept = [i for i in count if rule is None or dealt(groups[i], rule) == self.split]
+        place = f"{self.name} in {self.root}"
+        self._kept = chosen_items(groups, self.split, self.options, place)
         return [self._below_root(self._items.by_item[item][0]) for item in self._kept]
 
     def _constructed(self) -> Any:
@@ -146,9 +150,11 @@ class TorchGeoAdapter(DatasetAdapter):
             raise self._refusal(error, arguments) from error
 
     def _arguments(self) -> dict[str, Any]:
+        assert isinstance(self.options, TorchGeoOptions)
         arguments = _constructor_arguments(self.part, self.options)
+        split = _own_split(self.split, self.options)
         # The digests of this suite take the place of checksums, whose default differs by version.
-        fixed = {"split": self.split, "download": False, "checksum": False, "cache": False}
+        fixed = {"split": split, "download": False, "checksum": False, "cache": False}
         arguments |= {k: value for k, value in fixed.items() if classes.takes(self.part, k)}
         arguments["root" if classes.takes(self.part, "root") else "paths"] = str(self._place)
         return arguments
@@ -246,7 +252,7 @@ def _named(part: str) -> type[TorchGeoAdapter]:
     known = KNOWN.get(part, _UNKNOWN)
     dataset = classes.dataset_class(part)
     base = _base_of(part)
-    title = (dataset.__doc__ or part).strip().splitlines()[0].rstrip(".")
+    title = known.title or (dataset.__doc__ or part).strip().splitlines()[0].rstrip(".")
     attributes = {
         "name": f"torchgeo:{part}",
         "part": part,
@@ -256,7 +262,7 @@ def _named(part: str) -> type[TorchGeoAdapter]:
         "splits": _splits(part, known),
         "source": _source(dataset),
         "licence": known.licence,
-        "layout": f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})",
+        "layout": _layout(part),
         "images": known.images,
         "notes": known.notes,
         "Options": _options_of(part, base),
@@ -265,7 +271,13 @@ def _named(part: str) -> type[TorchGeoAdapter]:
     if has_values := (known.values or classes.label_values(part)):
         attributes |= {"values": has_values, "ignored": frozenset(known.ignored)}
         attributes["classes"] = _kept(has_values, frozenset(known.ignored))
+    if part in registered.WRITERS:
+        attributes["_draw_sketch"] = classmethod(_draw_registered)
     return type(f"TorchGeo{part}", (base,), attributes)
+
+
+def _draw_registered(cls: type[TorchGeoAdapter], root: Path, rng: np.random.Generator) -> None:
+    registered.WRITERS[cls.part](root, rng)
 
 
 def _base_of(part: str) -> type[TorchGeoAdapter]:
@@ -293,6 +305,13 @@ def _splits(part: str, known: Known) -> tuple[str, ...]:
         return (ALL,)
     default = classes.default_split(part)  # the class lists no splits: these are the usual ones
     return tuple(dict.fromkeys(("train", "val", "test", *((default,) if default else ()))))
+
+
+def _layout(part: str) -> str:
+    described = f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})"
+    if not classes.takes(part, "download"):
+        return described
+    return f"{described}, or let rscl-bench data fetch do so"
 
 
 def _source(dataset: Any) -> str:
@@ -328,15 +347,28 @@ def _configured(cls: type[TorchGeoAdapter], options_json: bytes) -> type[TorchGe
         "__doc__": cls.__doc__,
     }
     if options.splits is not None:
-        if classes.takes(cls.part, "split"):
-            raise SpecError(
-                f"Dataset {cls.name} has splits of its own ({', '.join(cls.splits)}); leave out "
-                "options.splits."
-            )
+        _require_dealt(cls, options.splits)
         attributes["splits"] = tuple(options.splits.shares)
     if options.folder is not None:
         attributes["folder"] = options.folder
     return type(cls.__name__, (cls,), attributes)
+
+
+def _own_split(split: str, options: TorchGeoOptions) -> str | None:
+    """Return the split of the class that a split of the scenario is read from."""
+    return split if options.splits is None else options.splits.of
+
+
+def _require_dealt(cls: type[TorchGeoAdapter], rule: DealtSplits) -> None:
+    """Refuse dealt splits that do not say which split of the class is dealt, or say it in vain."""
+    theirs = cls.splits if classes.takes(cls.part, "split") else ()
+    if rule.of is None and theirs:
+        raise SpecError(
+            f"Dataset {cls.name} has splits of its own ({', '.join(theirs)}); leave out "
+            "options.splits, or say in splits.of which of them is dealt."
+        )
+    if rule.of is not None and rule.of not in theirs:
+        raise unknown(f"split of {cls.name} in splits.of:", rule.of, theirs or (ALL,))
 
 
 def _kept(values: tuple[str, ...], ignored: frozenset[int]) -> tuple[str, ...]:
@@ -369,7 +401,7 @@ def _constructor_arguments(part: str, options: Spec) -> dict[str, Any]:
             f"options.arguments of torchgeo:{part} has '{wrong[0]}', which is no parameter of "
             f"TorchGeo's {part}; known: {', '.join(taken)}."
         )
-    return arguments | options.arguments
+    return version_arguments(part, arguments | options.arguments)
 
 
 def _sensor(cls: type[TorchGeoAdapter], options: TorchGeoOptions) -> Sensor:

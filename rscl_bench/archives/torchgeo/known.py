@@ -5,7 +5,7 @@ that is not listed here works too, with its sensor declared in the options.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: The names that TorchGeo's masks of change have by value.
@@ -27,6 +27,7 @@ class Known:
         folder: Folder below the data root; None for the name of the class in small letters.
         options: Values of options that hold unless the scenario sets others.
         notes: Further remarks for the documentation.
+        title: Full name, where the first line of the class's docstring is none.
     """
 
     licence: str
@@ -38,6 +39,7 @@ class Known:
     folder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    title: str = ""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -83,6 +85,19 @@ _LANDCOVERAI = Known(
 
 KNOWN: dict[str, Known] = {
     "ADVANCE": Known("CC-BY-4.0", "512 × 512 pixels at 0.5 m, RGB", "google-earth-rgb"),
+    "BRIGHTDFC2025": Known(
+        "CC-BY-4.0 and CC-BY-NC-4.0",
+        "pairs of 1,024 × 1,024 pixels at 0.3 to 1 m: RGB before a disaster, X-band radar "
+        "after it, masks of damage",
+        "rgb8",
+        ("background", "intact", "damaged", "destroyed"),
+        splits=_THREE,
+        notes=(
+            "`date = 1` is the optical image. `date = 2` with `channels = [1]` and "
+            '`sensor = "sar-amplitude8"` is the radar image, which TorchGeo repeats three times.',
+            "`val` is the holdout of the contest's training set. The split `test` has no masks.",
+        ),
+    ),
     "BigEarthNet": _BIGEARTHNET,
     "BigEarthNetV2": _BIGEARTHNET,
     "CaBuAr": Known(
@@ -131,7 +146,21 @@ KNOWN: dict[str, Known] = {
     ),
     "EuroSAT": _EUROSAT,
     "EuroSAT100": _EUROSAT,
-    "EuroSATSpatial": _EUROSAT,
+    "EuroSATSpatial": replace(_EUROSAT, title="EuroSAT with splits by longitude"),
+    "FieldsOfTheWorld": Known(
+        "differs from country to country; see the source",
+        "pairs of 256 × 256 pixels at 10 m, Sentinel-2 Level-2A, 4 bands, masks of fields",
+        "sentinel2-l2a-10m",
+        ("background", "field", "field-boundary", "unlabelled"),
+        ignored=(3,),
+        splits=_THREE,
+        options={"target": "3-class", "date": 1},
+        notes=(
+            "`date = 1` is the archive's window b, and `date = 2` its window a.",
+            "Brazil, India, Kenya and Rwanda have labels of some fields only.",
+            "Its tables are Parquet files, which pandas reads with the package pyarrow.",
+        ),
+    ),
     "FireRisk": Known(
         "CC-BY-NC-4.0",
         "320 × 320 pixels at 1 m, RGB",
@@ -270,6 +299,49 @@ KNOWN: dict[str, Known] = {
         splits=("s2c", "s2a", "s1"),
         notes=("Its splits are products; name the sensor that goes with the split.",),
     ),
+    "SSL4EOLBenchmark": Known(
+        "CC0-1.0",
+        "264 × 264 pixels at 30 m, Landsat in 8 bits, 16-class masks of NLCD",
+        None,
+        (
+            "background",
+            "open-water",
+            "ice-snow",
+            "developed-open",
+            "developed-low",
+            "developed-medium",
+            "developed-high",
+            "barren",
+            "deciduous-forest",
+            "evergreen-forest",
+            "mixed-forest",
+            "shrub",
+            "grassland",
+            "pasture",
+            "crops",
+            "woody-wetlands",
+            "herbaceous-wetlands",
+        ),
+        ignored=(0,),
+        splits=_THREE,
+        options={"product": "nlcd"},
+        notes=(
+            'Choose a sensor of Landsat as in `arguments = { sensor = "tm_toa" }`, and name its '
+            "bands in `sensor`.",
+        ),
+    ),
+    "SeasoNet": Known(
+        "CC-BY-4.0",
+        "120 × 120 pixels at 10 m, Sentinel-2 Level-2A, masks of 33 classes of land cover",
+        "sentinel2-l2a-10m",
+        ignored=(255,),
+        splits=_THREE,
+        options={"bands": ["10m_RGB", "10m_IR"], "channels": [1, 2, 3, 4]},
+        notes=(
+            "Its options `bands` are groups of bands. With others than these, name the sensor and "
+            "its channels.",
+        ),
+    ),
     "SeasonalContrastS2": Known(
         "CC-BY-4.0",
         "264 × 264 pixels at 10 m, Sentinel-2 in 8 bits, no labels",
@@ -331,6 +403,13 @@ KNOWN: dict[str, Known] = {
             "rounded to whole numbers.",
         ),
     ),
+    "USAVars": Known(
+        "CC-BY-4.0",
+        "aerial images of NAIP of 1 km² each, resampled to 4 m, 4 bands, without classes",
+        "naip",
+        splits=_THREE,
+        notes=("Its labels are measured numbers, which no probe takes.",),
+    ),
     "VHR10": Known(
         "CC-BY-NC-4.0",
         "358 to 1,728 pixels at 0.08 to 2 m, RGB, boxes",
@@ -350,7 +429,14 @@ KNOWN: dict[str, Known] = {
         "CC-BY-NC-SA-4.0",
         "pairs of 1,024 × 1,024 pixels at 0.8 m, RGB, masks of damage",
         "rgb8",
+        ("undamaged", "minor-damage", "major-damage", "destroyed", "uncertain"),
+        ignored=(4,),
         splits=("train", "test"),
+        notes=(
+            "TorchGeo subtracts the mask before the disaster, where a building is 1, from that "
+            "after it. Its values are therefore one less than its list of classes says, and 4 "
+            "stands only where a destroyed building was none before.",
+        ),
     ),
     "ZueriCrop": Known("CC-BY-NC-4.0", "series of 24 × 24 pixels at 10 m, Sentinel-2, 48 crops"),
 }

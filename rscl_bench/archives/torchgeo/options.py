@@ -33,7 +33,7 @@ class Conversion(Spec):
 
 
 class DealtSplits(Spec):
-    """The splits of a dataset that has none: its files are dealt by a keyed hash of their paths.
+    """Splits of the scenario's own: files are dealt to them by a keyed hash of their paths.
 
     All items of one file are in one split. The split of a file depends on its path and the key
     alone, so that further files never move others.
@@ -41,12 +41,14 @@ class DealtSplits(Spec):
     Attributes:
         shares: Share of each split; the shares sum to 1.
         key: Any text; another key deals other splits.
+        of: Split of the class whose files are dealt; None for a class without splits.
         block: Side in pixels of the blocks of a raster that are dealt each by itself; None for
             whole rasters. Of use for rasters with coordinates only.
     """
 
     shares: Annotated[dict[ProtocolName, Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     key: str = ""
+    of: _Text | None = None
     block: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -94,7 +96,22 @@ class TorchGeoOptions(Spec):
     ] = None
     splits: Annotated[
         DealtSplits | None,
-        Field(description="shares by which the files of a dataset without splits are dealt"),
+        Field(
+            description="shares by which the files of a dataset without splits, or of its split "
+            "`of`, are dealt"
+        ),
+    ] = None
+    only: Annotated[
+        tuple[_Text, ...] | None,
+        Field(min_length=1, description="patterns of the files to read, such as */flood_*"),
+    ] = None
+    without: Annotated[
+        tuple[_Text, ...] | None,
+        Field(min_length=1, description="patterns of the files to leave out"),
+    ] = None
+    at_most: Annotated[
+        int | None,
+        Field(ge=1, description="largest number of items; a hash of their files draws them"),
     ] = None
     folder: Annotated[
         str | None,

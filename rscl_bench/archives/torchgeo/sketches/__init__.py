@@ -1,0 +1,1 @@
+"""Sketches of archives that TorchGeo reads: small synthetic archives in the published layouts."""
