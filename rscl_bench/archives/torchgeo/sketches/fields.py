@@ -33,7 +33,7 @@ def write_fields(root: Path, rng: np.random.Generator) -> None:
         SpecError: If no package that writes Parquet files is installed.
     """
     for country, fields in _COUNTRIES.items():
-        rows = []
+        rows: list[tuple[str, str]] = []
         for split, count in _COUNTS.items():
             for number in range(count):
                 name = f"g{len(rows):04d}_{number:05d}_1"
@@ -80,4 +80,5 @@ def _fields(canvas: Canvas) -> NDArray[np.uint8]:
     ends[1:] |= cells[1:] != cells[:-1]
     ends[:, 1:] |= cells[:, 1:] != cells[:, :-1]
     edge = ends.repeat(2, axis=0).repeat(2, axis=1)
-    return (inside * np.where(edge, 2, 1)).astype(np.uint8)
+    mask: NDArray[np.uint8] = (inside * np.where(edge, 2, 1)).astype(np.uint8)
+    return mask

@@ -48,11 +48,11 @@ _SCENES = {
     "transformer_station": ("tanks", 0.5),
     "wastewater_treatment_plant": ("pond", 1.0),
 }
-_COUNT = 10
+_COUNT = 7
 
 
 def write_patternnet(root: Path, rng: np.random.Generator) -> None:
-    """Write 10 images of 128 × 128 pixels of each class."""
+    """Write 7 images of 128 × 128 pixels of each class."""
     for name, scene in _SCENES.items():
         for number in range(1, _COUNT + 1):
             path = (

@@ -46,7 +46,8 @@ _SIDE = 120
 
 def write_seasonet(root: Path, rng: np.random.Generator) -> None:
     """Write 76 patches of each season, the lists of the splits and the table of all patches."""
-    rows, lists = [], {split: list[str]() for split in _COUNTS}
+    rows: list[str] = []
+    lists: dict[str, list[str]] = {split: [] for split in _COUNTS}
     for season, look in _LOOKS.items():
         for split, count in _COUNTS.items():
             for _ in range(count):

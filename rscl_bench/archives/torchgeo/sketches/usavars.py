@@ -25,7 +25,7 @@ _TABLES = ("treecover", "elevation", "population", "housing", "income", "roads",
 
 def write_usavars(root: Path, rng: np.random.Generator) -> None:
     """Write 40 images of 256 × 256 pixels, the lists of the splits and seven tables."""
-    rows = []
+    rows: list[str] = []
     for split, count in _COUNTS.items():
         names = []
         for _ in range(count):
