@@ -21,13 +21,13 @@ _COUNTRIES = {
 }
 #: In these countries, labels are of some fields only, and the rest is unlabelled.
 _PRESENCE_ONLY = ("brazil",)
-_COUNTS = {"train": 14, "val": 4, "test": 6}
+_COUNTS = {"train": 32, "val": 8, "test": 12}
 _SIDE = 128
 _UNLABELLED = 3
 
 
 def write_fields(root: Path, rng: np.random.Generator) -> None:
-    """Write 24 pairs of 128 × 128 pixels for each of five countries, and their tables.
+    """Write 52 pairs of 128 × 128 pixels for each of five countries, and their tables.
 
     Raises:
         SpecError: If no package that writes Parquet files is installed.
