@@ -1,4 +1,4 @@
-"""Items of TorchGeo datasets: by patterns of their files, by own splits, and by number."""
+"""Items of TorchGeo datasets: by patterns of their files, by dealt splits, and by number."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +22,16 @@ def chosen(split: str = "train", paths: list[str] = PATHS, **options: Any) -> li
     return [paths[index] for index in indices]
 
 
-def own(shares: Mapping[str, float] = SHARES, **rest: Any) -> dict[str, Any]:
-    return {"own_splits": {"shares": dict(shares), **rest}}
+def dealt(shares: Mapping[str, float] = SHARES, **rest: Any) -> dict[str, Any]:
+    return {"splits": {"shares": dict(shares), **rest}}
 
 
 def test_without_options_all_items_are_read() -> None:
     assert chosen() == PATHS
 
 
-def test_own_splits_have_every_item_once_and_their_shares() -> None:
-    parts = {split: chosen(split, **own()) for split in SHARES}
+def test_dealt_splits_have_every_item_once_and_their_shares() -> None:
+    parts = {split: chosen(split, **dealt()) for split in SHARES}
     assert sorted([path for part in parts.values() for path in part]) == PATHS
     for split, share in SHARES.items():
         # Five standard deviations of a binomial count.
@@ -41,22 +41,16 @@ def test_own_splits_have_every_item_once_and_their_shares() -> None:
 
 def test_order_of_the_shares_changes_nothing() -> None:
     backwards = dict(reversed(SHARES.items()))
-    assert chosen("val", **own()) == chosen("val", **own(backwards))
+    assert chosen("val", **dealt()) == chosen("val", **dealt(backwards))
 
 
 def test_another_key_deals_other_items() -> None:
-    assert chosen(**own(key="a")) != chosen(**own(key="b"))
+    assert chosen(**dealt(key="a")) != chosen(**dealt(key="b"))
 
 
 def test_further_items_move_no_item() -> None:
     further = [f"train/storm_{number}.png" for number in range(50)]
-    assert set(chosen(**own())) <= set(chosen(paths=[*further, *PATHS], **own()))
-
-
-def test_groups_stay_together() -> None:
-    pairs = [f"p{number // 2}_{number % 2}.png" for number in range(400)]
-    names = {name.partition("_")[0] for name in chosen(paths=pairs, **own(name="^(p[0-9]+)_"))}
-    assert len(chosen(paths=pairs, **own(name="^(p[0-9]+)_"))) == 2 * len(names)
+    assert set(chosen(**dealt())) <= set(chosen(paths=[*further, *PATHS], **dealt()))
 
 
 def test_a_limit_takes_a_part_that_grows_with_it() -> None:
@@ -69,7 +63,7 @@ def test_a_limit_takes_a_part_that_grows_with_it() -> None:
 
 
 def test_limit_holds_for_the_split() -> None:
-    assert set(chosen(at_most=50, **own())) < set(chosen(**own()))
+    assert set(chosen(at_most=50, **dealt())) < set(chosen(**dealt()))
 
 
 def test_patterns_choose_items() -> None:
@@ -89,28 +83,34 @@ def test_patterns_that_leave_nothing_are_refused() -> None:
         chosen(without=["*"])
 
 
-def test_items_of_one_file_cannot_be_chosen() -> None:
-    with pytest.raises(ArchiveError, match="share a file"):
-        chosen(paths=["all.h5", "all.h5"], at_most=1)
+def test_items_of_one_file_are_drawn_apart_and_dealt_together() -> None:
+    windows = [f"raster_{number // 100}" for number in range(400)]
+    drawn = [path for path in chosen(paths=windows, at_most=200) if path == "raster_0"]
+    assert 20 < len(drawn) < 80
+    parts = [set(chosen(split, windows, **dealt())) for split in SHARES]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 4
 
 
 def test_a_class_with_splits_has_to_say_which_is_dealt() -> None:
-    with pytest.raises(SpecError, match=r"has the splits train, val; say in own_splits\.of"):
-        adapter_class("torchgeo:FireRisk", own())
-    with pytest.raises(RsclError, match=r"own_splits\.of: 'vall'"):
-        adapter_class("torchgeo:FireRisk", own(of="vall"))
-    assert adapter_class("torchgeo:FireRisk", own(of="val")).splits == tuple(sorted(SHARES))
+    with pytest.raises(
+        SpecError,
+        match=r"has splits of its own .train, val.; leave out options.splits, or say in splits\.of",
+    ):
+        adapter_class("torchgeo:FireRisk", dealt())
+    with pytest.raises(RsclError, match=r"splits\.of: 'vall'"):
+        adapter_class("torchgeo:FireRisk", dealt(of="vall"))
+    assert adapter_class("torchgeo:FireRisk", dealt(of="val")).splits == tuple(sorted(SHARES))
 
 
 def test_a_class_without_splits_deals_all() -> None:
-    adapter = adapter_class("torchgeo:PatternNet", own())
+    adapter = adapter_class("torchgeo:PatternNet", dealt())
     assert adapter.splits == tuple(sorted(SHARES))
-    with pytest.raises(RsclError, match=r"own_splits\.of: 'train'"):
-        adapter_class("torchgeo:PatternNet", own(of="train"))
+    with pytest.raises(RsclError, match=r"splits\.of: 'train'"):
+        adapter_class("torchgeo:PatternNet", dealt(of="train"))
 
 
 def test_an_unchosen_file_is_no_input(tmp_path: Path) -> None:
-    options = {**own(), "at_most": 20}
+    options = {**dealt(), "at_most": 20}
     adapter = adapter_class("torchgeo:PatternNet", options)
     adapter.write_sketch(tmp_path, np.random.default_rng(0))
     train, test = (adapter(tmp_path, split, options) for split in ("train", "test"))

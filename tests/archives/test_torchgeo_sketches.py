@@ -20,7 +20,7 @@ from rscl_bench.randomness import numpy_generator
 from rscl_bench.testing import check_adapter
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "BRIGHTDFC2025": {"date": 1, "own_splits": {"of": "train", "shares": {"train": 0.5, "b": 0.5}}},
+    "BRIGHTDFC2025": {"date": 1, "splits": {"of": "train", "shares": {"train": 0.5, "b": 0.5}}},
     "FieldsOfTheWorld": {"countries": ["austria"]},
     "SSL4EOLBenchmark": {"sensor": "landsat5-tm-8bit", "arguments": {"sensor": "tm_toa"}},
     "SeasoNet": {"seasons": ["Winter"], "grids": [1]},

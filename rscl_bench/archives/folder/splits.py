@@ -141,14 +141,11 @@ class Dealing(Protocol):
 
 
 def dealt(group: str, rule: Dealing) -> str:
-    """Return the split of a group: a function of its name, the key and the shares alone.
-
-    The order of the shares does not matter, because the identity of a run knows none.
-    """
+    """Return the split of a group: a function of its name, the key and the shares alone."""
     digest = blake2b(f"{rule.key}\0{group}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     above = 0.0
-    for split, share in sorted(rule.shares.items()):
+    for split, share in rule.shares.items():
         above += share
         if place < above:
             return split
