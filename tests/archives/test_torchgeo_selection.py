@@ -75,7 +75,7 @@ def test_patterns_choose_items() -> None:
 @pytest.mark.parametrize("option", ["only", "without"])
 def test_a_pattern_that_fits_nothing_is_refused(option: str) -> None:
     with pytest.raises(ArchiveError, match=rf"'\*/quake_\*' of options.{option}.*fire_0000.png"):
-        chosen(**{option: ["*/fire_*", "*/quake_*"]})
+        chosen("train", PATHS, **{option: ["*/fire_*", "*/quake_*"]})
 
 
 def test_patterns_that_leave_nothing_are_refused() -> None:

@@ -103,6 +103,8 @@ class SampleReader:
             raise ArchiveError(
                 f"{item} has an image of shape {image.shape}; an image has bands, rows and columns."
             )
+        if date is None and image.shape[0] == 1:  # a series of one date leaves no choice
+            date = 1
         if date is None:
             raise ArchiveError(
                 f"{item} has {image.shape[0]} dates; set options.date to one of 1 to "
