@@ -204,19 +204,14 @@ def test_a_file_of_many_items_is_hashed_once(tmp_path: Path) -> None:
     assert store.labels(0.5).argmax(axis=1).tolist() == [0, 3, 5, 5, 16]
 
 
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("EuroSAT", archives.eurosat),
-        ("RESISC45", archives.resisc45),
-        ("PatternNet", archives.patternnet),
-    ],
-)
-def test_the_contract_of_datasets_holds(name: str, write: Write, tmp_path: Path) -> None:
-    """A dataset without a sketch is checked on its archive, and the rest of the checks skipped."""
-    write(tmp_path / "data")
+def test_the_contract_of_datasets_holds(tmp_path: Path) -> None:
+    """A dataset without a sketch is checked on its archive, and the rest of the checks skipped.
+
+    The contract of those with a sketch is checked in `test_torchgeo_sketches.py`.
+    """
+    archives.resisc45(tmp_path / "data")
     with pytest.raises(SkipTest, match="its real archive was checked"):
-        check_adapter(f"torchgeo:{name}", tmp_path / "work", data_root=tmp_path / "data")
+        check_adapter("torchgeo:RESISC45", tmp_path / "work", data_root=tmp_path / "data")
 
 
 # What cannot be stored exactly.
