@@ -262,7 +262,7 @@ def _named(part: str) -> type[TorchGeoAdapter]:
         "splits": _splits(part, known),
         "source": _source(dataset),
         "licence": known.licence,
-        "layout": _layout(part),
+        "layout": f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})",
         "images": known.images,
         "notes": known.notes,
         "Options": _options_of(part, base),
@@ -305,13 +305,6 @@ def _splits(part: str, known: Known) -> tuple[str, ...]:
         return (ALL,)
     default = classes.default_split(part)  # the class lists no splits: these are the usual ones
     return tuple(dict.fromkeys(("train", "val", "test", *((default,) if default else ()))))
-
-
-def _layout(part: str) -> str:
-    described = f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})"
-    if not classes.takes(part, "download"):
-        return described
-    return f"{described}, or let rscl-bench data fetch do so"
 
 
 def _source(dataset: Any) -> str:
