@@ -145,7 +145,8 @@ def dealt(group: str, rule: Dealing) -> str:
     digest = blake2b(f"{rule.key}\0{group}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     above = 0.0
-    for split, share in rule.shares.items():
+    # Sorted, because the options of a record do not keep the order of a TOML.
+    for split, share in sorted(rule.shares.items()):
         above += share
         if place < above:
             return split

@@ -31,9 +31,7 @@ def chosen_items(
     """
     indices = _fitting(groups, options, title)
     if options.splits is not None:
-        # Records and identities keep no order of the shares, so that none may matter.
-        shares = dict(sorted(options.splits.shares.items()))
-        rule = options.splits.model_copy(update={"shares": shares})
+        rule = options.splits
         indices = [index for index in indices if dealt(groups[index], rule) == split]
     if options.at_most is not None and len(indices) > options.at_most:
         indices = _drawn(groups, indices, options.at_most)
