@@ -33,7 +33,7 @@ _GRAIN = 0.5
 #: Largest turn of the ridges of a picture, in radians.
 _TURN = 0.15
 #: Largest brightness that a light adds to one band, and to all bands together.
-_CAST, _EXPOSURE = 0.004, 0.12
+_CAST, _EXPOSURE = 0.002, 0.03
 #: A flatter picture is not stretched further: noise would become its content.
 _LEAST_DEVIATION = 0.01
 
@@ -250,13 +250,14 @@ class Canvas:
         """Return the brightness of ridges and grain, ``[h, w]`` in levels."""
         height, width = self.cover.shape
         grain = self.rng.standard_normal((height, width), dtype=np.float32)
-        turned = self.rng.uniform(-_TURN, _TURN, lights).astype(np.float32)[self.light]
+        turned = self.rng.uniform(-_TURN, _TURN, lights).astype(np.float32)
         phase = self.rng.random(lights, dtype=np.float32)[self.light]
         rise = np.radians([material.rise for material in self.materials], dtype=np.float32)
-        angle = rise[self.cover] + turned
+        angles = (turned[:, None] + rise).ravel()
+        place = self.light.astype(np.intp) * len(self.materials) + self.cover
         y = np.arange(height, dtype=np.float32)[:, None] / np.float32(_PERIOD)
         x = np.arange(width, dtype=np.float32)[None, :] / np.float32(_PERIOD)
-        slope = y * np.cos(angle) + x * np.sin(angle) + phase
+        slope = y * np.cos(angles)[place] + x * np.sin(angles)[place] + phase
         slope -= np.floor(slope)
         contrast = np.exp(self.rng.uniform(-0.3, 0.3, lights)).astype(np.float32)[self.light]
         relief: NDArray[np.float32] = contrast * (_RIDGE * (2 * slope - 1) + _GRAIN * grain)

@@ -14,7 +14,7 @@ LEVEL_STEP = 0.025
 #: Spread of the visible colours of all materials and pictures, as logarithms of the reflectance.
 #: Tints are weak: masked autoencoders standardise a patch over all bands together, and with strong
 #: tints the colour cast of a picture is all that few steps learn.
-_TONE, _TINT = 0.08, 0.01
+_TONE, _TINT = 0.05, 0.005
 _VISIBLE = 0.2
 
 
