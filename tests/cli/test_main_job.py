@@ -104,9 +104,9 @@ def test_all_bands_are_a_change_of_toml(
         assert file.get_slice(embedding).get_shape() == [192, len(bands), 8, 8]
 
 
-#: Points of micro- and macro-mAP by which training must end above both lower references. Less than
-#: half of the gain of any seed and Python that was tried, so that no machine falls below.
-GAIN = 5
+#: Points of micro- and macro-mAP by which training must end above both lower references. At most
+#: half of the smallest gain that was measured (CoSMAE, micro-mAP), for the noise of machines.
+GAIN = 4
 
 
 @pytest.mark.parametrize("method", ["finetune", "cosmae"])
