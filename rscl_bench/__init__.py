@@ -36,6 +36,7 @@ __all__ = [
     "__version__",
     "cache_entries",
     "clean_cache",
+    "extend",
     "fetch",
     "leaderboard",
     "list_components",

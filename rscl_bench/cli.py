@@ -269,7 +269,10 @@ def run(
 @app.command()
 def extend(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or its record.json.", exists=True)
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a finished run, or its record.json.", exists=True
+        ),
     ],
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Dataset of the next task.")
@@ -626,7 +629,12 @@ def prepare(
 
 @data_app.command()
 def fetch(
-    scenario: Annotated[str, typer.Argument(help="A known scenario, or a path to a TOML.")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="A known scenario, or a path to a TOML.")
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--scenario", help="The scenario, as other commands take it.")
+    ] = None,
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -643,15 +651,25 @@ def fetch(
     download. Other archives are fetched by hand: the command says where, under which licence and
     into which folder, and its exit status is then 1. No other command downloads anything.
     """
-    _announce_code(scenario)
+    given = [name for name in (scenario, named) if name is not None]
+    if len(given) != 1:
+        raise SpecError("Name one scenario, such as `rscl-bench data fetch rs4`.")
+    _announce_code(*given)
 
     def agree(archives: "list[ArchiveToFetch]") -> bool:
         for line in (line for archive in archives for line in archive.described()):
             print(line)
-        return yes or typer.confirm("Download these archives under their licences?")
+        try:
+            return yes or typer.confirm("Download these archives under their licences?")
+        except typer.Abort as error:
+            if sys.stdin.isatty():
+                raise
+            raise SpecError(
+                "Nobody answered, so nothing was downloaded; add --yes to agree with the licences."
+            ) from error
 
     try:
-        api.fetch(scenario, data_root=data_root, agree=agree)
+        api.fetch(given[0], data_root=data_root, agree=agree)
     except Interrupted as error:
         raise Interrupted(error.signal, "what has arrived") from error
 

@@ -48,11 +48,37 @@ def declarations(kind: DeclarationKind) -> dict[str, Path]:
 def load_scenario(name: str) -> Scenario:
     """Return a scenario by name or by path to a TOML file, with the bands of every source.
 
+    Args:
+        name: The name or path, and after a colon the name of one of the scenario's orders.
+
     Raises:
-        SpecError: If the scenario is unknown or not valid.
+        SpecError: If the scenario or the order is unknown or not valid.
     """
-    raw = _read_toml(name, declarations("scenarios"), "scenario")
-    return with_bands(validated(Scenario, with_datasets(raw, name), name))
+    stem, order = _parts(name)
+    raw = _read_toml(stem, declarations("scenarios"), "scenario")
+    scenario = validated(Scenario, with_datasets(raw, stem), stem)
+    return with_bands(scenario.ordered(order) if order else scenario)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return the scenario and the order of ``SCENARIO:ORDER``; an order has no dot nor slash."""
+    stem, _, order = name.rpartition(":")
+    return (stem, order) if stem and not set(order) & {".", "/", "\\"} else (name, "")
+
+
+def known_scenario(name: str) -> Scenario | None:
+    """Return the scenario of this package that records call by a name; None if there is none.
+
+    Args:
+        name: Name of a scenario, or ``NAME-ORDER`` of one of its orders.
+    """
+    for known in declarations("scenarios"):
+        if name == known:
+            return load_scenario(known)
+        order = name.removeprefix(f"{known}-")
+        if order != name and order in load_scenario(known).orders:
+            return load_scenario(f"{known}:{order}")
+    return None
 
 
 def load_method(name: str) -> Method:
@@ -83,7 +109,8 @@ def code_files(*names: str) -> list[Path]:
     Raises:
         SpecError: If a TOML file cannot be read.
     """
-    tomls = [_read_toml(name, {}, "TOML") for name in names if name.endswith(".toml")]
+    stems = [_parts(name)[0] for name in names]
+    tomls = [_read_toml(stem, {}, "TOML") for stem in stems if stem.endswith(".toml")]
     files = [registry.file_of(one) for toml in tomls for one in registry.references(toml)]
     return list(dict.fromkeys(files))
 

@@ -37,6 +37,19 @@ class EncoderBands:
                 channels.setdefault(band.name if mode == "union" else band, band)
         return cls(mode, tuple(channels.values()))
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Channels in the order of the bands' names and wavelengths.
+
+        Sums over bands have this order, so that they do not depend on where a band first appeared.
+        """
+
+        def key(channel: int) -> tuple[str, float, float, str]:
+            band = self.bands[channel]
+            return band.name, band.wavelength_nm, band.width_nm or 0.0, band.kind
+
+        return tuple(sorted(range(len(self.bands)), key=key))
+
     def places(self, bands: Sequence[Band]) -> tuple[int, ...]:
         """Return the channels of bands.
 

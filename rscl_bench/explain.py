@@ -216,6 +216,7 @@ def _scenario(name: str) -> Explained:
             for key, protocol in scenario.protocols.items()
             for table in _declared_protocol(f"protocols.{_key(key)}", protocol)
         ),
+        *(f"orders.{_key(order)} = {toml(tasks)}" for order, tasks in scenario.orders.items()),
         "# What the fields mean.",
     ]
     models: tuple[type[BaseModel], ...] = (Scenario, Task, Probe, Protocol, Training, Views)

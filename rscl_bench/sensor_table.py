@@ -33,11 +33,11 @@ from rscl_bench.sensors import (
     Sensor,
 )
 
-_DN8 = "8-bit digital number"
+_DN8, _DN16 = "8-bit digital number", "16-bit digital number"
 
 
 def _optical(name: str, centre_nm: float, width_nm: float | None = None) -> Band:
-    return Band(name, centre_nm)
+    return Band(name, float(centre_nm), None if width_nm is None else float(width_nm))
 
 
 def _range(name: str, low_um: float, high_um: float) -> Band:
@@ -46,11 +46,12 @@ def _range(name: str, low_um: float, high_um: float) -> Band:
 
 
 def _thermal(name: str, low_um: float, high_um: float) -> Band:
-    return _range(name, low_um, high_um)
+    return replace(_range(name, low_um, high_um), kind="thermal")
 
 
 def _radar(polarisation: str, frequency_ghz: float) -> Band:
-    return Band(polarisation, round(299_792_458 / frequency_ghz, 0))
+    wavelength_nm = round(299_792_458 / frequency_ghz, 0)
+    return Band(polarisation, wavelength_nm, kind="sar")
 
 
 _S2_BANDS = {
@@ -171,6 +172,8 @@ SENSORS: dict[str, Sensor] = {
         _camera("landsat7-etm-8bit", list(_ETM_BANDS.values()), 30),
         _camera("landsat8-oli-8bit", list(_OLI_BANDS.values()), 30),
         _camera("landsat9-oli-8bit", list(_OLI_BANDS.values()), 30),
+        _sensor("landsat8-l1", list(_OLI_BANDS.values()), _DN16, "uint16", 65_535.0, 30),
+        _sensor("landsat9-l1", list(_OLI_BANDS.values()), _DN16, "uint16", 65_535.0, 30),
         _camera("naip", (_RED, _GREEN, _BLUE, _NIR), 1),
         _sensor(
             "planetscope-dove",

@@ -330,6 +330,8 @@ class Scenario(Spec):
         probes: Probes in the order of the tables' columns.
         default_protocol: Protocol of a run that names no protocol.
         protocols: Protocols by name.
+        orders: Other orders of the tasks by name, each with the names of all tasks. A run of one
+            takes ``NAME:ORDER`` as its scenario; see `ordered`.
     """
 
     name: Name
@@ -339,6 +341,7 @@ class Scenario(Spec):
     probes: Annotated[tuple[Probe, ...], Field(min_length=1)]
     default_protocol: str
     protocols: dict[ProtocolName, Protocol]
+    orders: dict[Name, tuple[str, ...]] = {}
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Scenario":
@@ -354,7 +357,35 @@ class Scenario(Spec):
             raise ValueError(f"default_protocol '{self.default_protocol}' is not in protocols")
         for protocol in self.protocols.values():
             protocol.training.check_warmup()
+        for order, names in self.orders.items():
+            if sorted(names) != sorted(tasks):
+                raise ValueError(f"order '{order}' does not name each of the tasks once")
+            if list(names) == tasks:
+                raise ValueError(f"order '{order}' is the order of the tasks")
         return self
+
+    def ordered(self, order: str) -> "Scenario":
+        """Return the scenario with its tasks in another order, named ``NAME-ORDER``.
+
+        Args:
+            order: Name of one of ``orders``.
+
+        Raises:
+            SpecError: If there is no such order, or the name becomes too long.
+        """
+        if order not in self.orders:
+            raise unknown(f"order of scenario {self.name}", order, self.orders)
+        name = f"{self.name}-{order}"
+        if len(name) > NAME_LENGTH:
+            raise SpecError(f"The name {name} is longer than {NAME_LENGTH}; shorten the order's.")
+        tasks = {task.name: task for task in self.tasks}
+        update = {
+            "name": name,
+            "title": f"{self.title}; in the order {', '.join(self.orders[order])}",
+            "tasks": tuple(tasks[one] for one in self.orders[order]),
+            "orders": {},
+        }
+        return self.model_copy(update=update)
 
     def bands(self) -> dict[str, tuple[str, ...]]:
         """Return the bands of every task and probe, by ``task 'NAME'`` and ``probe 'NAME'``."""

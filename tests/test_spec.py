@@ -2,16 +2,24 @@ import json
 import tomllib
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.paths import TOY
+from helpers.paths import ADAPTERS, TOY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rscl_bench import registry
-from rscl_bench.declarations import declarations, is_scenario, load_method, load_scenario
+from rscl_bench.declarations import (
+    code_files,
+    declarations,
+    is_scenario,
+    known_scenario,
+    load_method,
+    load_scenario,
+)
 from rscl_bench.errors import SpecError
 from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.resolve import resolve as resolve_with_origins
@@ -736,3 +744,41 @@ def test_validation_never_converts(value: Any) -> None:
         else:
             assert fits
             assert getattr(found, field) == value
+
+
+def test_an_order_of_the_tasks_is_another_scenario() -> None:
+    scenario = load_scenario("shift4")
+    own = [task.name for task in scenario.tasks]
+    rows = [own]
+    for order in scenario.orders:
+        ordered = load_scenario(f"shift4:{order}")
+        assert ordered.name == f"shift4-{order}"
+        assert ordered.probes == scenario.probes
+        assert {task.name: task for task in ordered.tasks} == {t.name: t for t in scenario.tasks}
+        assert known_scenario(ordered.name) == ordered
+        rows.append([task.name for task in ordered.tasks])
+    # A Latin square that is balanced: every pair of neighbours stands in one row.
+    assert all(sorted(column) == sorted(own) for column in zip(*rows, strict=True))
+    assert len({pair for row in rows for pair in pairwise(row)}) == 12
+    assert known_scenario("shift4-e") is None
+    with pytest.raises(SpecError, match="Unknown order of scenario shift4 'e'"):
+        load_scenario("shift4:e")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (["third", "second"], "does not name each of the tasks once"),
+        (["first", "second", "third"], "is the order of the tasks"),
+    ],
+)
+def test_a_wrong_order_is_refused(tmp_path: Path, tasks: list[str], message: str) -> None:
+    path = tmp_path / "toy.toml"
+    text = TOY.read_text("utf-8").replace("adapters.py", str(ADAPTERS))
+    path.write_text(f"{text}\n[orders]\nother = {json.dumps(tasks)}\n", "utf-8")
+    with pytest.raises(SpecError, match=f"order 'other' {message}"):
+        load_scenario(f"{path}:other")
+    path.write_text(f'{text}\n[orders]\nother = ["third", "first", "second"]\n', "utf-8")
+    tasks = [task.name for task in load_scenario(f"{path}:other").tasks]
+    assert tasks == ["third", "first", "second"]
+    assert code_files(f"{path}:other") == [ADAPTERS]

@@ -267,9 +267,10 @@ class DatasetAdapter(ABC):
         Every random number must come from ``rng``, so that a sketch can be drawn again. A class
         without this method has no sketch edition.
         """
+        drawn = "" if cls.declared_by_options else f", or write {cls.__name__}._draw_sketch"
         raise SpecError(
             f"Dataset {cls.name} has no sketch: give the folder of its real archive with "
-            f"--data-root, or write {cls.__name__}._draw_sketch."
+            f"--data-root{drawn}."
         )
 
     @final

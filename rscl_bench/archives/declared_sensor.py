@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from rscl_bench.errors import SpecError
 from rscl_bench.sensor_table import sensor_named
-from rscl_bench.sensors import Band, Sensor
+from rscl_bench.sensors import Band, BandKind, Sensor
 from rscl_bench.spec import Spec
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -19,10 +19,14 @@ class DeclaredBand(Spec):
     Attributes:
         name: Name, unique in the sensor.
         wavelength_nm: Central wavelength in nanometres; of a radar, that of its carrier.
+        width_nm: Bandwidth in nanometres; left out where it is unknown.
+        kind: What the band measures: ``"optical"``, ``"thermal"`` or ``"sar"``.
     """
 
     name: _Text
     wavelength_nm: Annotated[float, Field(gt=0)]
+    width_nm: Annotated[float, Field(gt=0)] | None = None
+    kind: BandKind = "optical"
 
 
 class DeclaredSensor(Spec):

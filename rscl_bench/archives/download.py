@@ -34,6 +34,8 @@ TIMEOUT = 60.0
 #: Attempts in a row that bring nothing new before a download is given up, and the first pause
 #: between two of them in seconds; every further pause is twice as long.
 ATTEMPTS, PAUSE = 4, 2.0
+#: Kinds of digests, the strongest first.
+DIGESTS = ("sha512", "sha256", "sha1", "md5")
 _AGAIN = "the same command resumes the download"
 
 
@@ -52,7 +54,7 @@ class RemoteFile:
     Attributes:
         url: Where the file is.
         path: Where it belongs below the archive's folder, with ``/`` between folders.
-        digest: Its digest as ``sha256:...`` or ``md5:...``; empty if none is known.
+        digest: Its digest, such as ``sha256:...``, of one of `DIGESTS`; empty if none is known.
         size: Its number of bytes, or None where unknown.
         unpack_into: Folder below the archive's folder to unpack it into, ``"."`` for the archive's
             folder itself; None for a file that is used as it is.
@@ -228,7 +230,10 @@ class _Download:
     def _copy(self, response: Any, file: BinaryIO, offset: int, total: int | None) -> None:
         most = total if total is not None else self.file.size
         what = f"downloading {self.target.name} (MB)"
-        while block := _read(response):
+        while total is None or offset < total:
+            block = _read(response)
+            if not block:
+                break
             offset += len(block)
             if most is not None and offset > most:
                 self._discard()
@@ -380,12 +385,13 @@ def _said(error: object) -> str:
     """Return what is wrong with a connection, as a clause."""
     if isinstance(error, TimeoutError):
         return f"no answer came within {TIMEOUT:g} s"
-    return shown(str(error) or type(error).__name__, 200)
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return shown(said, 200)
 
 
 def _read(response: Any) -> bytes:
     try:
-        block: bytes = response.read(_BLOCK)
+        block: bytes = response.read1(_BLOCK)  # what has arrived: `read` waits for a whole block
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _BrokenError(_said(error)) from error
     return block

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rscl_bench.archives.adapter import DatasetAdapter
-from rscl_bench.archives.download import RemoteFile, check_room, download, size_of
+from rscl_bench.archives.download import DownloadError, RemoteFile, check_room, download, size_of
 from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.unpack import unpack_beside
 from rscl_bench.errors import ArchiveError, RsclError
@@ -96,8 +96,10 @@ def missing_archives(
         missing = found[0][1]
         try:
             files = tuple(_files(adapter, folder, parts))
-        except ArchiveError as error:
+        except DownloadError as error:
             missing = f"{adapter.title} cannot be downloaded: {error}"
+        except ArchiveError as error:
+            missing = f"{error} {missing}"
         archives.append(ArchiveToFetch(adapter, folder, parts, files, missing))
     return archives
 

@@ -66,7 +66,7 @@ class Header:
         if self.width * self.height > max_pixels:
             raise ArchiveError(
                 f"{self.path} has {self.width}×{self.height} pixels, more than the {max_pixels:,} "
-                "that are decoded; cut it into parts, or raise max_pixels in the adapter's class."
+                "that are decoded; cut it into parts, or raise the dataset's max_pixels."
             )
         if self.bands > max_bands:
             raise ArchiveError(

@@ -33,12 +33,16 @@ _NAME = re.compile(r"[01]_[0-9]+_[0-9]+_[0-9]+_(?P<number>[0-9]+)")
 #: Split that is a published list, to the list.
 _OFFICIAL = {"official-train": "train", "official-val": "val", "official-test": "test"}
 #: First and last frame number of each part of ``val`` and ``test``; all others are of ``train``.
-#: Every part is whole flights, that is, frames of one height and time of day in a row.
+#: Every part is whole flights, that is, frames of one height and time of day in a row, over ground
+#: that no flight of another split shows.
 _PARTS = (
-    (3539, 3806, "test"),  # by day, 110 m
+    (0, 726, "test"),  # by night, 60 m, a running track
     (4086, 5311, "val"),  # by night, 60 to 100 m
-    (8067, 9883, "test"),  # by day and by night, 80 to 130 m
+    (8067, 8562, "test"),  # by day, 100 and 110 m
+    (9446, 9883, "test"),  # by day, 120 and 130 m
 )
+#: The first flight has ten times the frames of others, all but alike. Every third number is read.
+_DENSE, _STEP = range(727), 3
 _LOOK = Look(middle=0.4, contrast=0.12)
 _SKETCH_FRAMES = {"train": 60, "val": 24, "test": 30}
 #: Class to the material and the size that its objects have in a sketch.
@@ -70,9 +74,10 @@ class HITUAVAdapter(DatasetAdapter):
     notes = (
         "A label says that an object of the class is in the frame. `DontCare` boxes, which the "
         "annotators could not name, count for no class; a frame may have no label at all.",
-        "`train`, `val` and `test` are whole flights, because frames of one flight are near-copies "
-        "of each other. `official-train`, `official-val` and `official-test` are the published "
-        "lists, which were drawn at random from all frames.",
+        "`train`, `val` and `test` are whole flights over different ground, because frames of one "
+        "flight are near-copies of each other. Of the first flight, a fifth of all frames, `test` "
+        "has every third number. `official-train`, `official-val` and `official-test` are the "
+        "published lists, which were drawn at random from all frames.",
         "Every frame of the lists must be there, and no other. The total is not checked, because "
         "smaller copies are in use.",
     )
@@ -158,9 +163,14 @@ class HITUAVAdapter(DatasetAdapter):
             path.write_text("\n".join(names[number::3]) + "\n", encoding="utf-8")
 
 
-def split_of(name: str) -> str:
-    """Return the split of a frame such as ``0_100_30_0_03280``: that of its flight."""
+def split_of(name: str) -> str | None:
+    """Return the split of a frame such as ``0_100_30_0_03280``: that of its flight.
+
+    None for the frames of the first flight that are left out.
+    """
     number = int(name.rsplit("_", 1)[1])
+    if number in _DENSE and number % _STEP:
+        return None
     return next((split for first, last, split in _PARTS if first <= number <= last), "train")
 
 

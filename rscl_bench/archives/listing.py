@@ -50,7 +50,10 @@ def pictures_in(folder: Path, suffix: str) -> list[str]:
 
 def plain_name(name: str) -> str:
     """Return a file's name with its suffix as archives spell it: ``x.JPEG`` gives ``x.jpg``."""
-    stem, suffix = Path(name).stem, Path(name).suffix.lower()
+    stem, _, suffix = name.rpartition(".")
+    if not stem:
+        return name
+    suffix = f".{suffix.lower()}"
     return stem + _ALIASES.get(suffix, suffix)
 
 

@@ -107,15 +107,24 @@ def unpack(archive: Path, folder: Path, max_ratio: int = MAX_RATIO) -> int:
 def unpack_beside(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder that may hold other files; equal names are replaced.
 
+    The files are moved into place when all are unpacked.
+
     Raises:
         ArchiveError: As `unpack`.
-        ArtefactError: As `unpack`.
+        ArtefactError: If the folder cannot be written, or has too little room.
     """
-    with _writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with scratch_folder(folder, "unpacking-beside") as work:
             unpack(archive, work / "content")
             _merge(work / "content", folder)
+    except (ArtefactError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        raise ArtefactError(
+            f"{archive} cannot be unpacked into {folder} "
+            f"({getattr(cause, 'strerror', None) or error}); make room, or give another folder "
+            "with --data-root."
+        ) from error
 
 
 def _merge(content: Path, folder: Path) -> None:
@@ -185,7 +194,7 @@ class _Limits:
         return ArchiveError(
             f"{self.archive} would unpack to {what}. The limit is {self.max_ratio} times its size, "
             "and 4 GiB more; nothing was unpacked. If its publisher is to be trusted, raise the "
-            "limit with --max-ratio."
+            "limit with --max-ratio of `rscl-bench data unpack`."
         )
 
 

@@ -1,6 +1,7 @@
 """The scenario and the settings of a run that continues a finished run by further tasks."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -115,9 +116,20 @@ def scenario_with(parent: ParentRun, new: NewTask) -> Scenario:
         "tasks": [*tasks, {"name": name, "split": new.split, **source}],
         "probes": [*probes, *_probe_of(new, name, source, probes)],
         "default_protocol": identity.protocol_name,
-        "protocols": {identity.protocol_name: identity.protocol},
+        "protocols": {identity.protocol_name: _declared(identity.protocol)},
     }
     return validated(Scenario, raw, f"The task '{name}'")
+
+
+def _declared(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded protocol in a form that a scenario can declare.
+
+    An assignment of fewer epochs may end before the protocol's warm-up, which the method then
+    shortens. The assignment is applied again to the scenario, so its epochs do not matter here.
+    """
+    training = protocol["training"]
+    least = math.floor(training["warmup_epochs"]) + 1
+    return {**protocol, "training": {**training, "epochs": max(training["epochs"], least)}}
 
 
 def _probe_of(

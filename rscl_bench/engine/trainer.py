@@ -28,6 +28,7 @@ from rscl_bench.engine.checkpointing.state import (
 from rscl_bench.engine.clock import TaskClock
 from rscl_bench.engine.view_maker import ViewMaker
 from rscl_bench.errors import TrainingError
+from rscl_bench.models.band_weights import growing
 from rscl_bench.models.optimiser import learning_rate, warmup_steps, weight_decay_groups
 from rscl_bench.objectives.base import Objective, StepInfo, divisors
 from rscl_bench.randomness import torch_generator
@@ -319,11 +320,12 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         self._interrupted = snapshot if metadata["step"] else None
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.model.load_state_dict(strip_prefix(tensors, "objective"))
-        for number, strategy in enumerate(self.strategies):
-            strategy.load_state_dict(strip_prefix(tensors, f"strategy{number}"))
-            if strategy.head is not None:
-                strategy.head.load_state_dict(strip_prefix(tensors, f"head{number}"))
+        with growing():  # a stream that goes on may have new bands
+            self.model.load_state_dict(strip_prefix(tensors, "objective"))
+            for number, strategy in enumerate(self.strategies):
+                strategy.load_state_dict(strip_prefix(tensors, f"strategy{number}"))
+                if strategy.head is not None:
+                    strategy.head.load_state_dict(strip_prefix(tensors, f"head{number}"))
         for number, plugin in enumerate(self.extra_plugins):
             if has_state(plugin):
                 plugin.load_state_dict(strip_prefix(tensors, f"plugin{number}"))

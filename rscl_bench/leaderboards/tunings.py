@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rscl_bench.declarations import declarations, load_scenario
+from rscl_bench.declarations import known_scenario
 from rscl_bench.leaderboards.keys import GroupKey
 from rscl_bench.leaderboards.places import places_beside
 from rscl_bench.leaderboards.rows import Row
@@ -84,9 +84,9 @@ def declared_choice(record: RunRecord) -> str | None:
 def _known_protocol(record: RunRecord) -> Protocol | None:
     """Return the protocol of a scenario that comes with this package, in the record's version."""
     named = record.identity.scenario
-    if named.name not in declarations("scenarios"):
+    scenario = known_scenario(named.name)
+    if scenario is None:
         return None
-    scenario = load_scenario(named.name)
     protocol = scenario.protocols.get(record.identity.protocol_name)
     return protocol if scenario.version == named.version else None
 

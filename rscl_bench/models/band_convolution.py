@@ -21,7 +21,7 @@ class ShownBands(NamedTuple):
     """The bands of a batch that any of its images has.
 
     Attributes:
-        channels: Their channels, in order.
+        channels: Their channels, in the order of `EncoderBands.order`.
         images: These channels, ``[B, n, H, W]``; NaN where an image lacks a band.
         present: Whether an image has a band, ``[B, n]`` bool.
         mixed: Whether an image lacks a band that another has.
@@ -33,15 +33,15 @@ class ShownBands(NamedTuple):
     mixed: bool
 
 
-def shown_bands(images: Tensor) -> ShownBands:
+def shown_bands(images: Tensor, bands: EncoderBands) -> ShownBands:
     """Return the bands of images ``[B, U, H, W]`` that any image has.
 
     A band counts as absent if its first pixel is NaN.
     """
     present = ~images[:, :, 0, 0].isnan()
     counts = present.sum(dim=0).tolist()
-    channels = tuple(channel for channel, count in enumerate(counts) if count)
-    if len(channels) < len(counts):
+    channels = tuple(channel for channel in bands.order if counts[channel])
+    if channels != tuple(range(len(counts))):
         images, present = images[:, channels], present[:, channels]
     mixed = any(counts[channel] < len(images) for channel in channels)
     return ShownBands(channels, images, present, mixed)
@@ -79,7 +79,7 @@ class BandConvolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the responses ``[B, D, h, w]`` to images ``[B, U, H, W]``."""
-        shown = shown_bands(images)
+        shown = shown_bands(images, self.kernels.bands)
         pixels = shown.images
         if shown.mixed:
             pixels = pixels.where(shown.present[:, :, None, None], 0.0)

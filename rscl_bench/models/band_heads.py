@@ -69,7 +69,7 @@ def predict_bands(head: nn.Module, features: Tensor, images: Tensor) -> Tensor:
         ``[..., outputs * n]``: the first output of all n bands, then the second.
     """
     if isinstance(head, BandHead):
-        by_band: Tensor = head(features, shown_bands(images).channels)
+        by_band: Tensor = head(features, shown_bands(images, head.weights.bands).channels)
         return by_band.transpose(-1, -2).flatten(-2)
     return cast("Tensor", head(features))
 
@@ -79,7 +79,7 @@ def own_bands(encoder: Encoder, images: Tensor) -> Tensor:
 
     A band is NaN where an image lacks it. For an encoder of equal bands these are the images.
     """
-    return images if encoder.bands is None else shown_bands(images).images
+    return images if encoder.bands is None else shown_bands(images, encoder.bands).images
 
 
 def mean_over_present(errors: Tensor, targets: Tensor) -> Tensor:

@@ -9,7 +9,10 @@ that is extended by new bands therefore keeps the weights of its old ones.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,20 +31,67 @@ _HIDDEN = 128
 _BASIS = 32
 
 
+_GROWING = ContextVar("growing", default=False)
+
+
+@contextmanager
+def growing() -> Iterator[None]:
+    """Let states that are loaded within the block lack weights of bands that are new.
+
+    These weights keep their initial values: a stream that goes on from a state with an archive of
+    new bands begins with the weights that it would have had from the start.
+    """
+    token = _GROWING.set(True)
+    try:
+        yield
+    finally:
+        _GROWING.reset(token)
+
+
 class BandWeights(nn.Module, ABC):
     """Weights of one shape for each band of an encoder.
 
     Attributes:
         bands: The bands of the encoder's channels.
+        by_band: The parameters that belong to one band, or to the bands of one polarisation.
     """
 
-    def __init__(self, bands: EncoderBands):
+    by_band: nn.ParameterDict
+
+    def __init__(self, bands: EncoderBands, shape: Sequence[int], deviation: float, seed: int):
+        """Draw the parameters that belong to one band; subclasses draw the others.
+
+        Args:
+            bands: The bands.
+            shape: Shape of the weights of one band.
+            deviation: Standard deviation of the initial weights.
+            seed: Seed of the initial weights, together with what the weights are of.
+        """
         super().__init__()
-        self.bands = bands
+        self.bands, self.shape = bands, tuple(shape)
+        self.deviation, self.seed = deviation, seed
+        self.by_band = nn.ParameterDict()
+        for band in bands.bands:
+            name = self.parameter_of(band)
+            if name is not None and name not in self.by_band:
+                self.by_band[name] = nn.Parameter(self.initial(name))
+        self.register_load_state_dict_pre_hook(_fill_new_bands)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def forward(self, channels: Sequence[int]) -> Tensor:
         """Return the weights of the bands of some channels, ``[n, *shape]`` float32."""
+
+    @abstractmethod
+    def parameter_of(self, band: Band) -> str | None:
+        """Return the name in ``by_band`` of a band's own parameter; None if it has none."""
+
+    @abstractmethod
+    def initial(self, name: str) -> Tensor:
+        """Return the initial values of a parameter in ``by_band``."""
+
+    def drawn(self, what: str, shape: Sequence[int]) -> Tensor:
+        """Return normal draws from a generator keyed by the weights' seed and ``what``."""
+        return torch.randn(tuple(shape), generator=torch_generator("cpu", self.seed, what))
 
 
 class NamedWeights(BandWeights):
@@ -51,25 +101,18 @@ class NamedWeights(BandWeights):
     optimiser neither moves nor decays them.
     """
 
-    def __init__(self, bands: EncoderBands, shape: Sequence[int], deviation: float, seed: int):
-        """Draw the weights of every band.
+    def parameter_of(self, band: Band) -> str:
+        """Return the name of a band as the name of a parameter, which may have no dot."""
+        return f"band_{band.name.replace('%', '%25').replace('.', '%2E')}"
 
-        Args:
-            bands: The bands.
-            shape: Shape of the weights of one band.
-            deviation: Standard deviation of the initial weights.
-            seed: Seed of the initial weights, together with a band's name.
-        """
-        super().__init__(bands)
-        self.weights = nn.ParameterDict()
-        for band in bands.bands:
-            drawn = torch.randn(tuple(shape), generator=torch_generator("cpu", seed, band.name))
-            self.weights[parameter_name(band.name)] = nn.Parameter(drawn * deviation)
+    def initial(self, name: str) -> Tensor:
+        """Return the initial weights of a band, ``shape``."""
+        return self.drawn(name, self.shape) * self.deviation
 
     def forward(self, channels: Sequence[int]) -> Tensor:
         """Return the weights of the bands of some channels, ``[n, *shape]``."""
-        names = [parameter_name(self.bands.bands[channel].name) for channel in channels]
-        return torch.stack([self.weights[name] for name in names])
+        names = [self.parameter_of(self.bands.bands[channel]) for channel in channels]
+        return torch.stack([self.by_band[name] for name in names])
 
 
 class SpectralWeights(BandWeights):
@@ -92,32 +135,63 @@ class SpectralWeights(BandWeights):
     codes: Tensor
 
     def __init__(self, bands: EncoderBands, shape: Sequence[int], deviation: float, seed: int):
-        """Draw the shared network; arguments as in `NamedWeights`."""
-        super().__init__(bands)
+        """Draw the shared network; arguments as in `BandWeights`."""
+        super().__init__(bands, shape, deviation, seed)
         self.register_buffer("codes", torch.stack([code(b) for b in bands.bands]), persistent=False)
-        self.learnt = nn.ParameterDict()
-        for band in bands.bands:
-            key = learnt_key(band)
-            if key is not None and key not in self.learnt:
-                drawn = torch.randn(_CODE, generator=torch_generator("cpu", seed, key))
-                self.learnt[key] = nn.Parameter(drawn * math.sqrt(0.5))  # the size of a sine
         self.mix = nn.Sequential(
             nn.Linear(_CODE, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, _BASIS), nn.LayerNorm(_BASIS)
         )
-        drawn = torch.randn(_BASIS, *shape, generator=torch_generator("cpu", seed, "basis"))
-        self.basis = nn.Parameter(drawn * deviation)
+        self.basis = nn.Parameter(self.drawn("basis", (_BASIS, *shape)) * deviation)
+
+    def parameter_of(self, band: Band) -> str | None:
+        """Return the name of the learnt vector of a SAR or thermal band."""
+        if band.kind == "sar":
+            return f"sar_{band.polarisation or 'unknown'}"
+        return "thermal" if band.kind == "thermal" else None
+
+    def initial(self, name: str) -> Tensor:
+        """Return an initial vector, as large as a code of sines and cosines."""
+        return self.drawn(name, (_CODE,)) * math.sqrt(0.5)
 
     def forward(self, channels: Sequence[int]) -> Tensor:
         """Return the weights of the bands of some channels, ``[n, *shape]``."""
         rows = []
         for channel in channels:
-            key = learnt_key(self.bands.bands[channel])
+            name = self.parameter_of(self.bands.bands[channel])
             row = self.codes[channel]
-            rows.append(row if key is None else row + self.learnt[key])
+            rows.append(row if name is None else row + self.by_band[name])
         with torch.autocast(self.basis.device.type, enabled=False):  # few products; sines need fp32
             shares = self.mix(torch.stack(rows)) / math.sqrt(_BASIS)  # of length 1 at the start
             weights: Tensor = torch.tensordot(shares, self.basis, dims=1)
         return weights
+
+
+@torch.no_grad()
+def reset_bands(module: nn.Module) -> None:
+    """Give the parameters within a module that belong to some bands alone their initial values."""
+    for part in module.modules():
+        if isinstance(part, BandWeights):
+            for name, value in part.by_band.items():
+                value.copy_(part.initial(name))
+
+
+def band_parameters(module: nn.Module) -> set[str]:
+    """Return the names of the parameters within a module that belong to some bands alone."""
+    return {
+        f"{prefix}.by_band.{name}"
+        for prefix, part in module.named_modules()
+        if isinstance(part, BandWeights)
+        for name in part.by_band
+    }
+
+
+def _fill_new_bands(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any, **__: Any
+) -> None:
+    if _GROWING.get():
+        assert isinstance(module, BandWeights)
+        for name, value in module.by_band.items():
+            state_dict.setdefault(f"{prefix}by_band.{name}", value.detach())
 
 
 def band_weights(bands: EncoderBands, shape: Sequence[int], deviation: float) -> BandWeights:
@@ -149,15 +223,3 @@ def _waves(nanometres: float, periods: tuple[float, float]) -> Tensor:
     steps = torch.arange(_PERIODS, dtype=torch.float64) / (_PERIODS - 1)
     angles = 2 * math.pi * nanometres / (shortest * (longest / shortest) ** steps)
     return torch.cat([angles.sin(), angles.cos()]).float()
-
-
-def learnt_key(band: Band) -> str | None:
-    """Return the name of the learnt vector of a SAR or thermal band; None for an optical band."""
-    if band.kind == "sar":
-        return f"sar_{band.polarisation or 'unknown'}"
-    return "thermal" if band.kind == "thermal" else None
-
-
-def parameter_name(band: str) -> str:
-    """Return the name of a band as the name of a parameter, which may have no dot."""
-    return f"band_{band.replace('%', '%25').replace('.', '%2E')}"

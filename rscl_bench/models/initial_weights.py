@@ -12,7 +12,9 @@ from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from rscl_bench.encoder_bands import RGB
 from rscl_bench.errors import ArtefactError, SpecError
+from rscl_bench.models.band_weights import BandWeights, band_parameters
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.weights_file import mergings_before_stages, read_weights
 
@@ -47,6 +49,11 @@ def load_initial(encoder: Encoder, path: Path, digest: str) -> Adaptation:
       one band, else the three repeated in turn and scaled by 3 / C. From another number c of bands,
       every band gets the mean kernel, scaled by c / C. An equal number is taken as it is, in the
       file's order of bands.
+    - Where images differ in bands, ``union`` gives red, green and blue the kernels of a file of
+      three bands, and every other band the mean kernel, each times the root of the number of the
+      file's bands, which `BandConvolution` divides by. ``spectral`` makes kernels from wavelengths,
+      so the file's first convolution is left out. From an encoder of the same mode, bands take
+      their own kernels, and bands that the file lacks keep their initial ones.
     - Positions of a ViT are resampled to the number of patches (bicubic, antialiased), and the
       tables of relative positions of a Swin transformer to its windows, both by timm.
 
@@ -76,19 +83,70 @@ def load_initial(encoder: Encoder, path: Path, digest: str) -> Adaptation:
     heads = [name for name in named if name not in target and _HEADS.match(name)]
     kept = {n: v for n, v in named.items() if n not in heads and not _DERIVED.search(n)}
     adapted: list[str] = []
+    strange: list[str] = []
+    if encoder.bands is not None:
+        strange = _fit_band_kernels(encoder, kept, target, adapted)
     for name in sorted(kept.keys() & target.keys()):
         fitted = _fitted(name, kept[name], target[name], model, adapted)
         kept[name] = fitted.to(target[name].dtype)
     _check(kept, target, file.name)
     model.load_state_dict(kept, strict=False)
-    return Adaptation(tuple(adapted), tuple(sorted([*heads, *beside])))
+    return Adaptation(tuple(adapted), tuple(sorted([*heads, *beside, *strange])))
+
+
+def _fit_band_kernels(
+    encoder: Encoder,
+    kept: dict[str, Tensor],
+    target: Mapping[str, Tensor],
+    adapted: list[str],
+) -> list[str]:
+    """Put kernels for each band in place of a file's first convolution.
+
+    Args:
+        encoder: An encoder whose images differ in bands.
+        kept: The file's weights; changed in place.
+        target: The weights that the encoder needs.
+        adapted: Notes on what was changed, to which this function adds.
+
+    Returns:
+        Names of the file's weights that were left out: of bands that the encoder lacks.
+    """
+    assert encoder.bands is not None
+    first = f"{encoder.first_convolution}".removeprefix(_prefix(encoder))
+    kernels = kept.pop(f"{first}.weight", None)
+    strange = [name for name in kept if name not in target and ".by_band." in name]
+    for name in strange:
+        del kept[name]
+    if kernels is None:  # an encoder of the same mode, or no fitting file
+        new = band_parameters(encoder.timm_model()) - kept.keys()
+        kept |= {name: target[name] for name in new}
+        return strange
+    if encoder.bands.mode == "spectral":
+        adapted.append(f"{first} is left out, since kernels are made from wavelengths")
+        kept |= {n: v for n, v in target.items() if n.startswith(f"{first}.kernels.")}
+        return [*strange, f"{first}.weight"]
+    scaled = kernels.float() * kernels.shape[1] ** 0.5
+    named = dict(zip(RGB, scaled.unbind(1), strict=True)) if kernels.shape[1] == 3 else {}
+    weights = encoder.timm_model().get_submodule(f"{first}.kernels")
+    assert isinstance(weights, BandWeights)
+    for band in encoder.bands.bands:
+        own = named.get(band.name, scaled.mean(dim=1))
+        kept[f"{first}.kernels.by_band.{weights.parameter_of(band)}"] = own
+    by_name = ", ".join(b.name for b in encoder.bands.bands if b.name in named) or "none"
+    adapted.append(f"kernels of {first} by name for {by_name}; their mean for other bands")
+    return strange
+
+
+def _prefix(encoder: Encoder) -> str:
+    """Return what this package's encoder puts before timm's names."""
+    model = encoder.timm_model()
+    name = next(name for name, module in encoder.named_modules() if module is model)
+    return f"{name}." if name else ""
 
 
 def _own_names(encoder: Encoder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors without the prefix that this package's encoders put before timm's names."""
-    model = encoder.timm_model()
-    prefix = next(name for name, module in encoder.named_modules() if module is model)
-    start = f"{prefix}." if prefix else ""
+    start = _prefix(encoder)
     if start and any(name.startswith(start) for name in tensors):
         return {name.removeprefix(start): value for name, value in tensors.items()}
     return dict(tensors)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rscl_bench.errors import SpecError
 from rscl_bench.models.adapters import EncoderAdapter
 from rscl_bench.models.attention import attention
+from rscl_bench.models.band_weights import reset_bands
 from rscl_bench.models.build import with_bands
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.momentum import teacher_copy
@@ -166,7 +167,11 @@ class TEC(MAE):
         self.vit.cls_token.requires_grad_(not self.later)
 
     def restart(self, task: int) -> None:
-        """Draw new weights for encoder, adapters and decoders, from a stream keyed by the task."""
+        """Draw new weights for encoder, adapters and decoders, from a stream keyed by the task.
+
+        Kernels of named bands start as in the first task, so that the kernels of bands that appear
+        later do not depend on when they appear.
+        """
         vit = self.vit
         with seeded(int(self.seed), "start", task):
             encoder = ViT(vit.params, vit.image_size, 1 if vit.bands else vit.channels)
@@ -174,6 +179,7 @@ class TEC(MAE):
                 with_bands(encoder, vit.bands)
             conditional = Conditional(self.params, vit)
         self.encoder.load_state_dict(encoder.state_dict())
+        reset_bands(self.encoder)
         self.conditional.load_state_dict(conditional.state_dict())
 
     def after_update(self, info: StepInfo) -> None:

@@ -9,11 +9,11 @@ from rscl_bench.sensors import Band, Sensor
 
 SENSOR = Sensor(
     name="skeleton-camera",
-    bands=(  # in the order of the files, with central wavelengths in nanometres
-        Band("blue", 490.0),
-        Band("green", 560.0),
-        Band("red", 665.0),
-        Band("nir", 842.0),
+    bands=(  # in the order of the files: name, central wavelength and width in nm
+        Band("blue", 490.0, 65.0),
+        Band("green", 560.0, 35.0),
+        Band("red", 665.0, 30.0),
+        Band("nir", 842.0, 115.0),
     ),
     unit="reflectance times 10,000",
     dtype="uint16",  # or uint8

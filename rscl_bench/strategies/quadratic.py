@@ -1,13 +1,14 @@
 """Quadratic penalties on parameters, the base of EWC and synaptic intelligence."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from rscl_bench.models import foreach
+from rscl_bench.models.band_weights import band_parameters
 from rscl_bench.spec import Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
@@ -41,10 +42,16 @@ class QuadraticPenalty(Strategy):
         self.slope: Values = []
         self.constant = torch.zeros((), device=context.device)
         self._gradient: Values = []
+        self._counted: list[int] | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the penalised parameters: all trained parameters of the objective."""
         return [p for p in self.context.objective.parameters() if p.requires_grad]
+
+    def names(self) -> list[str]:
+        """Return the names of the penalised parameters."""
+        named = self.context.objective.named_parameters()
+        return [name for name, parameter in named if parameter.requires_grad]
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients; 0 where a parameter has none.
@@ -60,7 +67,7 @@ class QuadraticPenalty(Strategy):
 
     def hold(self, importance: Values) -> None:
         """Replace the penalty by one around the current parameters."""
-        self.anchor, self.curvature = self.values(), importance
+        self.anchor, self.curvature, self._counted = self.values(), importance, None
         self.slope = [torch.zeros_like(value) for value in importance]
         self.constant = torch.zeros_like(self.constant)
 
@@ -72,10 +79,11 @@ class QuadraticPenalty(Strategy):
         current = self.values()
         moved = foreach.sub(current, self.anchor)
         curved = foreach.mul(self.curvature, moved)
-        self.constant = self.constant + 2 * dot(self.slope, moved) + dot(curved, moved)
+        squares = self._dot(curved, moved)
+        self.constant = self.constant + 2 * self._dot(self.slope, moved) + squares
         foreach.add_(self.slope, curved)
         foreach.add_(self.curvature, importance)
-        self.anchor = current
+        self.anchor, self._counted = current, None
 
     @abstractmethod
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
@@ -91,8 +99,19 @@ class QuadraticPenalty(Strategy):
         """Return the value without a graph, and keep A d + B for `after_backward`."""
         moved = foreach.sub(cast("Values", self.parameters()), self.anchor)
         self._gradient = list(foreach.addcmul(self.slope, self.curvature, moved))
-        value = dot(self._gradient, moved) + dot(self.slope, moved) + self.constant
+        value = self._dot(self._gradient, moved) + self._dot(self.slope, moved) + self.constant
         return self.weight / 2 * value
+
+    def _dot(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+        """Return the inner product over the parameters that have had a curvature.
+
+        Weights of bands that no image has had yet stay out, so that they change no rounding.
+        """
+        if self._counted is None:
+            new = band_parameters(self.context.objective)
+            pairs = enumerate(zip(self.names(), self.curvature, strict=True))
+            self._counted = [k for k, (name, one) in pairs if name not in new or one.any()]
+        return dot([first[k] for k in self._counted], [second[k] for k in self._counted])
 
     @torch.no_grad()
     def after_backward(self, trainer: Trainer, **_: Any) -> None:
@@ -107,24 +126,52 @@ class QuadraticPenalty(Strategy):
             self._gradient = []
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return anchor, curvature, slope and constant."""
+        """Return anchor, curvature, slope and constant, by name of a parameter."""
         if not self.anchor:
             return {}
         parts = {"anchor": self.anchor, "curvature": self.curvature, "slope": self.slope}
-        state = {f"{part}.{k}": v for part, values in parts.items() for k, v in enumerate(values)}
-        return {**state, "constant": self.constant}
+        return {**self.named(parts), "constant": self.constant}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore anchor, curvature, slope and constant."""
-        indices = range(len(self.parameters())) if state else range(0)
-        device = self.context.device
+        if not state:
+            self.anchor, self.curvature, self.slope = [], [], []
+            self.constant = torch.zeros((), device=self.context.device)
+            return
+        self.anchor, self._counted = self.loaded(state, "anchor", self.values()), None
+        for part in ("curvature", "slope"):
+            zeros = [torch.zeros_like(value) for value in self.anchor]
+            setattr(self, part, self.loaded(state, part, zeros))
+        self.constant = state["constant"].to(self.context.device)
 
-        def values(part: str) -> Values:
-            return [state[f"{part}.{index}"].to(device) for index in indices]
+    def named(self, parts: Mapping[str, Values]) -> dict[str, Tensor]:
+        """Return values as a state: ``part.parameter`` by name of a part and of a parameter."""
+        names = self.names()
+        return {
+            f"{part}.{name}": value
+            for part, values in parts.items()
+            for name, value in zip(names, values, strict=True)
+        }
 
-        self.anchor, self.curvature = values("anchor"), values("curvature")
-        self.slope = values("slope")
-        self.constant = state.get("constant", torch.zeros(())).to(device)
+    def loaded(self, state: Mapping[str, Tensor], part: str, of_new: Values) -> Values:
+        """Return the values of a part of a state.
+
+        Args:
+            state: From `named`.
+            part: Name of the part.
+            of_new: Values of the parameters that the state lacks: the weights of bands that are new
+                in a stream that goes on.
+
+        Raises:
+            KeyError: If the state lacks another parameter.
+        """
+        new = band_parameters(self.context.objective)
+        return [
+            of_new[index]
+            if name in new and f"{part}.{name}" not in state
+            else state[f"{part}.{name}"].to(self.context.device)
+            for index, name in enumerate(self.names())
+        ]
 
 
 def dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:

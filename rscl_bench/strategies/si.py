@@ -62,15 +62,16 @@ class SI(QuadraticPenalty):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the penalty, and the path of the current task."""
-        parts = {"path": self._path, "start": self._start}
-        path = {f"{part}.{k}": value for part, row in parts.items() for k, value in enumerate(row)}
+        path = self.named({"path": self._path, "start": self._start}) if self._path else {}
         return {**super().state_dict(), **path}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the state of the penalty, and the path of the current task."""
-        device, indices = self.context.device, range(len(self.parameters()) if state else 0)
-        self._path = [state[f"path.{k}"].to(device) for k in indices]
-        self._start = [state[f"start.{k}"].to(device) for k in indices]
+        self._path, self._start = [], []
+        if state:
+            values = self.values()
+            self._start = self.loaded(state, "start", values)
+            self._path = self.loaded(state, "path", [torch.zeros_like(value) for value in values])
         super().load_state_dict(
             {name: v for name, v in state.items() if not name.startswith(("path.", "start."))}
         )

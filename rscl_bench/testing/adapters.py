@@ -1,9 +1,9 @@
 """The contract of dataset adapters."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest import SkipTest
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rscl_bench import registry
 from rscl_bench.archives.adapter import SKETCH_MARKER, UNDEFINED, DatasetAdapter, Scene
+from rscl_bench.archives.download import DIGESTS
 from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.randomness import numpy_generator
@@ -35,7 +36,8 @@ def check_adapter(
     from them. ``inputs()`` has every file whose change changes a scene or its labels, and no image
     depends on a file of ``label_files()``. Labels and masks have the declared classes. Tiles are
     packed in the number and band order that a scenario asks for. A truncated image is refused by
-    name.
+    name. Every file to download has a web address, a place in the archive's folder and a digest of
+    a known kind; nothing is downloaded.
 
     Args:
         component: The class, a registered name, or ``file.py:Class``.
@@ -56,6 +58,8 @@ def check_adapter(
         failures = Failures(f"Dataset '{name}'")
         with failures.check("missing archive"):
             _check_missing(archive, tmp_path / "empty")
+        with failures.check("remote_files()"):
+            _check_remote_files(archive)
         if adapter.has_sketch():
             with failures.check("sketch"):
                 _check_sketch(archive)
@@ -106,7 +110,9 @@ class _Archive:
 def _check_missing(archive: _Archive, empty: Path) -> None:
     cls, split = archive.adapter, archive.adapter.splits[0]
     folder = empty / cls.folder
-    needed = (cls.title, cls.source, cls.licence, cls.layout, str(folder))
+    needed = [cls.title, cls.layout, str(folder)]
+    if not cls.declared_by_options:
+        needed += [cls.source, cls.licence]
     for state in ("absent", "empty"):
         if state == "empty":
             folder.mkdir(parents=True)
@@ -120,6 +126,23 @@ def _check_missing(archive: _Archive, empty: Path) -> None:
     message = refusal(SpecError, lambda: cls(empty, "no-such-split", archive.options))
     assert message is not None, "The adapter opens a split that is not in splits."
     assert split in message, f"The error for an unknown split does not list '{split}': {message}"
+
+
+def _check_remote_files(archive: _Archive) -> None:
+    for split in archive.adapter.splits:
+        with suppress(ArchiveError):  # the archive is fetched by hand
+            for file in archive.adapter.remote_files(split, archive.options):
+                assert file.url.startswith(("https://", "http://")), f"{file.url} is no address."
+                for place in (file.path, file.unpack_into or "."):
+                    parts = PurePosixPath(place).parts
+                    assert ".." not in parts and "/" not in parts, (  # noqa: PT018
+                        f"{place} lies outside of the archive's folder."
+                    )
+                algorithm, _, digits = file.digest.partition(":")
+                assert not file.digest or (algorithm in DIGESTS and digits), (
+                    f"'{file.digest}' is no digest; write {' or '.join(DIGESTS)}, a colon and the "
+                    "digits."
+                )
 
 
 def _check_sketch(archive: _Archive) -> None:

@@ -10,6 +10,7 @@ from rscl_bench.engine.probing import pixel_scaling
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.models.encoder import evaluating
 from rscl_bench.spec import BandMode, Method, RunSpec
+from rscl_bench.testing.extension import check_extension
 from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.four_sensors import ARCHIVES
 from rscl_bench.testing.resume import Remedy, Training, check_resume, train_uninterrupted
@@ -34,6 +35,7 @@ def check_changing_bands(
 
     - Every loss, parameter and feature is finite, and each domain has features after each task.
     - An interruption within a task or between tasks changes no bit.
+    - A stream that goes on task by task, so that its bands become more, ends in the same bits.
     - Two tasks alone give the bits that they give at the start of the longer stream, so that bands
       of later tasks change nothing before they appear.
     - What belongs to the bands of later tasks alone keeps its initial weights: it takes no
@@ -73,6 +75,8 @@ def check_changing_bands(
             _check_later(initial, expected, train_uninterrupted(spec_of(2)))
     with failures.check("resuming"):
         check_resume("The method", spec, expected, REMEDY)
+    with failures.check("extension"):
+        check_extension("The method", spec, expected)
     failures.raise_if_any()
 
 

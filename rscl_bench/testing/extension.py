@@ -48,7 +48,7 @@ def check_extension(name: str, spec: RunSpec, expected: Training) -> None:
 def _task_by_task(spec: RunSpec) -> SelfSupervisedTrainer:
     """Train each task with a trainer of its own, and return the last trainer."""
     tasks = spec.scenario.tasks
-    stores = tiny_stores(len(tasks))
+    stores = tiny_stores(len(tasks), bands=[len(task.bands) for task in tasks])
     before: tuple[LastState, Snapshot] | None = None
     for number, store in enumerate(stores):
         known = tasks[: number + 1]

@@ -50,6 +50,10 @@ def test_a_sound_adapter_passes_by_class_and_by_name(tmp_path: Path) -> None:
         ("HidesLabels", "declares classes, but no split has labels"),
         ("ReadsTruncated", "truncated to .* is read without an error"),
         ("RefusesWithoutName", "is refused without its name"),
+        ("DownloadsOutside", r"\.\./x\.zip lies outside of the archive's folder"),
+        ("UnpacksOutside", "/srv lies outside of the archive's folder"),
+        ("HasNoAddress", r"/srv/x\.zip is no address"),
+        ("HasOddDigest", "'d41d8cd98f00b204' is no digest; write sha512 or "),
         ("MissingWithoutSource", "folder lacks 'Sound'; raise self.missing"),
     ],
 )

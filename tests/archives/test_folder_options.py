@@ -7,6 +7,7 @@ import pytest
 
 from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.errors import SpecError
+from rscl_bench.sensors import Band
 
 MASK = {"by": "mask", "path": "{stem}.png", "classes": ["a", "b"]}
 HASH = {"by": "hash", "shares": {"train": 1.0}}
@@ -93,3 +94,9 @@ def test_a_folder_has_no_sketch(tmp_path: Path) -> None:
     assert not adapter.has_sketch()
     with pytest.raises(SpecError, match=r"Dataset folder frames has no sketch: give .*--data-root"):
         adapter.write_sketch(tmp_path, None)  # type: ignore[arg-type]
+
+
+def test_a_declared_band_has_width_and_kind() -> None:
+    band = {"name": "vv", "wavelength_nm": 3.1e7, "width_nm": 1e5, "kind": "sar"}
+    sensor = adapter_class("folder", {"root": "x", "sensor": {"bands": [band]}}).sensor
+    assert sensor.bands == (Band("vv", 3.1e7, 1e5, "sar"),)

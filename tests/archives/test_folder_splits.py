@@ -189,5 +189,5 @@ def test_a_faulty_list_is_refused(tmp_path: Path, train: list[str], message: str
     with pytest.raises(ArchiveError, match=message):
         opened(tmp_path, "train", splits=splits)
     (tmp_path / "frames" / "train.txt").unlink()
-    with pytest.raises(ArchiveError, match=r"train\.txt does not exist"):
+    with pytest.raises(ArchiveError, match=r"train\.txt does not exist; put the file there, or c"):
         opened(tmp_path, "train", splits=splits)

@@ -238,8 +238,9 @@ def test_the_sketch_edition_is_refused_with_its_mend(
     monkeypatch.setenv("RSCL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RSCL_DATA_ROOT", raising=False)
     sentence = refused("run", "--scenario", scenario(tmp_path, SHARED), "--method", "finetune")
-    assert "Dataset folder frames has no sketch: give the folder" in sentence
-    assert "--data-root" in sentence
+    assert sentence == (
+        "Dataset folder frames has no sketch: give the folder of its real archive with --data-root."
+    )
 
 
 def test_a_record_of_a_folder_has_no_absolute_path(

@@ -64,19 +64,20 @@ def test_strange_boxes_are_refused_by_name(archive: Path) -> None:
 def test_flights_have_one_split_each() -> None:
     # First and last frames of flights of the real archive, as its names show them.
     flights = {
-        ("1_60_30_0_00000", "1_60_80_0_00726"): "train",
-        ("0_110_30_0_03539", "0_110_90_0_03806"): "test",
-        ("1_130_30_0_03807", "1_130_90_0_04077"): "train",
+        ("1_60_30_0_00000", "1_60_80_0_00726"): "test",
+        ("1_70_30_0_00862", "1_130_90_0_04077"): "train",
         ("1_60_30_0_04086", "1_60_90_0_04311"): "val",
         ("1_100_30_0_05069", "1_100_90_0_05311"): "val",
         ("0_120_30_0_05315", "0_120_90_0_05545"): "train",
         ("1_70_30_0_07570", "1_70_90_0_07805"): "train",
         ("0_100_30_0_08067", "0_100_90_0_08307"): "test",
+        ("1_80_30_0_08564", "1_120_90_0_09444"): "train",
         ("0_130_30_0_09661", "0_130_90_0_09883"): "test",
         ("1_130_30_0_09949", "1_130_90_0_10170"): "train",
     }
     for (first, last), split in flights.items():
         assert split_of(first) == split_of(last) == split
+    assert [split_of(f"1_60_30_0_{number:05d}") for number in (1, 2, 725)] == [None] * 3
 
 
 def test_a_smaller_copy_is_what_its_lists_say(archive: Path) -> None:

@@ -405,12 +405,10 @@ def test_a_folder_that_is_no_class_is_refused(tmp_path: Path) -> None:
     archives.resisc45(tmp_path)
     folder = tmp_path / "resisc45" / "NWPU-RESISC45"
     (folder / "lake").rename(folder / "copy of lake")
-    with pytest.raises(
-        ArchiveError, match="in the folder of the class 'copy of lake', which is none"
-    ):
-        adapter = opened("RESISC45", tmp_path, {})
-        for index in range(len(adapter)):
-            adapter.scene(index, with_labels=True)
+    adapter = opened("RESISC45", tmp_path, {})
+    place = next(i for i, path in enumerate(adapter.files) if "lake" in path.name)
+    with pytest.raises(ArchiveError, match="of the class 'copy of lake', which is none"):
+        adapter.scene(place, with_labels=True)
 
 
 # A run writes nothing into the data root, and reads nothing that is damaged.
@@ -501,6 +499,49 @@ def test_an_item_that_reads_another_file_is_an_error(
     monkeypatch.setattr(LoveDA, "__getitem__", reads_more)
     with pytest.raises(ArchiveError, match=r"was also read from .*other\.bin"):
         adapter.scene(1)
+
+
+# Splits of a dataset that has none.
+
+DEALT = {"splits": {"shares": {"train": 0.6, "test": 0.4}, "key": "a"}}
+
+
+def test_files_are_dealt_to_splits(tmp_path: Path) -> None:
+    written = archives.patternnet(tmp_path)
+    parts = {split: opened("PatternNet", tmp_path, DEALT, split) for split in ("train", "test")}
+    found = {split: items(adapter) for split, adapter in parts.items()}
+    assert sorted(found["train"] + found["test"]) == sorted(written.images)
+    assert 6 <= len(found["train"]) <= 18
+    for split, adapter in parts.items():
+        inputs = {adapter.canonical_path(path) for path in adapter.inputs()}
+        assert inputs == set(found[split])
+        for index, file in enumerate(found[split]):
+            scene = adapter.scene(index, with_labels=True)
+            assert np.array_equal(scene.image, written.images[file])
+            assert scene.labels is not None
+            assert set(np.flatnonzero(scene.labels).tolist()) == written.labels[file]
+
+
+def test_further_files_move_no_others(tmp_path: Path) -> None:
+    archives.patternnet(tmp_path, per_class=6)
+    before = set(items(opened("PatternNet", tmp_path, DEALT)))
+    archives.patternnet(tmp_path, per_class=12)
+    after = set(items(opened("PatternNet", tmp_path, DEALT)))
+    assert before < after
+    other = {"splits": {**DEALT["splits"], "key": "b"}}
+    assert set(items(opened("PatternNet", tmp_path, other))) != after
+
+
+@pytest.mark.parametrize(
+    ("name", "shares", "message"),
+    [
+        ("EuroSAT", {"train": 1.0}, r"has splits of its own \(train, val, test\); leave out"),
+        ("PatternNet", {"train": 0.5}, "the shares sum to 0.5; let them sum to 1"),
+    ],
+)
+def test_wrong_shares_are_refused(name: str, shares: dict[str, float], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        adapter_class(f"torchgeo:{name}", {"splits": {"shares": shares}})
 
 
 def test_equal_options_give_one_class() -> None:

@@ -1,8 +1,12 @@
 """`rscl-bench data fetch` against a loopback server: classes of TorchGeo, and other adapters."""
 
+import errno
 import hashlib
 import io
+import os
+import signal
 import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.cli import call, error_lines, refused
+from helpers.cli import call, error_lines, refused, spawn
 from helpers.web import Page, Web, serving
 from torchgeo.datasets import EuroSAT, TreeSatAI, UCMerced
 
 import rscl_bench as rb
-from rscl_bench.archives import download
+from rscl_bench.archives import download, unpack
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.torchgeo import downloads
 from rscl_bench.archives.treesatai import TreeSatAIAdapter
@@ -156,8 +160,35 @@ def test_nothing_is_downloaded_without_agreement(served: Path, web: Web, tmp_pat
     result = call("data", "fetch", served, "--data-root", tmp_path / "data")
     assert result.exit_code == 1
     assert "  licence: CC BY 4.0" in result.output.splitlines()
+    assert error_lines(result)[-1].endswith("add --yes to agree with the licences.")
     assert not web.gets()
     assert not (tmp_path / "data").exists()
+
+
+def test_scenario_is_named_once(served: Path, tmp_path: Path) -> None:
+    options = ("--data-root", tmp_path / "data", "--yes")
+    assert call("data", "fetch", "--scenario", served, *options).exit_code == 0
+    assert "Name one scenario" in refused("data", "fetch", *options)
+    assert "Name one scenario" in refused("data", "fetch", "rs4", "--scenario", "rs4", *options)
+
+
+def test_disk_that_is_full_while_unpacking(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(unpack, "_write", full)
+    folder = tmp_path / "data" / "served"
+    result = call("data", "fetch", served, "--data-root", tmp_path / "data", "--yes")
+    assert result.exit_code == 1
+    assert error_lines(result)[-1] == (
+        f"error: {folder / 'served.zip'} cannot be unpacked into {folder / 'images'} (No space left"
+        " on device); make room, or give another folder with --data-root."
+    )
+    assert below(folder) == ["served.zip"]
+    monkeypatch.undo()
+    assert call("data", "fetch", served, "--data-root", tmp_path / "data", "--yes").exit_code == 0
 
 
 def test_no_is_no(served: Path, web: Web, tmp_path: Path) -> None:
@@ -178,6 +209,28 @@ def test_run_never_downloads(served: Path, web: Web, tmp_path: Path) -> None:
     sentence = refused("run", "--scenario", served, "--method", "finetune", *options)
     assert "The archive of Served is missing or partial" in sentence
     assert not web.asked
+
+
+def test_signal_keeps_what_has_arrived(served: Path, web: Web, tmp_path: Path) -> None:
+    page = web.pages["/served.zip"]
+    page.dies_after, page.waits = [2000], True
+    part = tmp_path / "data" / "served" / ".served.zip.part"
+    arguments = ("data", "fetch", served, "--data-root", tmp_path / "data", "--yes")
+    with spawn(*arguments) as process:
+        for _ in range(600):
+            if part.exists() and part.stat().st_size == 2000:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    web.stop.set()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == (
+        "interrupted by SIGTERM; the same command resumes from what has arrived"
+    )
+    page.waits = False
+    assert call(*arguments).exit_code == 0
+    assert web.gets() == ["", "bytes=2000-"]
 
 
 def test_same_command_resumes(served: Path, web: Web, tmp_path: Path) -> None:
@@ -324,8 +377,24 @@ def test_files_of_torchgeo_classes(part: str, count: int) -> None:
 
 
 def test_torchgeo_class_that_needs_a_program() -> None:
-    with pytest.raises(ArchiveError, match="downloads with the program azcopy; call torchgeo"):
+    with pytest.raises(ArchiveError, match="downloads with the program azcopy, which `data fetch`"):
         downloads.files_of("TropicalCyclone", {"split": "train"})
+
+
+def test_torchgeo_class_that_needs_a_program_does_not_stop_others(
+    eurosat: Path, web: Web, tmp_path: Path
+) -> None:
+    cyclone = SCENARIO.split("[[tasks]]")[1].split("[[probes]]")[0]
+    cyclone = cyclone.replace("DATASET", "torchgeo:TropicalCyclone").replace("first", "second")
+    text = eurosat.read_text(encoding="utf-8")
+    tasks = f'[[tasks]]{cyclone}options.sensor = "rgb8"\n\n[[probes]]'
+    eurosat.write_text(text.replace("[[probes]]", tasks), encoding="utf-8")
+    result = call("data", "fetch", eurosat, "--data-root", tmp_path / "data", "--yes")
+    assert result.exit_code == 1
+    (sentence,) = error_lines(result)
+    assert "TropicalCyclone downloads with the program azcopy" in sentence
+    assert f"into {tmp_path / 'data' / 'tropicalcyclone'} as " in sentence
+    assert (tmp_path / "data" / "eurosat" / "EuroSATallBands.zip").is_file()
 
 
 def test_torchgeo_class_that_connects_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

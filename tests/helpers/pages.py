@@ -50,8 +50,8 @@ def commands(text: str) -> list[list[str]]:
 
 
 def write_examples(folder: Path) -> None:
-    """Write the files that docs/extending.md and docs/folder.md show."""
-    pages = (read("docs", page) for page in ("extending.md", "folder.md"))
+    """Write the files that docs/extending.md, docs/folder.md and docs/continuing.md show."""
+    pages = (read("docs", page) for page in ("extending.md", "folder.md", "continuing.md"))
     for line_before, _, code in (block for page in pages for block in code_blocks(page)):
         if match := re.fullmatch(r"`([\w-]+\.(?:py|toml))`:", line_before):
             (folder / match[1]).write_text(code, encoding="utf-8")

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio import Affine
 
 from rscl_bench.archives.files import write_tiff
 
@@ -98,13 +100,13 @@ def treesatai(root: Path, count: int = 6) -> Written:
     return written
 
 
-def loveda(root: Path) -> Written:
-    """Write the split ``train`` of LoveDA: PNGs, and masks in which 0 is no class."""
+def loveda(root: Path, split: str = "Train") -> Written:
+    """Write a split of LoveDA: PNGs, and masks in which 0 is no class."""
     rng, written = np.random.default_rng(2), Written("loveda")
     for scene in ("Urban", "Rural"):
         for number in (1, 2):
-            file = f"Train/{scene}/images_png/{number}.png"
-            mask = f"Train/{scene}/masks_png/{number}.png"
+            file = f"{split}/{scene}/images_png/{number}.png"
+            mask = f"{split}/{scene}/masks_png/{number}.png"
             written.images[file] = _noise(rng, 64, 3)
             written.masks[file] = rng.integers(0, 8, (64, 64)).astype(np.uint8)
             _write_png(root / "loveda" / file, written.images[file])
@@ -177,4 +179,79 @@ def resisc45(root: Path, left_out: tuple[str, ...] = ()) -> Written:
     for split in ("train", "val", "test"):
         (root / "resisc45" / f"resisc45-{split}.txt").write_text(listed, encoding="utf-8")
     written.files = {*written.images, "resisc45-train.txt"}
+    return written
+
+
+@dataclass
+class Rasters:
+    """Rasters on one grid of 30 m, in EPSG:32632.
+
+    Attributes:
+        images: Pixels ``[H, W, C]`` by file, relative to the folder.
+        corners: Easting and northing of each raster's upper left corner, in metres.
+    """
+
+    images: dict[str, Pixels] = field(default_factory=dict)
+    corners: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def write_raster(path: Path, pixels: Pixels, corner: tuple[float, float], **options: Any) -> None:
+    """Write pixels ``[H, W, C]`` with coordinates; ``options`` are those of GDAL's driver."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = {
+        "crs": "EPSG:32632",
+        "transform": Affine(30, 0, corner[0], 0, -30, corner[1]),
+        **options,
+    }
+    height, width, count = pixels.shape
+    profile = {"height": height, "width": width, "count": count, "dtype": pixels.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **profile, **place) as file:
+        file.write(np.moveaxis(pixels, 2, 0))
+
+
+def naip(root: Path) -> Rasters:
+    """Write two rasters of NAIP side by side: 4 bands, the last of them tagged as alpha."""
+    rng, rasters = np.random.default_rng(6), Rasters()
+    for number, corner in enumerate([(400_000.0, 5_000_000.0), (402_100.0, 5_000_000.0)]):
+        file = f"m_380751{number}_ne_18_060_20190605.tif"
+        pixels = _noise(rng, 70, 4)
+        pixels[:5, :5, 3] = 0  # dark in the infrared, as water is
+        rasters.images[file], rasters.corners[file] = pixels, corner
+        write_raster(root / "naip" / file, pixels, corner, photometric="rgb", alpha="yes")
+    return rasters
+
+
+def landsat8(root: Path, nodata: int | None = None, side: int = 64) -> Rasters:
+    """Write one product of Landsat 8: a file for each of 7 bands."""
+    rng, rasters = np.random.default_rng(7), Rasters()
+    product = "LC08_L2SP_023032_20210622_20210629_02_T1"
+    pixels, corner = _noise(rng, side, 7, "uint16"), (400_000.0, 5_000_000.0)
+    rasters.images[product], rasters.corners[product] = pixels, corner
+    options = {} if nodata is None else {"nodata": nodata}
+    for band in range(7):
+        file = f"{product}_SR_B{band + 1}.TIF"
+        write_raster(root / "landsat8" / file, pixels[:, :, band : band + 1], corner, **options)
+    return rasters
+
+
+def cdl(folder: Path, corner: tuple[float, float], side: int) -> Pixels:
+    """Write a raster of the Cropland Data Layer with the values 1 and 5; return ``[H, W]``."""
+    rng = np.random.default_rng(8)
+    mask = rng.choice([1, 5], (side, side, 1)).astype(np.uint8)
+    write_raster(folder / "2021_30m_cdls.tif", mask, corner)
+    return mask[:, :, 0]
+
+
+def patternnet(root: Path, per_class: int = 10) -> Written:
+    """Write PatternNet, which has no splits, with two classes: JPEGs, one folder for each."""
+    rng, written = np.random.default_rng(9), Written("patternnet")
+    for name, index in (("airplane", 0), ("river", 27)):
+        for number in range(per_class):
+            file = f"PatternNet/images/{name}/{name}{number:03d}.jpg"
+            path = root / "patternnet" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_noise(rng, 32, 3)).save(path, quality=95)
+            written.images[file] = np.asarray(Image.open(path))
+            written.labels[file] = {index}
+    written.files = set(written.images)
     return written

@@ -23,6 +23,7 @@ class Page:
         location: Where the page redirects to.
         kind: The content type.
         hangs: Whether the server sends nothing.
+        waits: Whether the server keeps the connection open at the end of an answer.
     """
 
     content: bytes = b""
@@ -34,6 +35,7 @@ class Page:
     location: str = ""
     kind: str = "application/zip"
     hangs: bool = False
+    waits: bool = False
 
 
 @dataclass
@@ -104,6 +106,9 @@ def serving() -> Iterator[Web]:
             if with_body and status in (200, 206):
                 dies = page.dies_after.pop(0) if page.dies_after else len(body)
                 self.wfile.write(body[:dies])
+                if page.waits:
+                    self.wfile.flush()
+                    web.stop.wait(60)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web = Web(f"http://127.0.0.1:{server.server_address[1]}")

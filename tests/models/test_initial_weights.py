@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import timm
@@ -16,11 +16,13 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from rscl_bench.encoder_bands import EncoderBands
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.models.build import build_encoder
 from rscl_bench.models.encoder import Encoder
 from rscl_bench.models.initial_weights import Adaptation, load_initial
 from rscl_bench.models.weights_file import digest_of
+from rscl_bench.sensors import POTSDAM_RGBIR
 from rscl_bench.spec import Component
 
 VIT = {"name": "vit", "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -296,3 +298,47 @@ def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     with pytest.raises(ArtefactError, match="holds no state dict"):
         loaded(encoder(VIT), tmp_path / "list.pth")
+
+
+def of_bands(mode: Literal["spectral", "union"], *names: str) -> Encoder:
+    known = {band.name: band for band in POTSDAM_RGBIR.bands}
+    bands = EncoderBands(mode, tuple(known[name] for name in names))
+    return build_encoder(Component.model_validate(dict(VIT)), 32, len(names), bands=bands).eval()
+
+
+def test_union_takes_kernels_by_name(tmp_path: Path) -> None:
+    theirs, ours = vit(), of_bands("union", "nir", "blue", "red", "green")
+    fitted = loaded(ours, saved(theirs, tmp_path))
+    assert fitted.adapted == (
+        "kernels of patch_embed.proj by name for blue, red, green; their mean for other bands",
+    )
+    absent = torch.full((4, 1, 32, 32), torch.nan)
+    red, green, blue = torch.split(images(), 1, dim=1)
+    with torch.no_grad():
+        expected = theirs.forward_features(images())
+    assert_equal_features(features(ours, torch.cat([absent, blue, red, green], dim=1)), expected)
+
+
+def test_spectral_leaves_the_first_convolution_out(tmp_path: Path) -> None:
+    theirs, ours = vit(), of_bands("spectral", "red", "nir")
+    before = ours.state_dict()
+    kernels = {n: v.clone() for n, v in before.items() if ".kernels." in n}
+    fitted = loaded(ours, saved(theirs, tmp_path))
+    assert fitted.left_out == ("head.bias", "head.weight", "patch_embed.proj.weight")
+    after = ours.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in kernels.items())
+    assert torch.equal(weight_of(ours, "norm.bias"), theirs.norm.bias)
+    assert torch.equal(weight_of(ours, "blocks.1.mlp.fc1.weight"), theirs.blocks[1].mlp.fc1.weight)
+
+
+def test_bands_of_an_encoder_of_this_package_keep_their_kernels(tmp_path: Path) -> None:
+    first, second = of_bands("union", "red", "nir"), of_bands("union", "green", "nir")
+    green = weight_of(second, "patch_embed.proj.kernels.by_band.band_green").clone()
+    fitted = loaded(second, saved(first, tmp_path))
+    assert fitted == Adaptation((), ("patch_embed.proj.kernels.by_band.band_red",))
+    for name, expected in {
+        "green": green,
+        "nir": weight_of(first, "patch_embed.proj.kernels.by_band.band_nir"),
+    }.items():
+        found = weight_of(second, f"patch_embed.proj.kernels.by_band.band_{name}")
+        assert torch.equal(found, expected)

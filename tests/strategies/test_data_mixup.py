@@ -11,7 +11,7 @@ from torch import Tensor
 from rscl_bench.avalanche_api import BaseSGDPlugin
 from rscl_bench.engine.probing import normalisation_of
 from rscl_bench.strategies.data_mixup import DataMixup, DataMixupParams
-from rscl_bench.strategies.mixing import MixingParams
+from rscl_bench.strategies.mixing import MixingParams, mixed
 from rscl_bench.testing import start, tiny_spec, tiny_stores, train
 from rscl_bench.testing.tiny import differing, recipe
 from rscl_bench.tiles.loader import read_tiles
@@ -179,3 +179,16 @@ def test_data_and_model_mixup_draw_apart() -> None:
     assert isinstance(data, DataMixup)
     first = data.params.draw(1, 0, "data-mixup", 1, 0)
     assert first != model.params.draw(1, 0, "model-mixup", 1, 0)
+
+
+def test_a_mixture_has_the_bands_of_both_images() -> None:
+    """A band that one image lacks is the other's, times the other's share."""
+    nan = torch.nan
+    old = torch.tensor([[2.0, nan, 6.0, nan]]).view(1, 4, 1, 1)
+    new = torch.tensor([[4.0, 8.0, nan, nan]]).view(1, 4, 1, 1)
+    weight = torch.tensor(0.25)
+    mixture = mixed(old, new, weight, bands_differ=True).flatten()
+    assert mixture[:3].tolist() == [2.5, 2.0, 4.5]
+    assert mixture[3].isnan()
+    full = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    assert torch.equal(mixed(*full, weight, True), mixed(*full, weight, False))

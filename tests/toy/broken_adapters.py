@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.download import RemoteFile
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.sensors import RGB8, Band, Sensor
 
@@ -54,6 +55,38 @@ class Sound(DatasetAdapter):
             Image.fromarray(pixels).save(path)
             lines.append(f"{number},{number % 3 // 2},{number // 2 % 2}")
         (root / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class DownloadsOutside(Sound):
+    """Its file would lie beside the archive's folder."""
+
+    @classmethod
+    def remote_files(cls, split: str, options: Any) -> list[RemoteFile]:
+        return [RemoteFile("https://example.org/x.zip", "../x.zip")]
+
+
+class UnpacksOutside(Sound):
+    """Its file would be unpacked elsewhere."""
+
+    @classmethod
+    def remote_files(cls, split: str, options: Any) -> list[RemoteFile]:
+        return [RemoteFile("https://example.org/x.zip", "x.zip", unpack_into="/srv")]
+
+
+class HasNoAddress(Sound):
+    """The address of its file is a path."""
+
+    @classmethod
+    def remote_files(cls, split: str, options: Any) -> list[RemoteFile]:
+        return [RemoteFile("/srv/x.zip", "x.zip")]
+
+
+class HasOddDigest(Sound):
+    """The digest of its file has no kind."""
+
+    @classmethod
+    def remote_files(cls, split: str, options: Any) -> list[RemoteFile]:
+        return [RemoteFile("https://example.org/x.zip", "x.zip", "d41d8cd98f00b204")]
 
 
 class HasNoSketch(DatasetAdapter):

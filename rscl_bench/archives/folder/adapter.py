@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.adapter import DatasetAdapter, MissingArchiveError, Scene
 from rscl_bench.archives.declared_sensor import chosen_sensor
 from rscl_bench.archives.folder.arrays import array_header, is_array_file, read_array
 from rscl_bench.archives.folder.labels import labels_of_images
@@ -17,6 +17,7 @@ from rscl_bench.archives.folder.splits import split_of_images
 from rscl_bench.archives.folder.tables import Tables
 from rscl_bench.archives.folder.walk import images_below
 from rscl_bench.errors import ArchiveError
+from rscl_bench.sensors import DTYPES
 from rscl_bench.spec import validated
 
 
@@ -88,6 +89,31 @@ class FolderAdapter(DatasetAdapter):
     def label_files(self) -> list[Path]:
         """Return the masks."""
         return list(dict.fromkeys(self._masks))
+
+    def missing(self, what: str) -> ArchiveError:
+        """Return the error for a missing or partial folder."""
+        return MissingArchiveError(
+            f"The {self.title} is missing or partial: {what}. Put the files into {self.root} as "
+            f"{self.layout}, or correct 'root', 'pattern' and 'labels' of its options."
+        )
+
+    def damaged(self, what: str) -> ArchiveError:
+        """Return the error for a file with wrong content."""
+        return ArchiveError(f"{what}; put a sound copy there.")
+
+    def _check_type(self, path: Path, bands: int, dtype: str) -> None:
+        sensor = self.sensor
+        if bands != len(sensor.bands):
+            raise ArchiveError(
+                f"{path} has {bands} bands where the sensor of {self.title} has "
+                f"{len(sensor.bands)}; declare the bands of the files in options.sensor, or narrow "
+                "'pattern'."
+            )
+        if dtype != sensor.dtype:
+            mend = "declare it in options.sensor" if dtype in DTYPES else "convert the files"
+            raise ArchiveError(
+                f"{path} is {dtype} where the sensor of {self.title} is {sensor.dtype}; {mend}."
+            )
 
     def _read(self, index: int, with_labels: bool) -> Scene:
         path = self.files[index]

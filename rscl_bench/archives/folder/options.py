@@ -287,7 +287,8 @@ class FolderOptions(Spec):
         SensorChoice,
         Field(
             description="name of a sensor (`rscl-bench list sensors`), or a table of its `bands`, "
-            "each with `name` and `wavelength_nm`, and `unit`, `dtype`, `scale` and `gsd_m`"
+            "each with `name`, `wavelength_nm`, `width_nm` and `kind`, and `unit`, `dtype`, "
+            "`scale` and `gsd_m`"
         ),
     ]
     labels: Annotated[

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from rscl_bench.archives.folder.options import (
     ALL,
@@ -127,7 +128,19 @@ def _matched(image: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
     return tuple(group or "" for group in found.groups())
 
 
-def dealt(group: str, rule: HashSplits) -> str:
+class Dealing(Protocol):
+    """What decides the split of a group besides its name."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Share of each split."""
+
+    @property
+    def key(self) -> str:
+        """Any text; another key deals other groups."""
+
+
+def dealt(group: str, rule: Dealing) -> str:
     """Return the split of a group: a function of its name, the key and the shares alone."""
     digest = blake2b(f"{rule.key}\0{group}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64

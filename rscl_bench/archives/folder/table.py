@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from rscl_bench.archives.folder.walk import in_one_form
@@ -27,10 +28,16 @@ class ImageNames:
     """
 
     def __init__(self, images: Iterable[str]):
-        self._found: dict[str, list[str]] = {}
-        for image in images:
+        self._images = tuple(images)
+
+    @cached_property
+    def _found(self) -> dict[str, list[str]]:
+        """The images by each of their names; many folders have neither tables nor lists."""
+        found: dict[str, list[str]] = {}
+        for image in self._images:
             for name in _names(image):
-                self._found.setdefault(name, []).append(image)
+                found.setdefault(name, []).append(image)
+        return found
 
     def find(self, written: str, where: str) -> str | None:
         """Return the image that a text names, or None if it names none.
@@ -54,8 +61,9 @@ class ImageNames:
 
 def _names(image: str) -> Iterable[str]:
     """Return the ends of a path at its folders, each with and without the suffix."""
-    parts = PurePosixPath(image).parts
-    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    ends = [image]
+    while "/" in ends[-1]:
+        ends.append(ends[-1].partition("/")[2])
     suffix = PurePosixPath(image).suffix
     return dict.fromkeys([*ends, *(end.removesuffix(suffix) for end in ends)])
 

@@ -1,11 +1,13 @@
 """The images of a folder, with the tables and lists that its options name."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rscl_bench.archives.folder.options import FolderOptions
 from rscl_bench.archives.folder.table import ImageNames, Row, Table, read_list, read_table
 from rscl_bench.archives.folder.walk import in_one_form
+from rscl_bench.archives.formats import DamagedFileError
 from rscl_bench.errors import ArchiveError, SpecError
 
 
@@ -104,7 +106,8 @@ class Tables:
         assert name is not None, "The options name no table."
         path = self.root / name
         if path not in self._tables:
-            self._tables[path] = read_table(path)
+            with _mended("correct 'table'"):
+                self._tables[path] = read_table(path)
             self.files.append(path)
         return self._tables[path]
 
@@ -117,7 +120,8 @@ class Tables:
         path = self.root / file
         self.files.append(path)
         taken = set(self.images)
-        return [image for image in read_list(path, self._names) if image in taken]
+        with _mended("correct splits.files"):
+            return [image for image in read_list(path, self._names) if image in taken]
 
     def _check_select(self) -> None:
         table = self.table(None)
@@ -135,3 +139,12 @@ class Tables:
             row[column] in map(in_one_form, values)
             for column, values in self._options.select.items()
         )
+
+
+@contextmanager
+def _mended(mend: str) -> Iterator[None]:
+    """Say how to mend a file that does not exist or is empty."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise ArchiveError(f"{error}; put the file there, or {mend}.") from error

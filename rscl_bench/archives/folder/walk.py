@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from rscl_bench.archives.formats import unreachable
@@ -95,16 +96,22 @@ def _closure(states: set[int], pattern: list[str]) -> set[int]:
 def _fits(name: str, pattern: str, is_folder: bool) -> bool:
     if is_folder:
         return fnmatchcase(name, pattern)
-    suffix = PurePosixPath(pattern).suffix
-    stated = suffix and not set(suffix) & set("*?[")
-    if not stated and PurePosixPath(plain_name(name)).suffix not in _IMAGES:
+    plain, plain_pattern, states_suffix = plain_name(name), *_plain_pattern(pattern)
+    if not states_suffix and not plain.endswith(_IMAGES):
         return False
-    return fnmatchcase(name, pattern) or fnmatchcase(plain_name(name), plain_name(pattern))
+    return fnmatchcase(name, pattern) or fnmatchcase(plain, plain_pattern)
+
+
+@cache
+def _plain_pattern(pattern: str) -> tuple[str, bool]:
+    """Return a pattern with its suffix as `plain_name` spells it, and whether it states one."""
+    suffix = PurePosixPath(pattern).suffix
+    return plain_name(pattern), bool(suffix) and not set(suffix) & set("*?[")
 
 
 def folder_names(image: str) -> tuple[str, ...]:
     """Return the names of the folders of an image below root, from the outermost."""
-    return PurePosixPath(image).parts[:-1]
+    return tuple(image.split("/")[:-1])
 
 
 def folder_at(image: str, level: int) -> str | None:

@@ -7,11 +7,8 @@ whose digests are in the identity of a run.
 
 import json
 import traceback
-import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
-from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +17,9 @@ from pydantic import Field, create_model
 from rscl_bench.archives.adapter import DatasetAdapter, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.download import RemoteFile
+from rscl_bench.archives.folder.splits import dealt
 from rscl_bench.archives.torchgeo import classes, downloads, item_files
-from rscl_bench.archives.torchgeo.draws import seeded
+from rscl_bench.archives.torchgeo.calls import quiet, seeded
 from rscl_bench.archives.torchgeo.known import KNOWN, Known
 from rscl_bench.archives.torchgeo.opened_files import noted
 from rscl_bench.archives.torchgeo.options import TorchGeoOptions
@@ -119,14 +117,28 @@ class TorchGeoAdapter(DatasetAdapter):
         if not count:
             raise self.missing(f"TorchGeo's {self.part} finds no item of split '{self.split}'")
         self._items = item_files.find(self._dataset, self._place, opened.paths, self._opened_by)
-        return [self._below_root(paths[0]) for paths in self._items.by_item]
+        return self._dealt([self._name_of(paths[0]) for paths in self._items.by_item])
+
+    def _name_of(self, path: Path) -> str:
+        """Return a file's path below the archive's folder without suffix, for dealing."""
+        return path.relative_to(self._place).with_suffix("").as_posix()
+
+    def _dealt(self, groups: Sequence[str]) -> list[Path]:
+        """Keep the items of the split, and return their files.
+
+        Args:
+            groups: Name of the group of each item; a group lies in one split.
+        """
+        assert isinstance(self.options, TorchGeoOptions)
+        rule = self.options.splits
+        count = range(len(groups))
+        self._kept = [i for i in count if rule is None or dealt(groups[i], rule) == self.split]
+        return [self._below_root(self._items.by_item[item][0]) for item in self._kept]
 
     def _constructed(self) -> Any:
         arguments = self._arguments()
         try:
-            # pycocotools prints; standard output is for results.
-            with warnings.catch_warnings(), redirect_stdout(StringIO()):
-                warnings.simplefilter("ignore")
+            with quiet():
                 return classes.dataset_class(self.part)(**arguments)
         except RsclError:
             raise
@@ -135,9 +147,10 @@ class TorchGeoAdapter(DatasetAdapter):
 
     def _arguments(self) -> dict[str, Any]:
         arguments = _constructor_arguments(self.part, self.options)
-        arguments["root"] = str(self._place)
-        if classes.takes(self.part, "split"):
-            arguments["split"] = self.split
+        # The digests of this suite take the place of checksums, whose default differs by version.
+        fixed = {"split": self.split, "download": False, "checksum": False, "cache": False}
+        arguments |= {k: value for k, value in fixed.items() if classes.takes(self.part, k)}
+        arguments["root" if classes.takes(self.part, "root") else "paths"] = str(self._place)
         return arguments
 
     def _refusal(self, error: Exception, arguments: Mapping[str, Any]) -> RsclError:
@@ -152,8 +165,9 @@ class TorchGeoAdapter(DatasetAdapter):
             )
         said = shown(str(error).strip().splitlines()[0] if str(error).strip() else "", 200)
         if isinstance(error, DatasetNotFoundError | OSError) or "not found" in said.lower():
-            return self.missing(f"TorchGeo's {self.part} does not find its files")
-        given = {key: value for key, value in arguments.items() if key != "root"}
+            own = "" if isinstance(error, DatasetNotFoundError) else f" ({said})"
+            return self.missing(f"TorchGeo's {self.part} does not find its files{own}")
+        given = {key: value for key, value in arguments.items() if key not in ("root", "paths")}
         if isinstance(error, AssertionError) and not said:
             said = f"it requires {traceback.extract_tb(error.__traceback__)[-1].line}"
         return SpecError(
@@ -176,8 +190,7 @@ class TorchGeoAdapter(DatasetAdapter):
 
     def _sample(self, index: int) -> Mapping[str, Any]:
         """Return a sample; some classes draw a season, which must be the same at every reading."""
-        with warnings.catch_warnings(), seeded(index):
-            warnings.simplefilter("ignore")
+        with quiet(), seeded(index):
             sample: Mapping[str, Any] = self._dataset[index]
         return sample
 
@@ -189,14 +202,15 @@ class TorchGeoAdapter(DatasetAdapter):
 
         Labels are read with the images, so that tiles without labels depend on these files too.
         """
-        paths = [path for item in self._items.by_item for path in item]
+        paths = [path for item in self._kept for path in self._items.by_item[item]]
         return [self._below_root(path) for path in dict.fromkeys((*paths, *self._items.others))]
 
     def _read(self, index: int, with_labels: bool) -> Scene:
-        item = f"Item {index} of {self.name} '{self.split}' ({self.files[index]})"
+        own = self._kept[index]
+        item = f"Item {own} of {self.name} '{self.split}' ({self.files[index]})"
         with noted(self._place) as opened:
-            sample = self._sample(index)
-        foreign = set(opened.paths) - self._items.allowed(index)
+            sample = self._sample(own)
+        foreign = set(opened.paths) - self._items.allowed(own)
         if foreign:
             raise ArchiveError(
                 f"{item} was also read from {min(foreign)}, which is not among the files that its "
@@ -224,6 +238,7 @@ class TorchGeoAdapter(DatasetAdapter):
 def _named(part: str) -> type[TorchGeoAdapter]:
     known = KNOWN.get(part, _UNKNOWN)
     dataset = classes.dataset_class(part)
+    base = _base_of(part)
     title = (dataset.__doc__ or part).strip().splitlines()[0].rstrip(".")
     attributes = {
         "name": f"torchgeo:{part}",
@@ -237,13 +252,31 @@ def _named(part: str) -> type[TorchGeoAdapter]:
         "layout": f"torchgeo.datasets.{part} describes it ({_DOCUMENTATION})",
         "images": known.images,
         "notes": known.notes,
-        "Options": _options_of(part),
+        "Options": _options_of(part, base),
         "__doc__": f"TorchGeo's {part}.",
     }
     if has_values := (known.values or classes.label_values(part)):
         attributes |= {"values": has_values, "ignored": frozenset(known.ignored)}
         attributes["classes"] = _kept(has_values, frozenset(known.ignored))
-    return type(f"TorchGeo{part}", (TorchGeoAdapter,), attributes)
+    return type(f"TorchGeo{part}", (base,), attributes)
+
+
+def _base_of(part: str) -> type[TorchGeoAdapter]:
+    """Return the class that reads items, or the one that reads windows of rasters.
+
+    Raises:
+        SpecError: If the class has neither images nor rasters, but points or outlines.
+    """
+    if not classes.has_coordinates(part):
+        return TorchGeoAdapter
+    from rscl_bench.archives.torchgeo.grid_adapter import TorchGeoGridAdapter
+
+    if not classes.has_rasters(part):
+        raise SpecError(
+            f"TorchGeo's {part} has no images, but points, outlines or arrays of a model; name a "
+            "dataset of images."
+        )
+    return TorchGeoGridAdapter
 
 
 def _splits(part: str, known: Known) -> tuple[str, ...]:
@@ -260,18 +293,16 @@ def _source(dataset: Any) -> str:
     return url if isinstance(url, str) and url.startswith("http") else _DOCUMENTATION
 
 
-def _options_of(part: str) -> type[Spec]:
+def _options_of(part: str, base: type[TorchGeoAdapter]) -> type[Spec]:
     """Return the options of a dataset: those of all, and the parameters of its constructor."""
     own = {
         name: (Any, Field(default=None, description=f"argument of TorchGeo's {part}"))
         for name in classes.parameters(part)
-        if name not in TorchGeoOptions.model_fields
+        if name not in base.Options.model_fields
     }
-    model: type[Spec] = create_model(
-        f"{part}Options",
-        __base__=TorchGeoOptions,
-        **own,  # type: ignore[call-overload]  # pydantic types the fields as keywords
-    )
+    # pydantic types the fields as keywords, which their dictionary is not.
+    make: Any = create_model
+    model: type[Spec] = make(f"{part}Options", __base__=base.Options, **own)
     return model
 
 
@@ -289,6 +320,13 @@ def _configured(cls: type[TorchGeoAdapter], options_json: bytes) -> type[TorchGe
         "classes": _kept(values, ignored),
         "__doc__": cls.__doc__,
     }
+    if options.splits is not None:
+        if classes.takes(cls.part, "split"):
+            raise SpecError(
+                f"Dataset {cls.name} has splits of its own ({', '.join(cls.splits)}); leave out "
+                "options.splits."
+            )
+        attributes["splits"] = tuple(options.splits.shares)
     if options.folder is not None:
         attributes["folder"] = options.folder
     return type(cls.__name__, (cls,), attributes)

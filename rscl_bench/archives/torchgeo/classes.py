@@ -70,6 +70,14 @@ def has_coordinates(name: str) -> bool:
     return issubclass(dataset_class(name), datasets.GeoDataset)
 
 
+def has_rasters(name: str) -> bool:
+    """Return whether a class with coordinates reads raster files, alone or with their masks."""
+    from torchgeo import datasets
+
+    kinds = datasets.RasterDataset, datasets.IntersectionDataset
+    return issubclass(dataset_class(name), kinds)
+
+
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a class that a scenario may set."""
     signature = inspect.signature(dataset_class(name).__init__)

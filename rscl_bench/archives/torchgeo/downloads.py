@@ -19,13 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rscl_bench.archives.download import RemoteFile, download
+from rscl_bench.archives.download import DIGESTS, RemoteFile, download
 from rscl_bench.archives.torchgeo import classes
 from rscl_bench.archives.unpack import unpack_beside
 from rscl_bench.errors import ArchiveError, RsclError, shown
 from rscl_bench.progress import Reporter
-
-_HASHES = ("sha512", "sha256", "sha1", "md5")
 
 
 class _OwnWayError(Exception):
@@ -91,8 +89,8 @@ def complete(part: str, arguments: Mapping[str, Any], folder: Path, reporter: Re
 
 def _own_way(part: str, error: _OwnWayError) -> ArchiveError:
     return ArchiveError(
-        f"TorchGeo's {part} downloads {error}; call torchgeo.datasets.{part} with download=True in "
-        "Python, or fetch the archive by hand."
+        f"TorchGeo's {part} downloads {error}, which `data fetch` does not; call "
+        f"torchgeo.datasets.{part} with download=True in Python, or fetch the archive by hand."
     )
 
 
@@ -122,7 +120,7 @@ class _Noted:
         if md5 is None and re.fullmatch(r"[0-9a-f]{32}", str(filename)):
             filename, md5 = None, filename  # BigEarthNetV2 of TorchGeo 0.8 passes it in this place
         known = {"md5": md5, **digests}
-        digest = next((f"{name}:{known[name]}" for name in _HASHES if known.get(name)), "")
+        digest = next((f"{name}:{known[name]}" for name in DIGESTS if known.get(name)), "")
         name = filename or url.rpartition("/")[2]  # with its query, as TorchGeo does
         self.download(url, Path(root).expanduser() / name, digest)
 

@@ -68,7 +68,7 @@ def find(
                 found = search(root, read, _leaves(dataset, count, numbers), count)
                 if found is not None:
                     return ItemFiles(found, True, others)
-    every = tuple(_all_files(root))
+    every = tuple(all_files(root))
     first = next(iter(read[0]), None) or max(every, key=_size)
     return ItemFiles([(first,)] * count, False, every)
 
@@ -77,7 +77,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _all_files(root: Path) -> Iterator[Path]:
+def all_files(root: Path) -> Iterator[Path]:
     """Yield every file below a folder, sorted; hidden files and packed archives are left out."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -197,7 +197,7 @@ def _by_folder(
         try:
             if all(_lie_in(paths, patterns, index) for index, paths in read.items()):
                 return [
-                    tuple(file for p in patterns for file in _all_files(Path(_filled(p, index))))
+                    tuple(file for p in patterns for file in all_files(Path(_filled(p, index))))
                     for index in range(count)
                 ]
         except _IRREGULAR:

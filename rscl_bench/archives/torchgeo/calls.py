@@ -1,8 +1,10 @@
-"""Makes what a dataset draws at random depend on the item alone."""
+"""What surrounds every call of TorchGeo: no print, no warning, and draws of the item alone."""
 
 import random
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 import numpy as np
 import torch
@@ -24,3 +26,11 @@ def seeded(index: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.set_rng_state(states[2])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let a block neither warn nor print: standard output is for results."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        yield
