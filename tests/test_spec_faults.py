@@ -165,6 +165,7 @@ def test_an_unknown_key_names_a_few_near_ones() -> None:
         ({"bands": (Band("a", 1.0), Band("a", 2.0))}, "each once"),
         ({"scale": 0.0}, "a finite number above 0"),
         ({"scale": float("nan")}, "a finite number above 0"),
+        ({"scale": 1.0, "amplitude": "db"}, "give a scale above 1"),
     ],
 )
 def test_sensors_that_cannot_be_stored(changes: dict[str, Any], sentence: str) -> None:

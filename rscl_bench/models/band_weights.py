@@ -119,8 +119,8 @@ class SpectralWeights(BandWeights):
     """Weights made from wavelength and width by a network that all bands share.
 
     After Xiong et al. (2024), "Neural Plasticity-Inspired Multimodal Foundation Model for Earth
-    Observation" (DOFA), Section 3, "wavelength-conditioned dynamic patch embedding": a code of
-    sines and cosines of the wavelength goes through a small network, whose output is the kernel.
+    Observation" (DOFA, arXiv:2403.15356), "wavelength-conditioned dynamic patch embedding": a code
+    of sines and cosines of the wavelength goes through a small network, whose output is the kernel.
     Here:
 
     - The code has the width of the band beside its wavelength. An unknown width counts as 0.

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from rscl_bench.archives.adapter import SKETCH_MARKER
 from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.mstar import MSTARAdapter
 from rscl_bench.errors import ArchiveError, SpecError
+from rscl_bench.spec import Source
+from rscl_bench.tiles.source_files import description
 
 
 @pytest.fixture
@@ -65,6 +68,32 @@ def test_amplitudes_in_decibels(sketches: Path) -> None:
         MSTARAdapter(sketches, "test", {"amplitude": "db"})
     with pytest.raises(SpecError, match="amplitude"):
         adapter_class("mstar", {"amplitude": "log"})(sketches, "test", {"amplitude": "log"})
+
+
+def test_amplitude_and_kind_are_in_the_key_of_tiles_and_older_sensors_keep_theirs(
+    sketches: Path,
+) -> None:
+    def sensor_of(name: str, split: str, options: dict[str, str]) -> dict[str, Any]:
+        adapter = adapter_class(name, options)(sketches, split, options)
+        source = Source(dataset=name, split=split, tile_size=16, options=options)
+        described: dict[str, Any] = description(adapter, source, with_labels=False)["sensor"]
+        return described
+
+    linear, decibels = (sensor_of("mstar", "test", {"amplitude": a}) for a in ("linear", "db"))
+    assert "amplitude" not in linear
+    assert decibels["amplitude"] == "db"
+    assert linear["bands"] == ({"name": "hh", "wavelength_nm": 31_200_000.0, "kind": "sar"},)
+    aid = sensor_of("aid", "train", {})
+    assert aid == {
+        "bands": (
+            {"name": "red", "wavelength_nm": 665.0},
+            {"name": "green", "wavelength_nm": 560.0},
+            {"name": "blue", "wavelength_nm": 480.0},
+        ),
+        "unit": "8-bit digital number",
+        "dtype": "uint8",
+        "scale": 255.0,
+    }
 
 
 def test_the_lists_say_what_a_copy_holds(archive: Path) -> None:

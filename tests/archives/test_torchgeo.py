@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from rscl_bench.archives.lookup import adapter_class
 from rscl_bench.archives.torchgeo.adapter import TorchGeoAdapter
 from rscl_bench.errors import ArchiveError, SpecError
 from rscl_bench.spec import Source
+from rscl_bench.testing import check_adapter
 from rscl_bench.tiles.packing import open_or_pack
 
 Write = Callable[[Path], Written]
@@ -202,6 +204,21 @@ def test_a_file_of_many_items_is_hashed_once(tmp_path: Path) -> None:
     assert store.labels(0.5).argmax(axis=1).tolist() == [0, 3, 5, 5, 16]
 
 
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("EuroSAT", archives.eurosat),
+        ("RESISC45", archives.resisc45),
+        ("PatternNet", archives.patternnet),
+    ],
+)
+def test_the_contract_of_datasets_holds(name: str, write: Write, tmp_path: Path) -> None:
+    """A dataset without a sketch is checked on its archive, and the rest of the checks skipped."""
+    write(tmp_path / "data")
+    with pytest.raises(SkipTest, match="its real archive was checked"):
+        check_adapter(f"torchgeo:{name}", tmp_path / "work", data_root=tmp_path / "data")
+
+
 # What cannot be stored exactly.
 
 
@@ -376,7 +393,8 @@ def test_a_missing_archive_names_folder_source_and_licence(state: str, tmp_path:
         folder.mkdir()
     with pytest.raises(ArchiveError, match="is missing or partial") as caught:
         opened("EuroSAT", tmp_path, {})
-    for text in (str(folder), "licence: MIT", "https://hf.co/datasets/torchgeo/eurosat"):
+    source = "https://hf.co/datasets/torchgeo/eurosat"
+    for text in (str(folder), "licence: MIT", source, "rscl-bench data fetch"):
         assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 

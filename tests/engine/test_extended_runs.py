@@ -36,7 +36,8 @@ from rscl_bench.spec import Scenario
 from rscl_bench.testing.tiny import differing
 
 ONE_GO = load_scenario(str(TOY))
-METHODS = ("finetune", "cosmae", "er", "der", "ewc", "si", "pfr", "cassle-mae", "tec", "dino")
+SLOW = ("finetune", "der", "si", "pfr", "cassle-mae", "tec", "dino")
+METHODS = ["cosmae", "er", "ewc", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 def shortened(tasks: int) -> Scenario:

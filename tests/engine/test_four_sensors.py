@@ -1,16 +1,19 @@
 """Whole runs on a stream of four sensors whose bands differ."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers.sensor_streams import declaration, write_archives, write_scenario
+from safetensors.torch import load_file
 
 import rscl_bench as rb
 from rscl_bench.errors import ArtefactError, SpecError
 from rscl_bench.models.encoder_file import read_encoder
 from rscl_bench.results.schema import RunRecord
+from rscl_bench.testing.tiny import differing
 
 DOMAINS = ["colour", "thermal", "sentinel2", "landsat"]
 
@@ -42,7 +45,9 @@ def test_every_domain_is_probed_after_each_task(ran: tuple[RunRecord, Path]) -> 
         assert all(score.test.micro is not None for score in row.values())
     assert record.flops is not None
     assert record.flops.with_gradient > 0
-    assert record.flops.strategies_without_gradient > 0  # the mixed teacher
+    added = record.flops.strategies_without_gradient
+    assert added is not None
+    assert added > 0  # the mixed teacher
 
 
 def test_the_file_of_an_encoder_holds_its_bands(ran: tuple[RunRecord, Path]) -> None:
@@ -74,7 +79,7 @@ def test_images_of_each_domain_have_features(ran: tuple[RunRecord, Path], domain
     assert features.std(dim=0).any()
     mean, std = (torch.tensor(values)[:, None, None] for values in (given.mean, given.std))
     views = (torch.from_numpy(images) - mean) / std
-    plain = encoder.to_timm(domain)
+    plain: Any = encoder.to_timm(domain)
     expected = plain.forward_features(views)[:, 1:].mean(dim=1)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(SpecError, match=rf"\[B, {len(given.bands)}, H, W\] with the bands"):
@@ -95,3 +100,31 @@ def test_a_file_without_the_weights_of_a_band_is_refused(
     save_file(tensors, tmp_path / "encoder.safetensors", metadata)
     with pytest.raises(ArtefactError, match="does not hold the weights"):
         read_encoder(tmp_path / "encoder.safetensors")
+
+
+@pytest.mark.parametrize("mode", ["union", "spectral"])
+def test_a_stream_goes_on_with_an_archive_of_new_bands(
+    mode: str, data: Path, tmp_path: Path
+) -> None:
+    """Two tasks, extended by twelve bands, are the stream of three tasks in one go."""
+    folders = []
+    for tasks in (2, 3):
+        raw = declaration(mode)
+        raw["tasks"], raw["probes"] = raw["tasks"][:tasks], raw["probes"][:tasks]
+        folders.append(tmp_path / str(tasks))
+        folders[-1].mkdir()
+        write_scenario(folders[-1], raw)
+    given: dict[str, Any] = {"data_root": data, "device": "cpu", "verbose": False}
+    short, long = (folder / "scenario.toml" for folder in folders)
+    first = rb.run(short, "ewc", out=tmp_path / "first", keep_state=True, **given)
+    run = rb.run_folder(first, tmp_path / "first")
+    extended = rb.extend(run, scenario=long, out=tmp_path / "extended", **given)
+    one_go = rb.run(long, "ewc", out=tmp_path / "one-go", **given)
+    assert [task.final_loss for task in extended.tasks] == [t.final_loss for t in one_go.tasks]
+    assert extended.scores[-1] == one_go.scores[-1]
+    files = [
+        rb.run_folder(record, tmp_path / out) / "encoder.safetensors"
+        for record, out in ((extended, "extended"), (one_go, "one-go"))
+    ]
+    ended, whole = (load_file(path) for path in files)
+    assert not differing(ended, whole)

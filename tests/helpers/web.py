@@ -110,7 +110,11 @@ def serving() -> Iterator[Web]:
                     self.wfile.flush()
                     web.stop.wait(60)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Stay silent where a client breaks a connection off."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     web = Web(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, create_model
 
-from rscl_bench.archives.adapter import DatasetAdapter, Scene
+from rscl_bench.archives.adapter import DatasetAdapter, MissingArchiveError, Scene
 from rscl_bench.archives.declared_sensor import DeclaredSensor, chosen_sensor
 from rscl_bench.archives.download import RemoteFile
 from rscl_bench.archives.folder.splits import dealt
@@ -175,6 +175,13 @@ class TorchGeoAdapter(DatasetAdapter):
             "the options or the split."
         )
 
+    def missing(self, what: str) -> ArchiveError:
+        """Return the error for a missing archive, with the command that downloads it, if any."""
+        error = super().missing(what)
+        if not classes.takes(self.part, "download"):
+            return error
+        return MissingArchiveError(f"{error} Or run: rscl-bench data fetch SCENARIO.")
+
     def _opened_by(self, index: int) -> list[Path]:
         with noted(self._place) as opened:
             try:
@@ -210,7 +217,7 @@ class TorchGeoAdapter(DatasetAdapter):
         item = f"Item {own} of {self.name} '{self.split}' ({self.files[index]})"
         with noted(self._place) as opened:
             sample = self._sample(own)
-        foreign = set(opened.paths) - self._items.allowed(own)
+        foreign = self._items.foreign(own, opened.paths)
         if foreign:
             raise ArchiveError(
                 f"{item} was also read from {min(foreign)}, which is not among the files that its "

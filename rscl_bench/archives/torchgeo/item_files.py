@@ -8,8 +8,9 @@ root.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,13 @@ class ItemFiles:
     known: bool
     others: tuple[Path, ...]
 
-    def allowed(self, index: int) -> frozenset[Path]:
-        """Return the files that item ``index`` may open."""
-        return frozenset((*self.by_item[index], *self.others))
+    @cached_property
+    def _shared(self) -> frozenset[Path]:
+        return frozenset(self.others)
+
+    def foreign(self, index: int, opened: Iterable[Path]) -> set[Path]:
+        """Return which of the files that item ``index`` opened are not its own."""
+        return set(opened).difference(self.by_item[index], self._shared)
 
 
 def find(
