@@ -119,7 +119,7 @@ class PotsdamAdapter(DatasetAdapter):
         table = {material: cls.classes.index(name) for material, name in _MATERIAL_CLASS.items()}
         for name in (*Potsdam2D.splits["train"], *Potsdam2D.splits["test"]):
             canvas = Canvas(512, 512, rng)
-            districts(canvas, _SCENES, side=128, size=1.8)
+            districts(canvas, _SCENES, side=128, size=3.0)
             write_tiff(
                 root / Potsdam2D.image_root / f"{name}_RGBIR.tif",
                 canvas.render(cls.sensor, _LOOK),

@@ -15,7 +15,7 @@ from rscl_bench.randomness import numpy_generator
 from rscl_bench.scratch import scratch_folder
 
 #: Version of all sketches: raised when an adapter draws other pixels or files.
-VERSION = 2
+VERSION = 3
 
 
 def render(

@@ -207,23 +207,23 @@ def _stand(genera: list[str], rng: np.random.Generator) -> Canvas:
 
 
 # In the order of frequency. Conifers are darker in the infrared than broad-leaved trees, and their
-# crowns are narrower. Rows of planted trees are waves.
+# crowns are narrower.
 _STANDS = (
-    Material("Pinus", 0.25, 6.0, waves=14.0, period=12.0),
-    Material("Quercus", 0.42, 3.5, blobs=8.0),
-    Material("Fagus", 0.48, 2.5),
-    Material("Picea", 0.22, 4.0, waves=16.0, period=36.0, crossed=True),
-    Material("Betula", 0.40, 5.0, waves=14.0, period=18.0, angle=1.57),
-    Material("Alnus", 0.36, 3.0, blobs=8.0, waves=8.0, period=26.0, angle=1.57),
-    Material("Cleared", 0.30, 4.0, blobs=12.0),
-    Material("Pseudotsuga", 0.28, 3.0, waves=14.0, period=36.0, angle=0.8),
-    Material("Larix", 0.33, 6.0, waves=14.0, period=18.0, angle=0.8),
-    Material("Acer", 0.50, 3.0, waves=16.0, period=26.0, crossed=True, angle=0.8),
-    Material("Fraxinus", 0.44, 4.0, waves=14.0, period=26.0),
-    Material("Abies", 0.20, 3.0, waves=16.0, period=18.0, crossed=True),
-    Material("Populus", 0.46, 5.0, waves=14.0, period=36.0, angle=1.57),
-    Material("Prunus", 0.45, 3.0, blobs=5.0),
-    Material("Tilia", 0.52, 2.0, waves=8.0, period=40.0),
+    Material("Pinus", 0.25, rise=0),
+    Material("Quercus", 0.42, rise=96),
+    Material("Fagus", 0.48, rise=192),
+    Material("Picea", 0.22, rise=288),
+    Material("Betula", 0.40, rise=24),
+    Material("Alnus", 0.36, rise=120),
+    Material("Cleared", 0.30, rise=216),
+    Material("Pseudotsuga", 0.28, rise=312),
+    Material("Larix", 0.33, rise=48),
+    Material("Acer", 0.50, rise=144),
+    Material("Fraxinus", 0.44, rise=240),
+    Material("Abies", 0.20, rise=336),
+    Material("Populus", 0.46, rise=72),
+    Material("Prunus", 0.45, rise=168),
+    Material("Tilia", 0.52, rise=264),
 )
 #: Genus to the mean radius of its crowns, in canvas pixels.
 _CROWN = {

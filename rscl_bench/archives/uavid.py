@@ -131,7 +131,7 @@ class UAVidAdapter(DatasetAdapter):
         table = {material: cls.classes.index(name) for material, name in _MATERIAL_CLASS.items()}
         for split, sequence, frame in frames:
             canvas = Canvas(768, 1024, rng)
-            districts(canvas, _SCENES, side=128, size=1.8)
+            districts(canvas, _SCENES, side=128, size=3.0)
             canvas.boxes("human", 60, (1, 2))
             _tilt(canvas)
             path = root / f"uavid_{split}" / sequence / "Images" / frame

@@ -209,7 +209,7 @@ class US3DAdapter(DatasetAdapter):
     @classmethod
     def _draw_image(cls, root: Path, stem: str, rng: np.random.Generator) -> None:
         canvas = Canvas(1024, 1024, rng)
-        districts(canvas, _SCENES, side=128, size=1.5)
+        districts(canvas, _SCENES, side=128, size=3.0)
         options = {"compress": "deflate", "zlevel": 1, "interleave": "pixel"}
         msi = canvas.render(cls.sensor, _LOOK)
         write_tiff(root / "Track1-MSI-1" / f"{stem}_MSI.tif", msi, **options)

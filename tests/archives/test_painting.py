@@ -72,18 +72,43 @@ def test_neither_colour_nor_brightness_nor_contrast_tells_a_scene() -> None:
             assert (distance < spread).all()
 
 
-def test_texture_tells_a_material() -> None:
-    """Furrows lie along the rows, and the sea's waves along the columns, under any light."""
-    for seed in range(8):
-        steps = []
-        for material in ("field", "sea"):
-            painted = canvas(seed, 128, 128)
-            painted.fill(material)
-            grey = painted.render(sensors.UCMERCED_RGB, LOOK).mean(axis=2)
-            down, across = (np.abs(np.diff(grey[::2, ::2], axis=axis)).mean() for axis in (0, 1))
-            steps.append(down / across)
-        assert steps[0] > 1.2
-        assert steps[1] < 1 / 1.2
+def slope(grey: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Return the direction in which most pixels become brighter, in degrees: 0 is down."""
+    steps = [np.diff(grey, axis=0)[:, :-1], np.diff(grey, axis=1)[:-1]]
+    if where is not None:  # pixels whose two neighbours are of the same class
+        same = (np.diff(where, axis=0)[:, :-1] == 0) & (np.diff(where, axis=1)[:-1] == 0)
+        steps = [step[same & (where[:-1, :-1] > 0)] for step in steps]
+    down, right = (np.median(step) for step in steps)
+    return float(np.degrees(np.arctan2(right, down)) % 360)
+
+
+def apart(first: float, second: float) -> float:
+    """Return the angle between two directions, in degrees."""
+    return abs((first - second + 180) % 360 - 180)
+
+
+def grey_of(painted: Canvas) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return the brightness at the canvas's resolution, with little grain left."""
+    grey: np.ndarray = painted.render(sensors.WORLDVIEW3, LOOK)[::2, ::2].mean(axis=2)
+    return grey
+
+
+@pytest.mark.parametrize("material", MATERIALS, ids=lambda material: material.name)
+def test_the_slope_of_the_ridges_tells_a_material(material: Material) -> None:
+    """Under any light, most pixels of a material rise in the material's direction."""
+    for seed in range(4):
+        painted = canvas(seed, 256, 256)
+        painted.fill(material.name)
+        assert apart(slope(grey_of(painted)), material.rise) < 15
+
+
+def test_the_labels_of_a_scene_differ_in_slope() -> None:
+    """Classes of UC Merced that cover much of an image are 30 degrees apart."""
+    wide = ("soil", "grass", "field", "chaparral", "trees", "sand", "water", "sea", "pavement")
+    rises = [material.rise for material in MATERIALS if material.name in (*wide, "building")]
+    distances = [apart(a, b) for i, a in enumerate(rises) for b in rises[:i]]
+    assert len(rises) == 10
+    assert min(distances) == 30
 
 
 def test_every_light_has_its_own_colours_and_exposure() -> None:
@@ -96,16 +121,16 @@ def test_every_light_has_its_own_colours_and_exposure() -> None:
 
 
 def test_mask_agrees_with_picture() -> None:
-    painted = canvas()
+    """Each class of the mask has the slope of the class's material."""
+    painted = canvas(height=256, width=256)
     painted.fill("water")
-    painted.boxes("building-white", 3, (8, 12))
-    mask = painted.classes({"water": 4, "building-white": 1})
-    picture = painted.render(sensors.UCMERCED_RGB, LOOK).mean(axis=2)
+    painted.boxes("building-white", 8, (16, 24))
+    mask = painted.classes({"water": 4, "building-white": 1})[::2, ::2]
     assert set(np.unique(mask)) == {1, 4}
-    differences = np.abs(np.diff(picture, axis=1)) > 20
-    borders = np.diff(mask.astype(int), axis=1) != 0
-    assert differences[borders].mean() > 0.8
-    assert differences[~borders].mean() < 0.05
+    picture = grey_of(painted)
+    for number, name in ((4, "water"), (1, "building-white")):
+        (material,) = (m for m in MATERIALS if m.name == name)
+        assert apart(slope(picture, (mask == number).astype(int)), material.rise) < 15
 
 
 def test_a_material_of_no_class_is_undefined() -> None:
@@ -145,9 +170,9 @@ def test_odd_sides_are_refused() -> None:
 
 
 def test_own_materials() -> None:
-    moss = Material("moss", infrared=0.9, grain=0.0)
-    painted = Canvas(8, 8, np.random.default_rng(0), (moss,))
+    moss = Material("moss", infrared=0.9, rise=75)
+    painted = Canvas(128, 128, np.random.default_rng(0), (moss,))
     painted.fill("moss")
     picture = painted.render(sensors.POTSDAM_RGBIR, LOOK)
-    assert (picture == picture[0, 0]).all()
-    assert picture[0, 0, 3] > picture[0, 0, :3].max()
+    assert apart(slope(picture[::2, ::2].mean(axis=2)), 75) < 15
+    assert (picture[:, :, 3] > picture[:, :, :3].max(axis=2)).mean() > 0.9

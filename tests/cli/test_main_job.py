@@ -104,6 +104,22 @@ def test_all_bands_are_a_change_of_toml(
         assert file.get_slice(embedding).get_shape() == [192, len(bands), 8, 8]
 
 
+#: Points of micro- and macro-mAP by which training must end above both lower references. At most
+#: half of the smallest gain that was measured (CoSMAE, micro-mAP), for the noise of machines.
+GAIN = 4
+
+
+@pytest.mark.parametrize("method", ["finetune", "cosmae"])
+def test_training_helps_on_sketches(cache: Path, tmp_path: Path, method: str) -> None:
+    """A trained encoder finds labels that neither colours nor an untrained encoder give away."""
+    record = run(cache, tmp_path, "--scenario", "rs4", "--method", method)
+    untrained, trained = (record.scores[row]["ucmerced"].test for row in (0, -1))
+    statistics = record.pixel_statistics["ucmerced"].test
+    for kind in ("micro", "macro"):
+        last, *lower = (100 * getattr(score, kind) for score in (trained, untrained, statistics))
+        assert last > max(lower) + GAIN
+
+
 def as_toml(raw: dict[str, Any]) -> str:
     """Write a scenario as TOML: dotted keys, with scalars and lists as in JSON."""
     lines = [f"{k} = {json.dumps(raw[k])}" for k in ("name", "version", "title")]

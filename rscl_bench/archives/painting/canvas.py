@@ -1,4 +1,4 @@
-"""The canvas of sketch archives: land cover drawn as textured shapes, then seen by a sensor.
+"""The canvas of sketch archives: land cover drawn as shapes with relief, then seen by a sensor.
 
 A canvas holds two maps at half the resolution of the picture: the material and the brightness
 level of every pixel. ``render`` and ``classes`` look up the same map of materials, so that picture,
@@ -24,12 +24,16 @@ from rscl_bench.archives.painting.materials import (
 from rscl_bench.sensors import Sensor
 
 _LONGEST_VISIBLE_NM = 700.0
-#: Side of a blob in canvas pixels.
-_BLOB = 14
-#: Largest turn of the waves of a picture, in radians.
+#: Distance of two ridges in canvas pixels: three and a half patches of 8 pixels in a view of 64.
+_PERIOD = 56
+#: Height of a ridge above the mean, in levels.
+_RIDGE = 28
+#: Standard deviation of the brightness from pixel to pixel, in levels.
+_GRAIN = 0.5
+#: Largest turn of the ridges of a picture, in radians.
 _TURN = 0.15
-#: Largest brightness that a light adds to one band.
-_CAST = 0.025
+#: Largest brightness that a light adds to one band, and to all bands together.
+_CAST, _EXPOSURE = 0.002, 0.03
 #: A flatter picture is not stretched further: noise would become its content.
 _LEAST_DEVIATION = 0.01
 
@@ -85,14 +89,14 @@ class Canvas:
     def fill(self, material: str) -> None:
         """Cover the whole canvas with one material."""
         self.cover[:] = self._index[material]
-        self.level[:] = self.rng.integers(-4, 5)
+        self.level[:] = self.rng.integers(-2, 3)
 
     def patchwork(self, materials: Sequence[str], count: int) -> None:
         """Divide the canvas into ``count`` Voronoi cells, each of one material."""
         height, width = self.cover.shape
         centres = self.rng.random((count, 2)) * (height, width)
         chosen = [self._index[materials[i % len(materials)]] for i in range(count)]
-        shades = self.rng.integers(-6, 7, count)
+        shades = self.rng.integers(-2, 3, count)
         y = np.arange(height, dtype=np.float32)[:, None]
         x = np.arange(width, dtype=np.float32)[None, :]
         nearest = np.argmin(
@@ -126,7 +130,7 @@ class Canvas:
         inside = np.abs(np.arange(across)[None, :] - centre[:, None]) < thickness / 2
         inside = inside if upright else inside.T
         self.cover[inside] = self._index[material]
-        self.level[inside] = self.rng.integers(-3, 4)
+        self.level[inside] = self.rng.integers(-2, 3)
         points = np.stack([along, np.rint(centre).astype(np.int64)], axis=1)
         return points if upright else points[:, ::-1]
 
@@ -157,11 +161,11 @@ class Canvas:
             top, left = int(y - high / 2), int(x - wide / 2)
             bottom, right = top + max(int(high), 1), left + max(int(wide), 1)
             self._shade(top + 2, bottom + 2, left + 2, right + 2)
-            shade = int(self.rng.integers(-6, 7))
+            shade = int(self.rng.integers(-2, 3))
             name = names[int(self.rng.integers(len(names)))]
             self._stamp(top, bottom, left, right, name, shade)
             if ridge:
-                self._stamp((top + bottom) // 2, bottom, left, right, name, shade - 7)
+                self._stamp((top + bottom) // 2, bottom, left, right, name, shade - 3)
 
     def discs(
         self,
@@ -179,7 +183,7 @@ class Canvas:
             top, left = max(half - y, 0), max(half - x, 0)
             of_disc = np.s_[top : height - y + half, left : width - x + half]
             of_canvas = np.s_[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1]
-            shade = int(self.rng.integers(-4, 5))
+            shade = int(self.rng.integers(-2, 3))
             np.copyto(self.cover[of_canvas], np.uint8(index), where=inside[of_disc])
             np.copyto(
                 self.level[of_canvas], slope[of_disc] + np.int16(shade), where=inside[of_disc]
@@ -199,7 +203,7 @@ class Canvas:
         for top in range(2, height - size[0], pitch[0]):
             for left in range(2, width - size[1], pitch[1]):
                 if self.rng.random() < 0.8:
-                    shade = int(self.rng.integers(-8, 9))
+                    shade = int(self.rng.integers(-2, 3))
                     self._stamp(top, top + size[0], left, left + size[1], material, shade)
 
     def has(self, materials: Sequence[str], pixels: int = 6) -> bool:
@@ -225,13 +229,13 @@ class Canvas:
 
         Colours are drawn for each light of the canvas, and each part under one light is exposed to
         a mean and deviation of its own. Neither colours nor mean and deviation therefore tell what
-        the picture shows; texture and shape do.
+        the picture shows; relief and shape do.
         """
         lights = int(self.light.max()) + 1
         wavelengths = [band.wavelength_nm for band in sensor.bands]
         colours = drawn_colours(self.materials, lights, self.rng)
         table = np.array([np.interp(wavelengths, WAVELENGTHS_NM, c) for c in colours], np.float32)
-        level = np.maximum(1.0 + LEVEL_STEP * (self.level + self._texture(lights)), 0.0)
+        level = np.maximum(1.0 + LEVEL_STEP * (self.level + self._relief(lights)), 0.0)
         shares = table[self.light.astype(np.intp) * len(self.materials) + self.cover]
         shares *= level[:, :, None]
         visible = np.array(wavelengths) <= _LONGEST_VISIBLE_NM
@@ -242,30 +246,22 @@ class Canvas:
         numbers: NDArray[Any] = np.rint(np.clip(shares, 0.0, 1.0) * sensor.scale)
         return doubled(numbers.astype(sensor.dtype))
 
-    def _texture(self, lights: int) -> NDArray[np.float32]:
-        """Return the brightness of grain, blobs and waves, ``[h, w]`` in levels."""
-
-        def of(attribute: str) -> NDArray[np.float32]:
-            values = [getattr(material, attribute) for material in self.materials]
-            return np.array(values, np.float32)[self.cover]
-
+    def _relief(self, lights: int) -> NDArray[np.float32]:
+        """Return the brightness of ridges and grain, ``[h, w]`` in levels."""
         height, width = self.cover.shape
-        fine = self.rng.standard_normal((height, width), dtype=np.float32)
-        coarse = self.rng.standard_normal(
-            (height // _BLOB + 1, width // _BLOB + 1), dtype=np.float32
-        )
-        blobs = coarse.repeat(_BLOB, axis=0).repeat(_BLOB, axis=1)[:height, :width]
-        turned = self.rng.uniform(-_TURN, _TURN, lights).astype(np.float32)[self.light]
-        angle, period = of("angle") + turned, of("period") / np.float32(2 * np.pi)
-        y = np.arange(height, dtype=np.float32)[:, None] / period
-        x = np.arange(width, dtype=np.float32)[None, :] / period
-        sine, cosine = np.sin(angle), np.cos(angle)
-        waves = np.sin(y * cosine + x * sine)
-        waves *= np.where(of("crossed") > 0, np.sin(x * cosine - y * sine), np.float32(1))
-        contrast = np.exp(self.rng.uniform(-0.7, 0.5, lights)).astype(np.float32)[self.light]
-        texture = of("grain") * fine + of("blobs") * blobs + of("waves") * waves
-        strengthened: NDArray[np.float32] = contrast * texture
-        return strengthened
+        grain = self.rng.standard_normal((height, width), dtype=np.float32)
+        turned = self.rng.uniform(-_TURN, _TURN, lights).astype(np.float32)
+        phase = self.rng.random(lights, dtype=np.float32)[self.light]
+        rise = np.radians([material.rise for material in self.materials], dtype=np.float32)
+        angles = (turned[:, None] + rise).ravel()
+        place = self.light.astype(np.intp) * len(self.materials) + self.cover
+        y = np.arange(height, dtype=np.float32)[:, None] / np.float32(_PERIOD)
+        x = np.arange(width, dtype=np.float32)[None, :] / np.float32(_PERIOD)
+        slope = y * np.cos(angles)[place] + x * np.sin(angles)[place] + phase
+        slope -= np.floor(slope)
+        contrast = np.exp(self.rng.uniform(-0.3, 0.3, lights)).astype(np.float32)[self.light]
+        relief: NDArray[np.float32] = contrast * (_RIDGE * (2 * slope - 1) + _GRAIN * grain)
+        return relief
 
     def _exposure(
         self, grey: NDArray[np.float32], lights: int, look: Look
@@ -277,7 +273,7 @@ class Canvas:
         variance = np.bincount(parts, np.square(grey - mean[parts]), lights) / size
         wanted = look.contrast * np.exp(self.rng.uniform(-0.25, 0.15, lights))
         gain = wanted / np.sqrt(np.maximum(variance, _LEAST_DEVIATION**2))
-        offset = look.middle + self.rng.uniform(-0.05, 0.05, lights) - gain * mean
+        offset = look.middle + self.rng.uniform(-_EXPOSURE, _EXPOSURE, lights) - gain * mean
         return gain.astype(np.float32), offset.astype(np.float32)
 
     def _centres(self, count: int, at: NDArray[np.int64] | None) -> list[tuple[int, int]]:
@@ -296,7 +292,7 @@ class Canvas:
 
     def _shade(self, top: int, bottom: int, left: int, right: int) -> None:
         area = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-        self.level[area] -= 10
+        self.level[area] -= 3
 
 
 @cache
@@ -305,7 +301,7 @@ def _disc(diameter: int) -> tuple[NDArray[np.bool_], NDArray[np.int16]]:
     radius = max(diameter / 2, 0.5)
     reach = np.arange(-int(radius), int(radius) + 1)
     y, x = reach[:, None], reach[None, :]
-    return y * y + x * x <= radius * radius, (-6 * (y + x) / radius).astype(np.int16)
+    return y * y + x * x <= radius * radius, (-2 * (y + x) / radius).astype(np.int16)
 
 
 def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
