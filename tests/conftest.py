@@ -53,7 +53,8 @@ def sketch_of(sketches: Path, tmp_path: Path) -> Callable[[str], Path]:
     """Copy one sketch by hard links; the test may replace files, but not write into them."""
 
     def make(name: str) -> Path:
-        shutil.copytree(sketches / name, tmp_path / name, copy_function=os.link)
+        folder = registry.load("datasets", name).folder
+        shutil.copytree(sketches / folder, tmp_path / folder, copy_function=os.link)
         return tmp_path
 
     return make

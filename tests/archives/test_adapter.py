@@ -34,8 +34,8 @@ def opened(root: Path, name: str) -> DatasetAdapter:
     return adapter_type(name)(root, adapter_type(name).splits[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_bands_have_red_green_blue(name: str) -> None:
+@pytest.mark.parametrize("name", [n for n in NAMES if registry.BUILTIN["datasets"][n].has_rgb])
+def test_bands_of_colour_are_in_the_order_of_their_wavelengths(name: str) -> None:
     sensor = adapter_type(name).sensor
     assert len(sensor.indices(("red", "green", "blue"))) == 3
     wavelengths = {band.name: band.wavelength_nm for band in sensor.bands}
@@ -65,7 +65,7 @@ def test_bands_are_read_in_the_order_of_the_file(sketch_of: Copy, name: str) -> 
     pixels[:] = 20 * np.arange(1, bands + 1)
     rewrite(adapter.files[0], pixels)
     image = adapter.scene(0).image
-    tolerance = 3 if adapter.files[0].suffix == ".jpg" else 0
+    tolerance = 3 if adapter.files[0].suffix in (".jpg", ".jpeg") else 0
     assert np.abs(image.astype(int) - pixels.astype(int)).max() <= tolerance
 
 
@@ -126,8 +126,9 @@ def test_unknown_split_and_option_have_a_hint(sketches: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sketch_without_its_marker_is_not_complete(sketch_of: Copy, name: str) -> None:
     root = sketch_of(name)
-    (root / name / SKETCH_MARKER).unlink()
-    if name in ("potsdam", "aid"):  # these sketches have all files of the real archive
+    (root / adapter_type(name).folder / SKETCH_MARKER).unlink()
+    # Potsdam's sketch has all files of the archive; smaller copies of the others are in use.
+    if name in ("potsdam", "aid", "hit-uav", "hurricane-damage", "mstar"):
         assert not adapter_type(name)(root, "train").is_sketch
         return
     with pytest.raises(ArchiveError):

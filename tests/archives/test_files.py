@@ -312,7 +312,9 @@ def test_the_largest_image_is_the_dataset_s_declaration(
     rewrite(adapter.files[0], noise(10, 10, 3))
     assert adapter.scene(0).image.shape == (10, 10, 3)
     rewrite(adapter.files[0], noise(10, 11, 3))
-    with pytest.raises(ArchiveError, match=r"has 11×10 pixels, more than the 100 .* raise max_p"):
+    with pytest.raises(
+        ArchiveError, match=r"has 11×10 pixels, more than the 100 .* the dataset's max_p"
+    ):
         adapter.scene(0)
 
 
