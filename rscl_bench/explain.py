@@ -216,7 +216,7 @@ def _scenario(name: str) -> Explained:
             for key, protocol in scenario.protocols.items()
             for table in _declared_protocol(f"protocols.{_key(key)}", protocol)
         ),
-        *(f"orders.{_key(order)} = {toml(tasks)}" for order, tasks in scenario.orders.items()),
+        *_orders(scenario),
         "# What the fields mean.",
     ]
     models: tuple[type[BaseModel], ...] = (Scenario, Task, Probe, Protocol, Training, Views)
@@ -224,6 +224,13 @@ def _scenario(name: str) -> Explained:
         lines.append(f"#\n# {introduction(model).splitlines()[0]}")
         lines += [indent(_parameter(one), "# ") for one in parameters(model)]
     return Explained("scenario", name, "\n".join(lines) + "\n", scenario.model_dump(mode="json"))
+
+
+def _orders(scenario: Scenario) -> Iterator[str]:
+    """Yield the table of the other orders of the tasks, if there are any."""
+    if scenario.orders:
+        yield "[orders]"
+        yield from (f"{_key(order)} = {toml(tasks)}" for order, tasks in scenario.orders.items())
 
 
 def _declared(heading: str, parts: tuple[BaseModel, ...]) -> Iterator[str]:

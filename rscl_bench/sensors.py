@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from rscl_bench.errors import SpecError, unknown
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Types of stored pixels.
 DTYPES = ("uint8", "uint16")
@@ -94,7 +94,7 @@ class Sensor:
                 "brightness, a finite number above 0."
             )
 
-    def in_unit(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def in_unit(self, pixels: "NDArray[Any]") -> "NDArray[Any]":
         """Return pixel values as the sensor declares them, in the dtype of the files.
 
         Decibels below full scale are ``20 log10(v / scale)`` of an amplitude ``v``. Amplitudes of
@@ -106,6 +106,8 @@ class Sensor:
         """
         if self.amplitude == "linear":
             return pixels
+        import numpy as np  # commands that read no pixels start without it
+
         values = np.arange(np.iinfo(self.dtype).max + 1)
         steps = self.scale * np.log(np.clip(values, 1, self.scale)) / np.log(self.scale)
         converted: NDArray[Any] = np.rint(steps).astype(self.dtype)[pixels]
