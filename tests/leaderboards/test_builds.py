@@ -97,6 +97,15 @@ def test_tables_elsewhere_equal_those_beside_the_records(published: Path) -> Non
     assert frame.set_index("method")["outer.rank"]["three"] == 1
 
 
+def test_image_scores_beside_any_copy_of_a_record_are_used(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "records", tmp_path / "a-published")
+    shutil.copytree(whole / "records", tmp_path / "runs")
+    for path in (whole / "away").iterdir():
+        shutil.copy(path, tmp_path / "runs")
+    build_leaderboard([tmp_path / "a-published", tmp_path / "runs"], tmp_path / "tables")
+    assert contents(tmp_path / "tables") == contents(whole / "tables")
+
+
 def test_an_added_seed_without_image_scores_loses_no_stored_interval(published: Path) -> None:
     """The row of four seeds has no interval. The intervals of its three seeds stay stored."""
     stored = published / FOLDER / "image-intervals.jsonl"
