@@ -70,7 +70,9 @@ def test_without_the_archive_the_run_stops_before_its_first_step(
     assert not list((tmp_path / "runs").rglob("record.json"))
 
 
-def test_without_a_data_root_a_class_without_sketch_is_refused(examples: Path, tmp_path: Path) -> None:
+def test_without_a_data_root_a_class_without_sketch_is_refused(
+    examples: Path, tmp_path: Path
+) -> None:
     words = ("--scenario", examples / "loveda.toml", "--method", "finetune", "--out", tmp_path)
     assert "torchgeo:LoveDA has no sketch: give the folder of its real archive" in refused(
         "run", *words

@@ -183,7 +183,7 @@ def test_reporter_gets_progress_and_lines(runs: Runner) -> None:
 def test_line_after_a_task(ranks: tuple[float, float], found: str) -> None:
     scores = {"a": Fake(test=Fake(micro=0.9)), "b": Fake(test=Fake(micro=None))}
     spreads = {n: Fake(std=0.5, effective_rank=r) for n, r in zip("ab", ranks, strict=True)}
-    opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])))
+    opened: Any = Fake(spec=Fake(scenario=Fake(tasks=[Fake(name="first")])), gone=())
     template: Any = Fake(final_loss=[0.25], task_clock=Fake(train_seconds=[1.0]))
     prober: Any = Fake(rows=[0, 1], scores=lambda: [scores], spreads=[spreads])
     line = task_line(opened, template, prober)
