@@ -394,7 +394,7 @@ IDENTITY_CHANGES: dict[str, dict[str, Any]] = {
 
 
 def test_no_field_of_the_identity_is_left_out() -> None:
-    # Runs that began elsewhere have rows of other names: engine/test_initial_run.py, cli/test_continuing.py.
+    # Runs that began elsewhere have rows of other names; see test_initial_run.py.
     began = ("init", "parent")
     assert {*IDENTITY_CHANGES, *began, "seed", "plugins"} == set(Identity.model_fields)
 
