@@ -26,7 +26,7 @@ from rscl_bench.results.schema import ProbeRecord, ProbeScore, TaskRecord
 from rscl_bench.results.validation import verdicts
 from rscl_bench.spec import identity
 
-PUBLISHED = ROOT / "leaderboards" / "records"
+PUBLISHED = ROOT / "leaderboards" / "records" / "scene4"
 METHODS = ("finetune", "cosmae")
 Raw = dict[str, Any]
 #: Records of two methods with three seeds, by method and seed.
