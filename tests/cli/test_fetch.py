@@ -19,6 +19,7 @@ from helpers.web import Page, Web, serving
 from torchgeo.datasets import EuroSAT, TreeSatAI, UCMerced
 
 import rscl_bench as rb
+from rscl_bench import registry
 from rscl_bench.archives import download, unpack
 from rscl_bench.archives.files import write_tiff
 from rscl_bench.archives.torchgeo import downloads
@@ -310,6 +311,8 @@ def eurosat(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     web.pages["/EuroSATallBands.zip"] = Page(content)
     for split, text in lists.items():
         web.pages[f"/{EuroSAT.split_filenames[split]}"] = Page(text, kind="text/plain")
+    # The adapter is made once in a process: other tests need it with its true address.
+    registry.load("datasets", "torchgeo:EuroSAT")
     monkeypatch.setattr(EuroSAT, "url", f"{web.url}/")
     algorithm = "sha256" if hasattr(EuroSAT, "sha256") else "md5"
     monkeypatch.setattr(EuroSAT, algorithm, digest(content, algorithm))
@@ -430,3 +433,14 @@ def test_treesatai_and_ucmerced_declare_what_torchgeo_knows() -> None:
 def test_fetch_without_scenario_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="Unknown scenario"):
         rb.fetch("nothing", data_root=tmp_path, agree=lambda _: True, verbose=False)
+
+
+def test_a_class_that_fails_before_it_asks_for_a_file_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: object, root: str, split: str, download: bool = False) -> None:
+        raise ValueError("no such year")
+
+    monkeypatch.setattr(EuroSAT, "__init__", fail)
+    with pytest.raises(ArchiveError, match=r"does not tell what .*ValueError: no such year"):
+        downloads.files_of("EuroSAT", {"split": "train"})

@@ -38,11 +38,12 @@ def files_of(part: str, arguments: Mapping[str, Any]) -> list[RemoteFile]:
         arguments: Arguments of its constructor, without the folder.
 
     Raises:
-        ArchiveError: If the class downloads with another program or by code of its own.
+        ArchiveError: If the class downloads with another program or by code of its own, or fails
+            before it asks for a file.
     """
     if not classes.takes(part, "download"):
         return []
-    from torchgeo.datasets import DependencyNotFoundError
+    from torchgeo.datasets import DatasetNotFoundError, DependencyNotFoundError
 
     with TemporaryDirectory(prefix="rscl-bench-") as folder:
         noted = _Noted(Path(folder))
@@ -55,8 +56,16 @@ def files_of(part: str, arguments: Mapping[str, Any]) -> list[RemoteFile]:
                 f"TorchGeo's {part} needs a package that is not installed "
                 f"({shown(str(error).strip().splitlines()[0], 200)}); install it first."
             ) from error
-        except Exception:
-            pass
+        except DatasetNotFoundError:
+            pass  # the class asks for nothing, or misses what it was not given
+        except Exception as error:
+            # A class that reads the files it asked for fails here in its own way.
+            if not noted.files:
+                reason = shown(f"{type(error).__name__}: {error}", 200)
+                raise ArchiveError(
+                    f"TorchGeo's {part} does not tell what it downloads ({reason}); fetch the "
+                    "archive by hand."
+                ) from error
         return noted.files
 
 
