@@ -516,9 +516,11 @@ def test_interrupted_run_says_so(tmp_path: Path) -> None:
 def test_output_encoding_without_a_dash(finished: tuple[Path, Result]) -> None:
     (path,) = finished[0].rglob("record.json")
     script = (
-        "from pathlib import Path; from rscl_bench import cli, console; "
+        "from pathlib import Path; from rscl_bench import console; "
+        "from rscl_bench.cli import application; "
         "from rscl_bench.results.record import read_record; "
-        f"cli.app = lambda: console.print_run(read_record(Path({str(path)!r}))); cli.main()"
+        f"application.app = lambda: console.print_run(read_record(Path({str(path)!r})))\n"
+        "application.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,0 +1,12 @@
+"""The command line: parses options, calls `rscl_bench.api` and prints the results.
+
+Each module holds one group of commands. The order of the imports is that of ``--help``.
+"""
+
+# isort: off
+from rscl_bench.cli.application import app, main
+from rscl_bench.cli import run, sweep, components, data, leaderboard
+
+# isort: on
+
+__all__ = ["app", "components", "data", "leaderboard", "main", "run", "sweep"]
