@@ -63,7 +63,7 @@ def markdown(kind: str) -> str:
 
     Methods with strategies are grouped by the families of their strategies, and the others by the
     family of their objective. Datasets have a section each. Every other kind has one row for each
-    component. The kinds of `CARDS` link every scenario or method to its card, for a page of `docs/`.
+    component. The kinds of `CARDS` link scenarios or methods to their cards, for a page of `docs/`.
 
     Args:
         kind: One of `KINDS` or of `CARDS`.

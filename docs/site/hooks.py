@@ -1,8 +1,8 @@
 """The pages of the repository as one site: MkDocs calls the functions of this module.
 
-MkDocs knows one folder of pages. The pages of this project lie where a reader of the repository looks
-for them, and link to each other by relative paths. So the site keeps the paths of the repository, and
-one link works in both.
+MkDocs knows one folder of pages. The pages of this project lie where a reader of the repository
+looks for them, and link to each other by relative paths. So the site keeps the paths of the
+repository, and one link works in both.
 """
 
 import re
@@ -69,14 +69,18 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Add the reference to the page of the API, and the link to a leaderboard's drawings."""
     path = page.file.src_uri
+    if path == "README.md":
+        page.meta["hide"] = ["navigation"]
     parts = CODE.split(markdown)
     parts[::2] = [MATRIX.sub(r"\1\[\2\]\[\3\]", text) for text in parts[::2]]
     markdown = "".join(parts)
     if path == "docs/api.md":
         return markdown + reference()
-    if path.endswith("/leaderboard.md") and (ROOT / path).with_name("index.html").is_file():
-        title, _, rest = markdown.partition("\n")
-        return f"{title}\n\n[The same with curves, matrices and sorting](index.html)\n{rest}"
+    if path.endswith("/leaderboard.md"):
+        page.meta["hide"] = ["toc"]  # wide tables need the room
+        if (ROOT / path).with_name("index.html").is_file():
+            title, _, rest = markdown.partition("\n")
+            return f"{title}\n\n[The same with curves, matrices and sorting](index.html)\n{rest}"
     return markdown
 
 
