@@ -8,6 +8,7 @@ if TYPE_CHECKING:
         GridError,
         cache_entries,
         clean_cache,
+        extend,
         fetch,
         leaderboard,
         list_components,

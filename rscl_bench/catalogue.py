@@ -21,8 +21,9 @@ from rscl_bench.registry import Entry
 from rscl_bench.sensor_table import SENSORS
 
 KINDS = ("scenarios", "methods", *registry.BUILTIN)
+CARDS = ("scenario-cards", "method-cards")
 
-_TABLE = re.compile(r"<!-- list (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_TABLE = re.compile(r"<!-- list ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def summaries(kind: str) -> dict[str, str]:
@@ -62,16 +63,25 @@ def markdown(kind: str) -> str:
 
     Methods with strategies are grouped by the families of their strategies, and the others by the
     family of their objective. Datasets have a section each. Every other kind has one row for each
-    component.
+    component. The kinds of `CARDS` link scenarios or methods to their cards, for a page of `docs/`.
 
     Args:
-        kind: One of `KINDS`.
+        kind: One of `KINDS` or of `CARDS`.
 
     Raises:
         SpecError: If there is no such kind.
     """
     if kind == "methods":
         return _method_table()
+    if kind == "method-cards":
+        return _method_cards()
+    if kind == "scenario-cards":
+        paths = declarations("scenarios")
+        rows = (
+            (f"[`{name}`](../scenarios/{name}.md)", read_toml(path)["title"])
+            for name, path in sorted(paths.items())
+        )
+        return _table(("scenario", "content"), rows)
     if kind == "scenarios":
         paths = declarations("scenarios")
         titles = ((f"`{name}`", read_toml(path)["title"]) for name, path in sorted(paths.items()))
@@ -97,6 +107,28 @@ def updated(page: str) -> str:
 
 
 def _method_table() -> str:
+    rows = (
+        (family, f"`{'`, `'.join(sorted(names))}`") for family, names in _method_families().items()
+    )
+    return _table(("family", "methods"), rows)
+
+
+def _method_cards() -> str:
+    """Return a section for each family of methods; a variant links to the card that names it."""
+    paths = declarations("methods")
+    cards = {path: path.read_text(encoding="utf-8") for path in paths["cosmae"].parent.glob("*.md")}
+    sections = []
+    for family, names in _method_families().items():
+        rows = []
+        for name in sorted(names):
+            card = next(path.stem for path, text in cards.items() if f"`{name}.toml`" in text)
+            rows.append((f"[`{name}`](../methods/{card}.md)", str(read_toml(paths[name])["title"])))
+        title = family[0].upper() + family[1:]
+        sections.append(f"## {title}\n\n{_table(('method', 'content'), rows)}")
+    return "\n".join(sections)
+
+
+def _method_families() -> dict[str, list[str]]:
     objectives, strategies = registry.entries("objectives"), registry.entries("strategies")
     groups: dict[str, list[str]] = {}
     for name, path in declarations("methods").items():
@@ -105,8 +137,7 @@ def _method_table() -> str:
         alone = f"objective alone: {objectives[recipe['objective']['name']].family}"
         group = f"strategies: {' and '.join(dict.fromkeys(used))}" if used else alone
         groups.setdefault(group, []).append(name)
-    rows = ((group, f"`{'`, `'.join(sorted(names))}`") for group, names in sorted(groups.items()))
-    return _table(("family", "methods"), rows)
+    return dict(sorted(groups.items()))
 
 
 def _entry_table(entries: dict[str, Entry]) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 from helpers.cli import call
-from helpers.pages import CARDS, PAGES, code_blocks, commands, page_id, read, write_examples
+from helpers.pages import (
+    CARDS,
+    PAGES,
+    anchors,
+    code_blocks,
+    commands,
+    page_id,
+    read,
+    write_examples,
+)
 from helpers.paths import ROOT
 from typer.main import get_command
 
@@ -34,10 +43,13 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @every_page
-def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            file = page.parent / target if target else page
+            assert file.is_file(), target
+            assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), anchor
 
 
 @every_page

@@ -9,8 +9,8 @@ from helpers.paths import ROOT
 
 PAGES = sorted(
     path
-    for folder in (".", "docs", "methods", "scenarios", "leaderboards")
-    for path in (ROOT / folder).glob("*.md")
+    for pattern in ("", "docs/", "methods/", "scenarios/", "leaderboards/**/", "benchmarks/")
+    for path in ROOT.glob(f"{pattern}*.md")
 )
 CARDS = [page for page in PAGES if page.parent.name == "methods"]
 
@@ -38,6 +38,14 @@ def code_blocks(text: str) -> list[Block]:
         Block(text[: match.start()].rstrip().rsplit("\n", 1)[-1], match[1], match[2])
         for match in _FENCE.finditer(text)
     ]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as forges make them from their text."""
+    outside = _FENCE.sub("", text)
+    headings = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain}
 
 
 def commands(text: str) -> list[list[str]]:
