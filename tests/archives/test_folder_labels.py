@@ -105,7 +105,8 @@ def test_one_column_names_one_class_or_several(tmp_path: Path) -> None:
     table = write_text(tmp_path, "t.csv", "file,kinds", "a.png,oak; elm", "b.png,", "c.png,elm")
     rule = {"by": "column", "column": "kinds", "separator": ";"}
     adapter = opened(tmp_path, "all", table="t.csv", labels=rule)
-    expected = pd.read_csv(table)["kinds"].fillna("").str.replace(" ", "").str.get_dummies(";")
+    kinds = pd.read_csv(table)["kinds"].astype(object)  # pyarrow's strings give "" a column
+    expected = kinds.fillna("").str.replace(" ", "").str.get_dummies(";")
     assert adapter.classes == tuple(expected.columns)
     assert np.array_equal(labels_of(adapter), expected.to_numpy(np.uint8))
     with pytest.raises(ArchiveError, match=r"b\.png has no class in column 'kinds'; fill the cell"):
