@@ -10,7 +10,7 @@ from rscl_bench.leaderboards.keys import GroupKey, LoadedRecord, RowKey, group_k
 from rscl_bench.leaderboards.pixels import check_pixels
 from rscl_bench.results.agreement import Filed, disagreements
 from rscl_bench.results.files import find_records
-from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.packed_scores import has_scores
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
@@ -118,7 +118,7 @@ def _distinct(loaded: Sequence[LoadedRecord]) -> list[LoadedRecord]:
                 f"in {row.precision}, trained on {' and on '.join(dict.fromkeys(devices))}; keep "
                 "the one that counts and move the other away."
             )
-        if not image_scores_path(earlier.path).is_file():  # a published copy has none beside it
+        if not has_scores(earlier.path):  # a published copy may have none beside it
             kept[row, item.seed] = item
     rows: dict[RowKey, list[LoadedRecord]] = {}
     for row, seed in sorted(kept):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rscl_bench.leaderboards.image_intervals import Contrast
 from rscl_bench.leaderboards.keys import LoadedRecord, RowKey, row_key
-from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.packed_scores import has_scores
 from rscl_bench.results.schema import (
     INITIAL_ENCODER,
     PIXEL_STATISTICS,
@@ -103,8 +103,7 @@ def _representatives(
     """
     seeds = sorted(by_seed)
     with_images = {
-        seed: next((i for i in by_seed[seed] if image_scores_path(i.path).is_file()), None)
-        for seed in seeds
+        seed: next((i for i in by_seed[seed] if has_scores(i.path)), None) for seed in seeds
     }
     complete = {seed: item for seed, item in with_images.items() if item is not None}
     if len(complete) == len(seeds):

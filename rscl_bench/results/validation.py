@@ -8,12 +8,8 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.results.agreement import Filed, disagreements
 from rscl_bench.results.components import check_components
 from rscl_bench.results.differences import ROUNDING, first_difference
-from rscl_bench.results.image_scores import (
-    ImageScores,
-    image_scores_path,
-    probe_scores,
-    read_image_scores,
-)
+from rscl_bench.results.image_scores import ImageScores, image_scores_path, probe_scores
+from rscl_bench.results.packed_scores import known_scores, packed_scores_path
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
@@ -22,10 +18,10 @@ class Verdict(NamedTuple):
     """The verdict on one record.
 
     Attributes:
-        state: ``valid``: all scores are those computed from the image scores beside the record.
-            ``refused``: the record is damaged, contradicts itself, its image scores or another
-            record, or cannot be true. ``not checkable``: nothing was found, but there are no image
-            scores beside the record.
+        state: ``valid``: all scores are those computed from the image scores beside the record,
+            whole or packed. ``refused``: the record is damaged, contradicts itself, its image
+            scores or another record, or cannot be true. ``not checkable``: nothing was found,
+            but there are no image scores beside the record.
         reason: One sentence; empty for a valid record.
         notes: What could not be checked, one clause each.
     """
@@ -73,11 +69,14 @@ def _alone(path: Path, record: RunRecord) -> Verdict:
     if components.problems:
         return Verdict("refused", _sentence(path, components.problems), notes)
     try:
-        images = read_image_scores(path, record)
+        images = known_scores(path, record)
     except ArtefactError as error:
         return Verdict("refused", str(error), notes)
     if images is None:
-        missing = f"there are no image scores in {image_scores_path(path)}"
+        missing = (
+            f"there are no image scores in {image_scores_path(path)} and none in "
+            f"{packed_scores_path(path).name}"
+        )
         return Verdict("not checkable", missing, notes)
     field = _first_wrong_score(record, images)
     if field:

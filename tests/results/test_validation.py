@@ -86,7 +86,7 @@ def test_removed_field_is_refused_with_its_name(path: Path) -> None:
 def test_record_without_image_scores_is_not_checkable(path: Path) -> None:
     wanted = image_scores_path(path)
     wanted.unlink()
-    reason = f"there are no image scores in {wanted}"
+    reason = f"there are no image scores in {wanted} and none in better-0.ranks.safetensors.xz"
     assert verdicts([path]) == {path: Verdict("not checkable", reason)}
     result = call("leaderboard", "validate", path)
     assert result.exit_code == 3
