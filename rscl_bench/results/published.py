@@ -5,6 +5,7 @@ from pathlib import Path
 from rscl_bench.atomic import write_atomic
 from rscl_bench.results.folders import protocol_folder
 from rscl_bench.results.image_scores import read_image_scores
+from rscl_bench.results.marks import SUFFIX as MARK
 from rscl_bench.results.packed_scores import (
     packed_scores_path,
     read_packed_scores,
@@ -27,7 +28,9 @@ def published_records(folder: Path) -> dict[str, Path]:
     The files are found by their names and not read.
     """
     return {
-        path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*/*-seed*-*.json"))
+        path.stem.rpartition("-")[2]: path
+        for path in sorted(folder.glob("*/*/*-seed*-*.json"))
+        if not path.name.endswith(MARK)
     }
 
 
