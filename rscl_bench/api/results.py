@@ -10,6 +10,7 @@ from rscl_bench.user_paths import user_path
 if TYPE_CHECKING:
     import pandas as pd
 
+    from rscl_bench.results.publishing import Published
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.validation import Verdict
 
@@ -122,6 +123,32 @@ def validate(records: "str | Path | Iterable[str | Path]") -> "dict[Path, Verdic
     from rscl_bench.results.validation import verdicts
 
     return verdicts(find_records(record_paths(records)).records)
+
+
+def publish(
+    records: "str | Path | Iterable[str | Path]", into: str | Path, by: str = "the maintainers"
+) -> "list[Published]":
+    """Check finished runs, and publish their records with the packed scores of their images.
+
+    Each run is validated first. Nothing is written if one is refused, and what is published is
+    never replaced. A published run has the mark *recomputed*.
+
+    Args:
+        records: Folders or files of run records, one or more.
+        into: Folder of published records.
+        by: Who sets the marks.
+
+    Returns:
+        Path and mark of each published record.
+
+    Raises:
+        ArtefactError: If a record is refused, has no image scores, or another result of its run is
+            published already; or if a file cannot be written.
+    """
+    from rscl_bench.results.files import find_records
+    from rscl_bench.results.publishing import publish_runs
+
+    return publish_runs(find_records(record_paths(records)).records, output_folder(into), by)
 
 
 def foreign_files(records: "str | Path | Iterable[str | Path]") -> list[Path]:

@@ -46,7 +46,7 @@ def validate(
     """
     print_foreign(records)
     verdicts = api.validate(records)
-    counts = dict.fromkeys(("valid", "not checkable", "refused"), 0)
+    counts = dict.fromkeys(("valid", "not recomputable", "refused"), 0)
     for path, verdict in verdicts.items():
         counts[verdict.state] += 1
         for note in verdict.notes:
@@ -58,8 +58,26 @@ def validate(
     print(f"{len(verdicts)} records: {', '.join(f'{n} {state}' for state, n in counts.items())}")
     if counts["refused"]:
         raise typer.Exit(1)
-    if counts["not checkable"]:
+    if counts["not recomputable"]:
         raise typer.Exit(3)
+
+
+@leaderboard_app.command()
+def publish(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.", exists=True)
+    ],
+    into: Annotated[Path, typer.Option(help="Folder of published records.")],
+    by: Annotated[str, typer.Option(help="Who sets the marks.")] = "the maintainers",
+) -> None:
+    """Publish the records of finished runs, with the scores of their images in a packed form.
+
+    Each run is validated first, and nothing is written if one is refused. What is published is
+    never replaced. Published records themselves may be named too: they then get their marks.
+    """
+    print_foreign(runs)
+    for path, mark in api.publish(runs, into, by):
+        print(f"{path}: {mark}")
 
 
 @leaderboard_app.command()

@@ -16,6 +16,7 @@ from rscl_bench.leaderboards.references import ReferenceSpread, reference_spread
 from rscl_bench.leaderboards.rows import Row, leaderboard_rows
 from rscl_bench.leaderboards.statistics import Interval
 from rscl_bench.leaderboards.values import over_seeds, run_values
+from rscl_bench.results.marks import MARKS, MarkName
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.results.tuning import Tuning
 
@@ -55,6 +56,12 @@ class Board:
     def precisions(self) -> list[str]:
         """Precisions of the trained rows, sorted."""
         return sorted({row.key.precision for row in self.rows if row.reference != "lower"})
+
+    @property
+    def marks(self) -> list[MarkName]:
+        """Marks of the trained rows, from the weakest to the strongest."""
+        present = {row.mark for row in self.rows}
+        return [mark for mark in MARKS if mark in present]
 
     def label(self, row: Row) -> str:
         """Return the name of a row, with its precision where the trained rows have several."""
@@ -126,6 +133,7 @@ def leaderboard_frame(board: Board) -> pd.DataFrame:
     frame["device"] = [device_name(row) for row in board.rows]
     frame["seeds"] = pd.array([row.seeds for row in board.rows], dtype="Int64")
     frame["reference"] = [row.reference or "" for row in board.rows]
+    frame["mark"] = [row.mark or "" for row in board.rows]
     for probe in probes:
         frame[f"{probe}.rank"] = board.ranks.get(probe, pd.NA)
     image_ends = {

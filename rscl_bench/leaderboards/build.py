@@ -27,7 +27,7 @@ from rscl_bench.leaderboards.stored_intervals import (
     table_text,
 )
 from rscl_bench.leaderboards.tunings import tunings_beside
-from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.packed_scores import has_scores
 
 
 def build_leaderboard(
@@ -165,9 +165,7 @@ def _intervals_text(board: Board, held: Mapping[Path, StoredTable]) -> str:
     runs = [StoredRun(i.record.image_scores_digest, i.record.id) for i in board.loaded]
     own = {run.digest for run in runs}
     with_images = {
-        item.record.image_scores_digest
-        for item in board.loaded
-        if image_scores_path(item.path).is_file()
+        item.record.image_scores_digest for item in board.loaded if has_scores(item.path)
     }
     kept = dict(board.known)
     for table in held.values():

@@ -1,6 +1,7 @@
 """Loads run records, groups them by leaderboard, and checks that they fit together."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from rscl_bench.leaderboards.keys import GroupKey, LoadedRecord, RowKey, group_k
 from rscl_bench.leaderboards.pixels import check_pixels
 from rscl_bench.results.agreement import Filed, disagreements
 from rscl_bench.results.files import find_records
-from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.marks import mark_name, strongest
+from rscl_bench.results.packed_scores import has_scores
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
@@ -35,11 +37,11 @@ def collect_groups(sources: Iterable[Path]) -> dict[GroupKey, list[LoadedRecord]
         does not depend on the paths of the files.
 
     Raises:
-        ArtefactError: If there is no record, or a record is damaged.
+        ArtefactError: If there is no record, or a record or a mark is damaged.
     """
     groups: dict[GroupKey, list[LoadedRecord]] = {}
     for path in find_records(sources).records:
-        loaded = LoadedRecord(path, read_record(path))
+        loaded = LoadedRecord(path, read_record(path), mark_name(path))
         groups.setdefault(group_key(loaded.record), []).append(loaded)
     if not groups:
         raise ArtefactError("There is no run record to build a leaderboard from; run a method.")
@@ -118,8 +120,10 @@ def _distinct(loaded: Sequence[LoadedRecord]) -> list[LoadedRecord]:
                 f"in {row.precision}, trained on {' and on '.join(dict.fromkeys(devices))}; keep "
                 "the one that counts and move the other away."
             )
-        if not image_scores_path(earlier.path).is_file():  # a published copy has none beside it
-            kept[row, item.seed] = item
+        # A published copy may have no image scores, and the copy of the run has no mark.
+        chosen = earlier if has_scores(earlier.path) else item
+        mark = strongest((earlier.mark, item.mark))
+        kept[row, item.seed] = replace(chosen, mark=mark)
     rows: dict[RowKey, list[LoadedRecord]] = {}
     for row, seed in sorted(kept):
         rows.setdefault(row, []).append(kept[row, seed])

@@ -1,7 +1,7 @@
 """Computes intervals over test images, or takes them from earlier tables.
 
-Image scores are too large to publish with a leaderboard. The intervals are therefore stored beside
-the tables (`rscl_bench.leaderboards.stored_intervals`), and the records alone give the same tables.
+Records may come without image scores. The intervals are therefore stored beside the tables
+(`rscl_bench.leaderboards.stored_intervals`), and the records alone give the same tables.
 Each stored interval has the digests of the image scores that the interval was computed from. A
 stored interval is used only if these digests are those of the records.
 """
@@ -16,7 +16,8 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.leaderboards.interval_check import check_intervals
 from rscl_bench.leaderboards.keys import LoadedRecord
 from rscl_bench.leaderboards.statistics import Interval, bootstrap_interval
-from rscl_bench.results.image_scores import ImageScores, read_image_scores
+from rscl_bench.results.image_scores import ImageScores
+from rscl_bench.results.packed_scores import known_scores
 
 
 class Contrast(NamedTuple):
@@ -84,7 +85,7 @@ def _image_scores(loaded: Sequence[LoadedRecord]) -> dict[str, ImageScores]:
     by_digest: dict[str, ImageScores] = {}
     first: tuple[LoadedRecord, ImageScores] | None = None
     for item in loaded:
-        images = read_image_scores(item.path, item.record)
+        images = known_scores(item.path, item.record)
         if images is None:
             continue
         by_digest[item.record.image_scores_digest] = images

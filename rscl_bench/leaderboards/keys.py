@@ -11,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from rscl_bench.canonical import canonical_json
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.marks import SELF_RUN, MarkName
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import Edition, edition_folder, method_overrides
 
@@ -54,10 +55,11 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedRecord:
-    """A record and its file."""
+    """A record, its file, and how far others have checked the run."""
 
     path: Path
     record: RunRecord
+    mark: MarkName = SELF_RUN
 
     @property
     def seed(self) -> int:

@@ -21,9 +21,10 @@ from rscl_bench.leaderboards.keys import RowKey
 from rscl_bench.leaderboards.markdown_header import header
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import Interval
+from rscl_bench.results.marks import SELF_RUN
 from rscl_bench.results.schema import ProbeRecord
 
-_LEFT = ("method", "precision", "device", "separated above")
+_LEFT = ("method", "precision", "device", "mark", "separated above")
 
 
 def leaderboard_markdown(board: Board) -> str:
@@ -63,6 +64,8 @@ def _score_table(board: Board, probe: ProbeRecord, kind: str) -> dict[str, Seque
         ranks = board.ranks.get(probe.name, pd.Series(index=board.means.index, dtype="float64"))
         table["rank"] = [ABSENT if pd.isna(rank) else f"{rank:.0f}" for rank in ranks]
     table |= _names(board, rows)
+    if kind == "micro" and board.marks != [SELF_RUN]:
+        table["mark"] = [row.mark or ABSENT for row in rows]
     for number, task in enumerate(tasks, 1):
         column = score_column(number, probe.name, kind)
         table[f"T{number} {task.name}"] = _means(board, rows, column)

@@ -15,6 +15,7 @@ from rscl_bench.leaderboards.rows import Row
 from rscl_bench.leaderboards.statistics import RESAMPLES
 from rscl_bench.leaderboards.tunings import declared_choice, learning_rate, tuned
 from rscl_bench.results.agreement import equal_methods
+from rscl_bench.results.marks import MarkName
 from rscl_bench.results.tuning import Tuning
 
 
@@ -46,6 +47,7 @@ def header(board: Board) -> str:
         f"- Machines: {_machines(board)}",
         *_pixel_line(board),
         *_tuning_lines(board),
+        f"- Marks: {_marks(board)}",
         *_how_to_read(board),
         *_unknown_line(board),
         *_equal_line(board),
@@ -76,6 +78,20 @@ def _machines(board: Board) -> str:
             "compared, times are not"
         )
     return "; ".join(listed) + several
+
+
+_MEANINGS: dict[MarkName, str] = {
+    "self-run": "self-run: nobody but who ran it has checked the row",
+    "recomputed": "recomputed: its scores were computed again from the scores of its images",
+    "reproduced": "reproduced: its encoder was moreover probed again on another machine",
+}
+
+
+def _marks(board: Board) -> str:
+    """Say how far the rows are checked; the mark of a row is the weakest of its runs."""
+    if len(board.marks) == 1:
+        return f"every row is {_MEANINGS[board.marks[0]].replace('the row', 'it')}"
+    return "; ".join(_MEANINGS[mark] for mark in board.marks)
 
 
 def _pixel_line(board: Board) -> list[str]:

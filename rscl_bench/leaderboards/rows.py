@@ -6,7 +6,8 @@ from typing import Literal
 
 from rscl_bench.leaderboards.image_intervals import Contrast
 from rscl_bench.leaderboards.keys import LoadedRecord, RowKey, row_key
-from rscl_bench.results.image_scores import image_scores_path
+from rscl_bench.results.marks import MarkName, weakest
+from rscl_bench.results.packed_scores import has_scores
 from rscl_bench.results.schema import (
     INITIAL_ENCODER,
     PIXEL_STATISTICS,
@@ -43,6 +44,13 @@ class Row:
     def seeds(self) -> int | None:
         """Number of seeds; None for pixel statistics, which do not depend on a seed."""
         return None if self.after is None else len(self.runs)
+
+    @property
+    def mark(self) -> MarkName | None:
+        """Weakest mark of the runs; None for a lower reference, which no single run makes."""
+        if self.reference == "lower":
+            return None
+        return weakest(run.mark for run in self.runs.values())
 
     def contrast(self, probe: str) -> Contrast | None:
         """Return the contrast of the row's mean score after the last task; None without a score.
@@ -103,8 +111,7 @@ def _representatives(
     """
     seeds = sorted(by_seed)
     with_images = {
-        seed: next((i for i in by_seed[seed] if image_scores_path(i.path).is_file()), None)
-        for seed in seeds
+        seed: next((i for i in by_seed[seed] if has_scores(i.path)), None) for seed in seeds
     }
     complete = {seed: item for seed, item in with_images.items() if item is not None}
     if len(complete) == len(seeds):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rscl_bench.errors import ArtefactError
+from rscl_bench.results.marks import SUFFIX as MARK
 from rscl_bench.results.reading import read_json
 from rscl_bench.results.tuning import FOLDER
 
@@ -30,7 +31,8 @@ def find_records(sources: Iterable[Path]) -> RecordFiles:
 
     A file that is given by its own path counts as a record. A file below a folder counts as a
     record unless its JSON has none of the fields of a record. So a damaged record is not left out.
-    Folders are searched without following links to folders. The folder of tunings is left out.
+    Folders are searched without following links to folders. The folder of tunings and the marks
+    of records are left out.
 
     Raises:
         ArtefactError: If a source does not exist.
@@ -46,7 +48,10 @@ def find_records(sources: Iterable[Path]) -> RecordFiles:
         for path in source.rglob("*.json"):
             if path.relative_to(source).parts[0] == FOLDER or path.is_dir():
                 continue
-            (foreign if _is_foreign(path) else records).add(_absolute(path))
+            if not _is_foreign(path):
+                records.add(_absolute(path))
+            elif not path.name.endswith(MARK):
+                foreign.add(_absolute(path))
     return RecordFiles(sorted(records), sorted(foreign - records))
 
 

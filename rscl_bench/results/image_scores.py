@@ -57,23 +57,49 @@ class ImageScores:
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
-        rows = {f"scores.{t}": row for t, row in enumerate(self.scores)}
-        fields: dict[str, Labels | Scores] = {
-            "labels": self.labels,
-            "pixel_statistics": self.pixel_statistics,
-            **rows,
-        }
-        tensors = {
-            f"{field}.{probe}.{role}": array
-            for field, probes in fields.items()
-            for probe, roles in probes.items()
-            for role, array in roles.items()
-        }
-        return save(tensors, None if self.run is None else {_RUN: self.run})
+        return save(named_tensors(self), None if self.run is None else {_RUN: self.run})
 
     def digest(self) -> str:
         """Return the SHA-256 of the file's content, as 64 hexadecimal digits."""
         return sha256(self.to_bytes()).hexdigest()
+
+
+def named_tensors(images: ImageScores) -> dict[str, NDArray[Any]]:
+    """Return the tensors of the file by name, such as ``scores.0.ucmerced.test``."""
+    rows = {f"scores.{t}": row for t, row in enumerate(images.scores)}
+    fields: dict[str, Labels | Scores] = {
+        "labels": images.labels,
+        "pixel_statistics": images.pixel_statistics,
+        **rows,
+    }
+    return {
+        f"{field}.{probe}.{role}": array
+        for field, probes in fields.items()
+        for probe, roles in probes.items()
+        for role, array in roles.items()
+    }
+
+
+def scores_of_tensors(
+    tensors: Mapping[str, NDArray[Any]], record: RunRecord, run: str | None
+) -> ImageScores:
+    """Return the image scores whose `named_tensors` are given.
+
+    Args:
+        tensors: Tensors that `check_tensors` has found to fit the record.
+        record: Record of the run.
+        run: Id of the run, as the file names it.
+    """
+    fields: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
+    for name, array in tensors.items():
+        field, probe, role = name.rsplit(".", 2)
+        fields.setdefault(field, {}).setdefault(probe, {})[role] = array
+    return ImageScores(
+        labels=fields["labels"],
+        scores=[fields.get(f"scores.{t}", {}) for t in range(len(record.tasks) + 1)],
+        pixel_statistics=fields.get("pixel_statistics", {}),
+        run=run,
+    )
 
 
 def probe_scores(labels: Labels, scores: Scores) -> dict[str, ProbeScore]:
@@ -120,28 +146,20 @@ def read_image_scores(path: Path, record: RunRecord) -> ImageScores | None:
             "'image_scores_digest'; restore the run's own file or move this one away."
         )
     try:
-        tensors, run = _parsed(content)
+        tensors, metadata = parsed_tensors(content)
+        run = metadata.get(_RUN)
         _check_run(run, record)
-        _check_tensors(tensors, record)
+        check_tensors(tensors, record)
     except ValueError as error:
         raise ArtefactError(
             f"{file} does not fit {path}: {shown(str(error))}; restore the run's own file or run "
             "again."
         ) from error
-    fields: dict[str, dict[str, dict[str, NDArray[Any]]]] = {}
-    for name, array in tensors.items():
-        field, probe, role = name.rsplit(".", 2)
-        fields.setdefault(field, {}).setdefault(probe, {})[role] = array
-    return ImageScores(
-        labels=fields["labels"],
-        scores=[fields.get(f"scores.{t}", {}) for t in range(len(record.tasks) + 1)],
-        pixel_statistics=fields.get("pixel_statistics", {}),
-        run=run,
-    )
+    return scores_of_tensors(tensors, record, run)
 
 
-def _parsed(content: bytes) -> tuple[dict[str, NDArray[Any]], str | None]:
-    """Return the tensors of a file's content and the run's id in its header.
+def parsed_tensors(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the tensors of a safetensors file's content, and the texts in its header.
 
     Raises:
         ValueError: If the content is not that of a safetensors file, or a type is unknown to NumPy.
@@ -151,7 +169,7 @@ def _parsed(content: bytes) -> tuple[dict[str, NDArray[Any]], str | None]:
     except (SafetensorError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"it is damaged or no safetensors file ({error!r})") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return tensors, header.get("__metadata__", {}).get(_RUN)
+    return tensors, header.get("__metadata__", {})
 
 
 def _check_run(run: str | None, record: RunRecord) -> None:
@@ -164,7 +182,7 @@ def _check_run(run: str | None, record: RunRecord) -> None:
         raise ValueError(f"its header names the run {run!r:.60}, and the field 'id' is {record.id}")
 
 
-def _check_tensors(tensors: Mapping[str, NDArray[Any]], record: RunRecord) -> None:
+def check_tensors(tensors: Mapping[str, NDArray[Any]], record: RunRecord) -> None:
     """Refuse tensors that do not have the names, types, shapes and values of a record's.
 
     Raises:

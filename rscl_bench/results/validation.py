@@ -8,12 +8,9 @@ from rscl_bench.errors import ArtefactError
 from rscl_bench.results.agreement import Filed, disagreements
 from rscl_bench.results.components import check_components
 from rscl_bench.results.differences import ROUNDING, first_difference
-from rscl_bench.results.image_scores import (
-    ImageScores,
-    image_scores_path,
-    probe_scores,
-    read_image_scores,
-)
+from rscl_bench.results.image_scores import ImageScores, image_scores_path, probe_scores
+from rscl_bench.results.marks import read_mark
+from rscl_bench.results.packed_scores import known_scores, packed_scores_path
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 
@@ -22,15 +19,15 @@ class Verdict(NamedTuple):
     """The verdict on one record.
 
     Attributes:
-        state: ``valid``: all scores are those computed from the image scores beside the record.
-            ``refused``: the record is damaged, contradicts itself, its image scores or another
-            record, or cannot be true. ``not checkable``: nothing was found, but there are no image
-            scores beside the record.
+        state: ``valid``: all scores are those computed from the image scores beside the record,
+            whole or packed. ``refused``: the record is damaged, contradicts itself, its image
+            scores or another record, or cannot be true. ``not recomputable``: nothing was found,
+            but there are no image scores beside the record.
         reason: One sentence; empty for a valid record.
         notes: What could not be checked, one clause each.
     """
 
-    state: Literal["valid", "refused", "not checkable"]
+    state: Literal["valid", "refused", "not recomputable"]
     reason: str = ""
     notes: tuple[str, ...] = ()
 
@@ -73,12 +70,22 @@ def _alone(path: Path, record: RunRecord) -> Verdict:
     if components.problems:
         return Verdict("refused", _sentence(path, components.problems), notes)
     try:
-        images = read_image_scores(path, record)
+        images = known_scores(path, record)
+        mark = read_mark(path)
     except ArtefactError as error:
         return Verdict("refused", str(error), notes)
+    if images is None and mark is not None:
+        unfounded = (
+            f"The mark '{mark.mark}' of {path} does not hold: there are no image scores to compute "
+            "its scores from; publish them, or remove the mark."
+        )
+        return Verdict("refused", unfounded, notes)
     if images is None:
-        missing = f"there are no image scores in {image_scores_path(path)}"
-        return Verdict("not checkable", missing, notes)
+        missing = (
+            f"there are no image scores in {image_scores_path(path)} and none in "
+            f"{packed_scores_path(path).name}"
+        )
+        return Verdict("not recomputable", missing, notes)
     field = _first_wrong_score(record, images)
     if field:
         reason = f"The field '{field}' of {path} does not follow from the scores of its images."

@@ -219,10 +219,19 @@ def test_results_page_has_every_field_of_a_record() -> None:
         assert f"`{name}`" in text, name
 
 
-def test_published_tables_equal_those_built_from_the_records(tmp_path: Path) -> None:
-    """Scores of images are not published; their intervals lie beside the published tables."""
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        # Intervals of scene4 are stored; those of the others are computed from packed scores.
+        folder.name
+        if folder.name == "scene4"
+        else pytest.param(folder.name, marks=pytest.mark.slow)
+        for folder in sorted((ROOT / "leaderboards" / "records").iterdir())
+    ],
+)
+def test_published_tables_equal_those_built_from_the_records(scenario: str, tmp_path: Path) -> None:
     published = ROOT / "leaderboards"
-    result = call("leaderboard", "build", published / "records", "--out", tmp_path)
+    result = call("leaderboard", "build", published / "records" / scenario, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     built = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(built) >= 6

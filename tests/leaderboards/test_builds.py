@@ -143,7 +143,7 @@ def test_a_newer_version_moves_the_older_table_with_its_intervals(published: Pat
     assert ranks(published) == {"random-encoder": "", "pixel-statistics": "", "one": ""}
     moved = published / f"{FOLDER}-0.1.0"
     assert intervals(moved / "image-intervals.jsonl") == older
-    assert b"\nthree,fp32,Some CPU,3,,1," in (moved / "leaderboard.csv").read_bytes()
+    assert b"\nthree,fp32,Some CPU,3,,self-run,1," in (moved / "leaderboard.csv").read_bytes()
 
 
 def test_only_the_protocols_of_the_given_runs_are_written(published: Path) -> None:

@@ -176,7 +176,7 @@ def test_special_file_is_refused_and_the_others_are_judged(name: str, tmp_path: 
     assert refused.startswith(f"refused: {path} ")
     assert done.stdout.splitlines() == [
         f"{tmp_path / 'sound-0.json'}: valid",
-        "2 records: 1 valid, 0 not checkable, 1 refused",
+        "2 records: 1 valid, 0 not recomputable, 1 refused",
     ]
 
 

@@ -345,7 +345,7 @@ def test_exact_copy_is_no_contradiction(study: Study, tmp_path: Path) -> None:
 def test_published_records_are_accepted_with_their_ids() -> None:
     judged = verdicts(find_records([PUBLISHED]).records)
     assert len(judged) == 63
-    assert {verdict.state for verdict in judged.values()} == {"not checkable"}
+    assert {verdict.state for verdict in judged.values()} == {"not recomputable"}
     for path in judged:
         assert path.stem.endswith(read_record(path).id)
 

@@ -40,7 +40,7 @@ def test_unchanged_record_is_valid(path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         f"{path}: valid",
-        "1 records: 1 valid, 0 not checkable, 0 refused",
+        "1 records: 1 valid, 0 not recomputable, 0 refused",
     ]
     assert result.stderr == ""
 
@@ -86,13 +86,13 @@ def test_removed_field_is_refused_with_its_name(path: Path) -> None:
 def test_record_without_image_scores_is_not_checkable(path: Path) -> None:
     wanted = image_scores_path(path)
     wanted.unlink()
-    reason = f"there are no image scores in {wanted}"
-    assert verdicts([path]) == {path: Verdict("not checkable", reason)}
+    reason = f"there are no image scores in {wanted} and none in better-0.ranks.safetensors.xz"
+    assert verdicts([path]) == {path: Verdict("not recomputable", reason)}
     result = call("leaderboard", "validate", path)
     assert result.exit_code == 3
     assert result.stdout.splitlines() == [
-        f"{path}: not checkable: {reason}",
-        "1 records: 0 valid, 1 not checkable, 0 refused",
+        f"{path}: not recomputable: {reason}",
+        "1 records: 0 valid, 1 not recomputable, 0 refused",
     ]
 
 
@@ -112,7 +112,7 @@ def test_command_prints_a_verdict_for_every_record(path: Path) -> None:
     assert refused.startswith(f"refused: {path}: field 'scores'")
     assert result.stdout.splitlines() == [
         f"{path.with_name('second-0.json')}: valid",
-        "2 records: 1 valid, 0 not checkable, 1 refused",
+        "2 records: 1 valid, 0 not recomputable, 1 refused",
     ]
 
 
