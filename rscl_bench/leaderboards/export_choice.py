@@ -103,4 +103,5 @@ def percentage(board: Board, row: Row, column: str) -> float:
         row: One of its rows.
         column: A column of ``board.means``, such as ``T4.ucmerced.micro.mean``.
     """
-    return 100 * float(board.means[column].to_numpy(dtype=float)[list(board.rows).index(row)])
+    number = [known.key for known in board.rows].index(row.key)
+    return 100 * float(board.means[column].to_numpy(dtype=float)[number])

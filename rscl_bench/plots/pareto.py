@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from rscl_bench.errors import SpecError
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.columns import domain_column, score_column
-from rscl_bench.leaderboards.costs import costs_by_device
 from rscl_bench.leaderboards.export_choice import Kind, board_title, percentage
+from rscl_bench.leaderboards.export_costs import hours_of, operations_of
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.plots.style import GREY, drawing, fix_layout, looks, new_figure
 from rscl_bench.results.schema import ProbeRecord
@@ -59,7 +59,7 @@ def points(
     Raises:
         SpecError: If hours are asked for and the rows ran on several devices.
     """
-    costs = _costs(board, rows, cost)
+    costs = hours_of(rows) if cost == "hours" else {row.key: operations_of(row) for row in rows}
     if probe is None:
         column = domain_column("final_average", kind)
     else:
@@ -130,28 +130,6 @@ def draw_pareto(
             figure.supxlabel(_absent_line(absent, cost), fontsize=6.5)
         fix_layout(figure)
     return figure
-
-
-def _costs(board: Board, rows: Sequence[Row], cost: Cost) -> dict[tuple[str, str], float]:
-    devices = {device for row in rows for device in row.devices}
-    if cost == "hours" and len(devices) > 1:
-        raise SpecError(
-            f"These runs are from {len(devices)} devices ({', '.join(sorted(devices))}), and hours "
-            "compare within one device only; choose methods of one device, or --cost operations."
-        )
-    if cost == "operations":
-        return {row.key: _operations(row) for row in rows}
-    hours = costs_by_device(rows).set_index(["method", "precision"])["training_hours"]
-    return {row.key: float(hours[tuple(row.key)]) for row in rows}
-
-
-def _operations(row: Row) -> float:
-    """Return the operations per image in 10⁹; NaN where those of strategies are not counted."""
-    record = next(iter(row.runs.values())).record
-    flops, strategies = record.flops, record.identity.method.get("strategies")
-    if flops is None or (strategies and flops.strategies_with_gradient is None):
-        return math.nan
-    return (flops.total_with_gradient() + flops.total_without_gradient()) / 1e9
 
 
 def _quality_title(probe: ProbeRecord | None, kind: Kind) -> str:

@@ -85,7 +85,7 @@ def test_no_text_lies_outside_of_the_file_or_on_another(board: Board, kind: str)
     figure = drawn(board, kind)
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    renderer = canvas.get_renderer()
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     boxes = [
         (text.get_text(), text.get_window_extent(renderer))
         for text in figure.findobj(Text)
