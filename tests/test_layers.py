@@ -19,7 +19,7 @@ LAYERS = (
     ("cli",),
     ("api",),
     ("skeletons",),
-    ("catalogue", "console", "explain", "testing"),
+    ("catalogue", "console", "explain", "plots", "testing"),
     ("parameters",),
     ("sweeps",),
     ("engine",),

@@ -23,6 +23,7 @@ from rscl_bench.api.archives import (
 from rscl_bench.api.arguments import Settings
 from rscl_bench.api.components import explain, list_components, load_method, load_scenario, new
 from rscl_bench.api.encoders import load_encoder
+from rscl_bench.api.figures import export, plot
 from rscl_bench.api.results import (
     foreign_files,
     leaderboard,
@@ -49,6 +50,7 @@ __all__ = [
     "cache_entries",
     "clean_cache",
     "explain",
+    "export",
     "extend",
     "fetch",
     "foreign_files",
@@ -59,6 +61,7 @@ __all__ = [
     "load_scenario",
     "new",
     "open_tiles",
+    "plot",
     "power",
     "publish",
     "read_record",

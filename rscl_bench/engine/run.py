@@ -16,6 +16,7 @@ from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
 from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import Flops, count_flops
+from rscl_bench.engine.losses import Losses
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.parent import ParentRun, tell_changes
 from rscl_bench.engine.prepare import PreparedRun, check_writable, class_name, scenario_content
@@ -40,6 +41,8 @@ from rscl_bench.models.encoder_file import write_encoder
 from rscl_bench.objectives.base import Objective
 from rscl_bench.progress import Reporter
 from rscl_bench.results.image_scores import probe_scores, write_image_scores
+from rscl_bench.results.losses import FILE as LOSSES
+from rscl_bench.results.losses import write_losses
 from rscl_bench.results.record import make_record, read_record, write_record
 from rscl_bench.results.schema import FlopsRecord, RunRecord, Seconds
 from rscl_bench.spec import RunSpec
@@ -90,6 +93,7 @@ def execute(
         encoder = running.objective.probed_encoder
         digest = write_encoder(folder / ENCODER, encoder, running.known.description)
         record = running.record(digest, running.keep_state(folder, keep_state))
+        running.write_losses()  # the process may have been killed before it wrote the last task's
         # The record is written last: a run with a record is complete.
         write_image_scores(running.prober.image_scores(record.id), path)
         write_record(record, path, force=True)
@@ -101,7 +105,7 @@ class RunExecution:
     """A run in progress, from its beginning or from a checkpoint."""
 
     def __init__(self, prepared: PreparedRun, folder: Path, reporter: Reporter, interval: float):
-        self.prepared, self.reporter = prepared, reporter
+        self.prepared, self.reporter, self.folder = prepared, reporter, folder
         self.started, self.process_started = datetime.now(UTC), time.perf_counter()
         self.seconds_before = 0.0  # of the processes that were interrupted
         spec, device = prepared.spec, prepared.device
@@ -122,6 +126,7 @@ class RunExecution:
             [probe.name for probe in spec.scenario.probes],
             None if prepared.parent is None else prepared.parent.scores(),
         )
+        self.losses = Losses([task.name for task in spec.scenario.tasks], device.torch)
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         self._say = reporter.message
@@ -209,8 +214,16 @@ class RunExecution:
             ) from error
         self.peaks.append(peak_memory(device))
         self.checkpoints.write()
+        self.write_losses()  # while the run goes on, for a curve of an unfinished run
 
-    def _on_step(self, task: int, step: int, steps: int, _loss: Tensor) -> None:
+    def write_losses(self) -> None:
+        """Write the losses so far beside the record."""
+        write_losses(self.losses.frame(), self.folder / LOSSES)
+
+    def _on_step(self, task: int, step: int, steps: int, loss: Tensor) -> None:
+        trainer = self.trainer
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        self.losses.add(task, step, steps, loss, trainer.mb_output.loss, rate)
         name = self.prepared.spec.scenario.tasks[task].name
         try:
             self.reporter.progress(f"training task {task + 1} {name}", step, steps)
@@ -233,13 +246,15 @@ class RunExecution:
             "peaks": self.peaks,
             **self.prober.metadata(),
         }
-        return Snapshot(tensors | self.prober.tensors(), metadata | more)
+        tensors |= self.prober.tensors() | self.losses.tensors()
+        return Snapshot(tensors, metadata | more | self.losses.metadata())
 
     def _restore(self, snapshot: Snapshot) -> None:
         metadata = snapshot.metadata
         with loading():
             self.trainer.restore(snapshot)
             self.prober.restore(snapshot)
+            self.losses.restore(snapshot)
             self.started = datetime.fromisoformat(metadata["started"])
             self.seconds_before, self.peaks = metadata["total"], list(metadata["peaks"])
 

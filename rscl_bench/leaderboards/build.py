@@ -91,8 +91,19 @@ def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
     Raises:
         ArtefactError: As in `build_leaderboard`.
     """
-    boards = _boards(_listed(sources), {}, None)
-    return {str(folder): leaderboard_frame(board) for folder, board in boards.items()}
+    return {str(folder): leaderboard_frame(board) for folder, board in boards_of(sources).items()}
+
+
+def boards_of(sources: Path | Iterable[Path]) -> dict[Path, Board]:
+    """Return the contents of the leaderboards of records by folder, without writing them.
+
+    Args:
+        sources: As in `build_leaderboard`.
+
+    Raises:
+        ArtefactError: As in `build_leaderboard`.
+    """
+    return _boards(_listed(sources), {}, None)
 
 
 def default_folder(sources: Iterable[Path]) -> Path:

@@ -1,0 +1,1 @@
+"""Figures of records and runs, for papers and pages."""
