@@ -103,6 +103,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "mae": Entry(
             "rscl_bench.objectives.mae:MAE", "masked autoencoder (He et al. 2022)", "masked"
         ),
+        "masked-contrast": Entry(
+            "rscl_bench.objectives.masked_contrast:MaskedContrast",
+            "reconstructs masked crops and contrasts what is visible of two (this project)",
+            "hybrid",
+        ),
         "maskfeat": Entry(
             "rscl_bench.objectives.maskfeat:MaskFeat",
             "predicts gradient histograms of hidden blocks (Wei et al. 2022)",

@@ -103,13 +103,18 @@ class MAE(Objective):
         (images,) = views
         keep, hidden = self.draw(images, generator)
         encoded = self.vit(images, keep)
+        loss = self.reconstruction(encoded, keep, hidden, images)
+        return ObjectiveOutput(loss, (encoded,))
+
+    def reconstruction(
+        self, encoded: Tensor, keep: Tensor, hidden: Tensor, images: Tensor
+    ) -> Tensor:
+        """Return the mean squared error over hidden patches, a scalar; arguments as in `decode`."""
         predicted = self.decode(encoded, keep, hidden, images).float()
         target = self.targets(images, hidden)
         if self.vit.bands is None:
-            loss = (predicted - target).square().mean(dim=-1).mean()
-        else:
-            loss = mean_over_present(difference(predicted, target).square(), target)
-        return ObjectiveOutput(loss, (encoded,))
+            return (predicted - target).square().mean(dim=-1).mean()
+        return mean_over_present(difference(predicted, target).square(), target)
 
     def draw(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the visible and the hidden tokens of images ``[B, C, H, W]``; see `split_tokens`."""

@@ -6,6 +6,7 @@ from helpers.joint_embeddings import SMALL as JOINT_EMBEDDINGS
 from rscl_bench.declarations import declarations, load_method
 
 DINO: dict[str, Any] = {"hidden_dim": 16, "bottleneck_dim": 8, "prototypes": 12, "local_views": 2}
+MAE: dict[str, Any] = {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2}
 SMALL: dict[str, dict[str, Any]] = {
     **JOINT_EMBEDDINGS,
     **dict.fromkeys(("dino", "dinov2", "dinov3", "ibot"), DINO),
@@ -18,8 +19,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "queue": 20,
     },
     "i-jepa": {"predictor_dim": 24, "predictor_depth": 2, "predictor_heads": 2},
-    "mae": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2},
-    "tec": {"decoder_dim": 24, "decoder_depth": 1, "decoder_heads": 2, "target_depth": 1},
+    "mae": MAE,
+    "masked-contrast": {**MAE, "hidden_dim": 16, "output_dim": 8},
+    "tec": {**MAE, "target_depth": 1},
 }
 
 
