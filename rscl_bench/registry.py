@@ -123,6 +123,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "contrastive learning with a momentum teacher (Chen et al. 2021)",
             "contrastive",
         ),
+        "momentum-masked-contrast": Entry(
+            "rscl_bench.objectives.masked_contrast:MomentumMaskedContrast",
+            "masked contrast with a momentum teacher of the second crop (this project)",
+            "hybrid",
+        ),
         "simclr": Entry(
             "rscl_bench.objectives.simclr:SimCLR",
             "contrastive learning (Chen et al. 2020)",
@@ -155,6 +160,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "predicts the old feature by the objective's kind of loss (Fini et al. 2022)",
             "regularisation",
         ),
+        "cromo-mixup": Entry(
+            "rscl_bench.strategies.cromo_mixup:CroMoMixup",
+            "compares mixtures of tasks with the current and the old model (Mushtaq et al. 2024)",
+            "rehearsal",
+        ),
         "data-mixup": Entry(
             "rscl_bench.strategies.data_mixup:DataMixup",
             "mixes each batch with images of past tasks (CoSMAE, Eq. 2)",
@@ -164,6 +174,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "rscl_bench.strategies.der:DER",
             "replayed images keep their old features (Buzzega et al. 2020)",
             "rehearsal",
+        ),
+        "ema": Entry(
+            "rscl_bench.strategies.ema:EMA",
+            "probes a moving average of the weights (Soutif-Cormerais et al. 2023)",
+            "averaging",
         ),
         "ewc": Entry(
             "rscl_bench.strategies.ewc:EWC",
@@ -185,6 +200,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "distils from a mixture of old and current weights (CoSMAE, Eq. 3-5)",
             "regularisation",
         ),
+        "osiris": Entry(
+            "rscl_bench.strategies.osiris:Osiris",
+            "tells tasks apart and keeps the past in an embedding of its own (Zhang et al. 2024)",
+            "rehearsal",
+        ),
         "pfr": Entry(
             "rscl_bench.strategies.pfr:PFR",
             "predicts the old encoder's feature from the new one's (Gomez-Villa et al. 2022)",
@@ -199,6 +219,11 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
             "rscl_bench.strategies.si:SI",
             "holds parameters by what their path did to the loss (Zenke et al. 2017)",
             "regularisation",
+        ),
+        "weight-averaging": Entry(
+            "rscl_bench.strategies.weight_averaging:WeightAveraging",
+            "mixes old and new weights at the end of a task (Wortsman et al. 2022)",
+            "averaging",
         ),
     },
     "probes": {

@@ -29,6 +29,10 @@ Pool = Literal["patches", "cls"]
 Probed = Annotated[
     Literal["student", "teacher"], Field(exclude_if=lambda probed: probed == "student")
 ]
+#: As `Probed`, or the average of the encoder that a strategy keeps.
+ProbedEncoder = Annotated[
+    Literal["student", "teacher", "average"], Field(exclude_if=lambda probed: probed == "student")
+]
 #: Integers of arrays, files and generators have 64 bits.
 INTEGER_LIMIT = 2**63
 Positive = Annotated[int, Field(gt=0, lt=INTEGER_LIMIT)]
@@ -153,6 +157,14 @@ def check_warmup(epochs: int, warmup_epochs: float) -> None:
         )
 
 
+_Schedule = Annotated[
+    Literal["cosine", "constant"] | None, Field(exclude_if=lambda schedule: schedule is None)
+]
+_Anneal = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | None, Field(exclude_if=lambda share: share is None)
+]
+
+
 class Training(Spec):
     """Hyper-parameters of the training of every task.
 
@@ -168,6 +180,11 @@ class Training(Spec):
         clip_norm: Largest norm of the gradient of all trained parameters together; a longer
             gradient is scaled down to this norm. None for no limit. Left out of the identity when
             None, so that records from before this option keep their group.
+        schedule: ``cosine`` starts anew in every task: a warm-up, then half a cosine down to 0.
+            ``constant`` warms up in the first task alone and then stays at the peak. None is
+            ``cosine``, and left out of the identity.
+        anneal: Share of a task's last steps in which the rate of ``constant`` falls to 0. The next
+            task goes on from the weights before these steps. None for no such steps.
     """
 
     epochs: Annotated[int, Field(gt=0, le=1_000_000)]
@@ -177,16 +194,29 @@ class Training(Spec):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     betas: tuple[_Moment, _Moment] = (0.9, 0.95)
     clip_norm: Annotated[_Rate | None, Field(exclude_if=lambda norm: norm is None)] = None
+    schedule: _Schedule = None
+    anneal: _Anneal = None
 
     def check_warmup(self) -> None:
-        """Check that the warm-up ends before the training.
+        """Check that the warm-up ends before the training, and before an annealing.
 
         The protocol's epochs meet the method's warm-up in a run, so this is no check of the class.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it does not, or an annealing has no constant rate.
         """
         check_warmup(self.epochs, self.warmup_epochs)
+        if self.anneal is None:
+            return
+        if self.schedule != "constant":
+            raise ValueError(
+                "anneal needs a constant rate; set schedule = 'constant', or leave anneal out"
+            )
+        if self.warmup_epochs + self.anneal * self.epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) and the annealed share ({self.anneal}) "
+                f"overlap in {self.epochs} epochs; lower one of them"
+            )
 
 
 class Optimisation(Spec):
@@ -198,6 +228,8 @@ class Optimisation(Spec):
         weight_decay: As in `Training`.
         betas: As in `Training`.
         clip_norm: As in `Training`.
+        schedule: As in `Training`.
+        anneal: As in `Training`.
     """
 
     learning_rate: _Rate | None = None
@@ -205,6 +237,8 @@ class Optimisation(Spec):
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     betas: tuple[_Moment, _Moment] | None = None
     clip_norm: Annotated[_Rate | None, Field(exclude_if=lambda norm: norm is None)] = None
+    schedule: _Schedule = None
+    anneal: _Anneal = None
 
     def given(self) -> dict[str, Any]:
         """Return the values that are set."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from helpers.small import SMALL
+from helpers.small import SMALL, objective_for
 
 from rscl_bench import registry
 from rscl_bench.testing import check_changing_bands
@@ -29,14 +29,14 @@ def test_objective_in_spectral(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategy_in_spectral(name: str) -> None:
-    method = recipe({"name": "mae"}, [{"name": name}])
+    method = recipe(objective_for(name), [{"name": name}])
     check_changing_bands(method, "spectral", SMALL, in_turn=name != "joint")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategy_in_union(name: str) -> None:
-    method = recipe({"name": "mae"}, [{"name": name}])
+    method = recipe(objective_for(name), [{"name": name}])
     check_changing_bands(method, "union", SMALL, in_turn=name != "joint")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.archives import SKETCHED
 from helpers.paths import ADAPTERS, BROKEN
-from helpers.small import COMPOSED, SMALL
+from helpers.small import COMPOSED, SMALL, objective_for
 from torch import Tensor
 
 from rscl_bench import registry
@@ -39,7 +39,8 @@ def test_objective_with_normalised_pixels() -> None:
 
 @pytest.mark.parametrize("name", registry.entries("strategies"))
 def test_strategy(name: str) -> None:
-    check_strategy(name)
+    objective = objective_for(name)
+    check_strategy(name, recipe(objective, [{"name": name}]))
 
 
 @pytest.mark.parametrize("name", ["data-mixup", "model-mixup"])

@@ -341,6 +341,8 @@ def test_precedence_of_the_training() -> None:
         "warmup_epochs": 0.3,
         "clip_norm": 2.0,
         "betas": (0.9, 0.95),
+        "schedule": None,
+        "anneal": None,
     }
     assert found.trained_protocol().training == found.training
     origins = resolve_with_origins(
@@ -354,6 +356,8 @@ def test_precedence_of_the_training() -> None:
         "weight_decay": "recipe mine",
         "warmup_epochs": "protocol tiny, for mine",
         "clip_norm": "protocol tiny, for mae",
+        "schedule": "default",
+        "anneal": "default",
     }
 
 

@@ -57,7 +57,8 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
     """Return the recipe's strategies, in the order of the recipe.
 
     Raises:
-        SpecError: If the objective lacks what a strategy needs, or if objective or strategies
+        SpecError: If the objective lacks what a strategy needs, if several encoders are to be
+            probed, or if objective or strategies
             cannot learn from the protocol's training; see `check_training`.
     """
     context = Context(objective, spec.protocol, spec.seed, device)
@@ -72,8 +73,22 @@ def build_strategies(spec: RunSpec, objective: Objective, device: torch.device) 
                     f"'{spec.method.objective.name}' has not; use another objective."
                 )
         strategies.append(strategy_class(parameters, context))
+    _check_averages(spec, objective, strategies)
     check_training(spec, objective, strategies)
     return strategies
+
+
+def _check_averages(spec: RunSpec, objective: Objective, strategies: Sequence[Strategy]) -> None:
+    """Refuse a recipe that names several encoders to probe."""
+    pairs = zip(spec.method.strategies, strategies, strict=True)
+    named = [component.name for component, strategy in pairs if strategy.averaged is not None]
+    if named and objective.probed == "teacher":
+        named.append("objective.probed = 'teacher'")
+    if len(named) > 1:
+        raise SpecError(
+            f"Method {spec.method.name} names {len(named)} encoders to probe: {', '.join(named)}; "
+            "leave all out but one."
+        )
 
 
 def check_training(spec: RunSpec, objective: Objective, strategies: Sequence[Strategy]) -> None:
@@ -91,6 +106,12 @@ def check_training(spec: RunSpec, objective: Objective, strategies: Sequence[Str
     ]
     for component, strategy in zip(spec.method.strategies, strategies, strict=True):
         components.append((f"Strategy '{component.name}'", strategy.least_batch, strategy.head))
+    for component, strategy in zip(spec.method.strategies, strategies, strict=True):
+        if strategy.sets_weights and spec.training.anneal:
+            raise SpecError(
+                f"Strategy '{component.name}' sets the weights at the end of a task, from which no "
+                "task goes on after an annealing; leave training.anneal or the strategy out."
+            )
     for name, least_batch, module in components:
         why = "compares the images of a batch"
         if module is not None and least_batch < 2 and has_batch_norm(module):

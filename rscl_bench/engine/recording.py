@@ -28,7 +28,7 @@ from rscl_bench.results.schema import (
     TaskRecord,
 )
 from rscl_bench.results.text import one_line
-from rscl_bench.spec import Component, Probed, first_problem
+from rscl_bench.spec import Component, ProbedEncoder, first_problem
 
 
 class KnownParts(NamedTuple):
@@ -48,7 +48,7 @@ class KnownParts(NamedTuple):
 
 
 def known_parts(
-    prepared: PreparedRun, flops: FlopsRecord | None, started: datetime, probed: Probed
+    prepared: PreparedRun, flops: FlopsRecord | None, started: datetime, probed: ProbedEncoder
 ) -> KnownParts:
     """Return the parts of a record that are known before the first step.
 
@@ -172,7 +172,7 @@ def probe_record(probe: OpenProbe) -> ProbeRecord:
     )
 
 
-def describe_encoder(prepared: PreparedRun, probed: Probed) -> EncoderDescription:
+def describe_encoder(prepared: PreparedRun, probed: ProbedEncoder) -> EncoderDescription:
     """Return the origin of a run's encoder, and the input that the encoder was trained on."""
     spec, identity = prepared.spec, prepared.identity
     inputs, channels = [], encoder_bands(spec.scenario, spec.protocol)

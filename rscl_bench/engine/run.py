@@ -90,7 +90,7 @@ def execute(
         running = RunExecution(prepared, folder, reporter, interval)
         with running.checkpoints.interruption.watched():
             running.go(force)
-        encoder = running.objective.probed_encoder
+        encoder = running.trainer.probed_encoder
         digest = write_encoder(folder / ENCODER, encoder, running.known.description)
         record = running.record(digest, running.keep_state(folder, keep_state))
         running.write_losses()  # the process may have been killed before it wrote the last task's
@@ -117,10 +117,10 @@ class RunExecution:
             compile_blocks(self.objective)
         self.trainer = self._make_trainer(self.objective, strategies)
         # Before training, so that a value that no record can hold is refused before training.
-        self.known = known_parts(prepared, self.flops, self.started, self.objective.probed)
+        self.known = known_parts(prepared, self.flops, self.started, self.trainer.probed)
         self.prober = Prober(
             prepared.probes,
-            self.objective.probed_encoder,
+            self.trainer.probed_encoder,
             spec.protocol,
             device,
             [probe.name for probe in spec.scenario.probes],

@@ -29,10 +29,16 @@ from rscl_bench.engine.clock import TaskClock
 from rscl_bench.engine.view_maker import ViewMaker
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.band_weights import growing
-from rscl_bench.models.optimiser import learning_rate, warmup_steps, weight_decay_groups
+from rscl_bench.models.encoder import Encoder
+from rscl_bench.models.optimiser import (
+    constant_rate,
+    learning_rate,
+    warmup_steps,
+    weight_decay_groups,
+)
 from rscl_bench.objectives.base import Objective, StepInfo, divisors
 from rscl_bench.randomness import torch_generator
-from rscl_bench.spec import Protocol
+from rscl_bench.spec import ProbedEncoder, Protocol
 from rscl_bench.strategies.base import Strategy
 from rscl_bench.tiles.loader import TaskTiles, TileLoader
 from rscl_bench.tiles.prefetch import Prefetcher
@@ -102,6 +108,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         self.step = 0
         self._stop_training = False
         self._interrupted: Snapshot | None = None
+        self._branch: dict[str, Tensor] = {}  # weights before an annealing, for the next task
         self.views: list[Tensor] = []
         self.steps_taken: list[int] = []
         self.final_loss: list[float | None] = []
@@ -122,6 +129,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         self.task = self.experience.current_experience
         self.step = 0
         self.task_clock.start()
+        self._return_to_branch()
         self.model.before_task(self.task, partial(self.view_maker.sample, task=self.task))
         super()._before_training_exp(**kwargs)
 
@@ -138,6 +146,18 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
             betas=training.betas,
             fused=True,
         )
+
+    @property
+    def probed_encoder(self) -> Encoder:
+        """The encoder that probes evaluate and that a run keeps."""
+        averaged = [s.averaged for s in self.strategies if s.averaged is not None]
+        return averaged[0] if averaged else self.model.probed_encoder
+
+    @property
+    def probed(self) -> ProbedEncoder:
+        """Name of the encoder that probes evaluate."""
+        averaged = any(strategy.averaged is not None for strategy in self.strategies)
+        return "average" if averaged else self.model.probed
 
     def trained_modules(self) -> list[nn.Module]:
         """Return the objective and the heads of strategies."""
@@ -188,6 +208,7 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         tiles = [(part.task, part.indices) for part in self.mbatch]
         info = StepInfo(self.task, self.step, self.steps, self.train_epochs, tiles, crops)
         self.model.before_step(info)
+        self._branch_off()
         self._set_learning_rate()
         self._before_training_iteration(**kwargs)
         self.optimizer.zero_grad()
@@ -225,9 +246,50 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
     def _set_learning_rate(self) -> None:
         training = self.protocol.training
         warmup = warmup_steps(training.warmup_epochs, len(self.dataloader), self.steps)
-        rate = learning_rate(self.step, self.steps, warmup, training.learning_rate)
+        if training.schedule == "constant":
+            warmup = 0 if self.task else warmup
+            rate = constant_rate(
+                self.step, self.steps, warmup, training.learning_rate, self._anneal_steps()
+            )
+        else:
+            rate = learning_rate(self.step, self.steps, warmup, training.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+    def _anneal_steps(self) -> int:
+        """Return the number of the task's last steps in which a constant rate falls to 0."""
+        return round((self.protocol.training.anneal or 0.0) * self.steps)
+
+    def _branch_off(self) -> None:
+        """Keep the weights before an annealing.
+
+        A strategy that trains on the whole stream at once has no next task.
+        """
+        whole_stream = any(strategy.whole_stream for strategy in self.strategies)
+        annealed = self._anneal_steps()
+        if annealed and self.step == self.steps - annealed and not whole_stream:
+            self._branch = {name: v.detach().clone() for name, v in self._weights().items()}
+
+    def _return_to_branch(self) -> None:
+        """Take the weights before the last task was annealed, which was for its probes alone."""
+        if self._branch:
+            with growing():
+                self._load_weights(self._branch)
+            self._branch = {}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the tensors of the objective and of the heads of strategies."""
+        tensors = with_prefix("objective", self.model.state_dict())
+        for number, strategy in enumerate(self.strategies):
+            if strategy.head is not None:
+                tensors |= with_prefix(f"head{number}", strategy.head.state_dict())
+        return tensors
+
+    def _load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(strip_prefix(tensors, "objective"))
+        for number, strategy in enumerate(self.strategies):
+            if strategy.head is not None:
+                strategy.head.load_state_dict(strip_prefix(tensors, f"head{number}"))
 
     def _clip_gradients(self) -> None:
         """Scale the gradient down to the largest norm, where the training has one."""
@@ -283,11 +345,10 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
             TrainingError: If the loss of an earlier step was not finite.
         """
         within = len(self.steps_taken) == self.task
-        tensors = with_prefix("objective", self.model.state_dict())
+        tensors = self._weights()
         for number, strategy in enumerate(self.strategies):
             tensors |= with_prefix(f"strategy{number}", strategy.state_dict())
-            if strategy.head is not None:
-                tensors |= with_prefix(f"head{number}", strategy.head.state_dict())
+        tensors |= with_prefix("branch", self._branch)
         for number, plugin in enumerate(self.extra_plugins):
             tensors |= with_prefix(f"plugin{number}", plugin_tensors(plugin))
         metadata: dict[str, Any] = {
@@ -320,12 +381,11 @@ class SelfSupervisedTrainer(BatchObservation, BaseSGDTemplate):  # type: ignore[
         self._interrupted = snapshot if metadata["step"] else None
 
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
+        self._branch = strip_prefix(tensors, "branch")
         with growing():  # a stream that goes on may have new bands
-            self.model.load_state_dict(strip_prefix(tensors, "objective"))
+            self._load_weights(tensors)
             for number, strategy in enumerate(self.strategies):
                 strategy.load_state_dict(strip_prefix(tensors, f"strategy{number}"))
-                if strategy.head is not None:
-                    strategy.head.load_state_dict(strip_prefix(tensors, f"head{number}"))
         for number, plugin in enumerate(self.extra_plugins):
             if has_state(plugin):
                 plugin.load_state_dict(strip_prefix(tensors, f"plugin{number}"))

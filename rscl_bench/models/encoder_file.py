@@ -26,7 +26,7 @@ from rscl_bench.spec import (
     Name,
     Pool,
     Positive,
-    Probed,
+    ProbedEncoder,
     Spec,
     first_problem,
 )
@@ -81,8 +81,9 @@ class EncoderDescription(Spec):
         method: Name of the method.
         seed: Seed of the run.
         backbone: Registered backbone (``name``) and its parameters.
-        probed: Whether the file holds the trained encoder ("student") or its moving average
-            ("teacher"): the encoder that was probed. Absent from a file of the student.
+        probed: Whether the file holds the trained encoder ("student"), the moving average that
+            makes the objective's targets ("teacher"), or the average that a strategy keeps
+            ("average"): the encoder that was probed. Absent from a file of the student.
         probed_feature: How probes pooled the output: "patches" or "cls". Absent for "patches".
         image_size: Side of the input in pixels.
         bands: Names of the bands of the images, as in the last task.
@@ -102,7 +103,7 @@ class EncoderDescription(Spec):
     method: str
     seed: int
     backbone: Component
-    probed: Probed = "student"
+    probed: ProbedEncoder = "student"
     probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -25,6 +25,27 @@ def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def constant_rate(
+    step: int, steps: int, warmup_steps: int, peak: float, anneal_steps: int
+) -> float:
+    """Return the rate of a step: linear warm-up, then the peak, then 1 − √ down to 0.
+
+    The fall is the "(1-sqrt)" of Hägele et al. (2024), "Scaling Laws and Compute-Optimal Training
+    Beyond Fixed Training Durations".
+
+    Args:
+        step: As in `learning_rate`.
+        steps: As in `learning_rate`.
+        warmup_steps: As in `learning_rate`.
+        peak: As in `learning_rate`.
+        anneal_steps: Number of the last steps in which the rate falls.
+    """
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    annealed = step - (steps - anneal_steps)
+    return peak if annealed < 0 else peak * (1 - math.sqrt(annealed / anneal_steps))
+
+
 def warmup_steps(warmup_epochs: float, steps_per_epoch: int, steps: int) -> int:
     """Return the number of steps of a warm-up, rounded, and fewer than all steps.
 

@@ -26,9 +26,10 @@ class ObjectiveOutput:
 
     Attributes:
         loss: The self-supervised loss, a scalar.
-        encoded: The encoder's output for each view; ``encoder.pool`` reads it.
-        projected: The projections of each view's pooled features, ``[B, P]``; empty if the
-            objective has no projector.
+        encoded: The encoder's output for each view that the encoder sees; ``encoder.pool`` reads
+            it.
+        projected: The projections of the pooled features of each of these views, ``[B, P]``;
+            empty if the objective has no projector.
     """
 
     loss: Tensor
@@ -108,6 +109,8 @@ class Objective(nn.Module, ABC):
     Attributes:
         Params: The parameters that a recipe may set.
         views: How each view of an image is made. The default is one view with the protocol's crop.
+        teacher_views: Number of the last views that a teacher alone sees. The output has neither
+            features nor projections of them.
         encoder: The encoder that is trained, probed and kept.
         projector: Maps pooled features to projections; the identity if the objective has none.
         projected_dim: Width P of the projections.
@@ -115,6 +118,7 @@ class Objective(nn.Module, ABC):
         negatives: Whether the loss pushes different images apart.
         momentum: Whether a moving average of the weights makes the targets. The averaged encoder is
             then the submodule ``teacher``.
+        whole_views: Whether the output has features of two whole views of full size.
         same_parameters: Whether every task trains the same parameters, starting from the weights
             at the end of the last task.
         per_image_loss: Whether the loss is a mean over images of terms that depend on one image
@@ -131,12 +135,14 @@ class Objective(nn.Module, ABC):
 
     Params: ClassVar[type[Spec]]
     views: Sequence[View] = (View(),)
+    teacher_views: int = 0
     encoder: Encoder
     projector: nn.Module
     projected_dim: int
     feature: Pool = "patches"
     negatives: ClassVar[bool] = False
     momentum: ClassVar[bool] = False
+    whole_views: ClassVar[bool] = False
     same_parameters: ClassVar[bool] = True
     per_image_loss: ClassVar[bool] = False
     stateless_loss: ClassVar[bool] = False

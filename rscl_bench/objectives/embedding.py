@@ -78,6 +78,7 @@ class JointEmbedding(Objective):
     """
 
     joint_batch: ClassVar[bool] = False
+    whole_views = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rscl_bench.avalanche_api import BaseSGDPlugin, DatasetExperience
+from rscl_bench.models.encoder import Encoder
 from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.spec import Protocol as ProtocolSpec
 from rscl_bench.spec import Spec
@@ -96,15 +97,22 @@ class Strategy(BaseSGDPlugin, supports_distributed=True):  # type: ignore[misc,c
         least_batch: Least number of images of a batch that the strategy can act on. The engine
             refuses a smaller batch before training, and a batch of one image where ``head`` has
             batch normalisation.
+        averaged: An average of the encoder, which probes evaluate and a run keeps in place of the
+            trained encoder; None for the objective's own choice. The strategy makes it when it is
+            built, and changes it in place. A recipe has one such strategy at most.
+        sets_weights: Whether the strategy changes weights at the end of a task. It needs a stream
+            whose next task starts from there, which annealing on a branch does not.
         whole_stream: Whether training needs the tiles of all tasks from the first task on. A run
             with such a strategy cannot be extended by a later task.
     """
 
     Params: ClassVar[type[Spec]]
     whole_stream: ClassVar[bool] = False
+    sets_weights: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     plain_first_task: ClassVar[bool] = True
     head: nn.Module | None = None
+    averaged: Encoder | None = None
     least_batch: int = 1
 
     def __init__(self, params: Spec, context: Context):

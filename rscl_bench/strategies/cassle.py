@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from rscl_bench.models.encoder import Encoder, keep_in_autocast_dtype
+from rscl_bench.objectives.base import Objective, ObjectiveOutput
 from rscl_bench.randomness import seeded
-from rscl_bench.spec import Positive, Spec
+from rscl_bench.spec import Pool, Positive, Spec
 from rscl_bench.strategies.base import Context, Strategy, Trainer
 
 
@@ -33,6 +34,19 @@ class Past(nn.Module):
         super().__init__()
         self.encoder, self.projector = copy.deepcopy((encoder, projector))
         self.requires_grad_(False).eval()
+
+    def projected(self, view: Tensor, feature: Pool) -> Tensor:
+        """Return the projections ``[B, P]`` of a view ``[B, C, H, W]``."""
+        projected: Tensor = self.projector(self.encoder.pool(self.encoder(view), feature))
+        return projected
+
+
+def current_projections(objective: Objective, output: ObjectiveOutput) -> Sequence[Tensor]:
+    """Return the current projections of all views that the encoder sees, one ``[B, P]`` each."""
+    if output.projected:
+        return output.projected
+    pooled = (objective.encoder.pool(view, objective.feature) for view in output.encoded)
+    return [objective.projector(features) for features in pooled]
 
 
 class CaSSLe(Strategy):
@@ -71,28 +85,17 @@ class CaSSLe(Strategy):
         if self.past is None:
             return
         assert self.head is not None
-        whole = [index for index, view in enumerate(self.objective.views) if view.size == 1]
-        current = self._projected(trainer)
+        current = current_projections(self.objective, trainer.mb_output)
+        views = self.objective.views[: len(current)]  # those that the encoder sees
+        whole = [index for index, view in enumerate(views) if view.size == 1]
         predicted = [self.head(current[index]).float() for index in whole]
+        feature = self.objective.feature
         keep_in_autocast_dtype(self.past, self.context.device.type)
         with torch.no_grad():
-            past = [self._past(trainer.views[index]).float() for index in whole]
+            past = [self.past.projected(trainer.views[i], feature).float() for i in whole]
         with torch.autocast(past[0].device.type, enabled=False):  # losses are fp32
             loss = self.objective.distil(predicted, past)
         trainer.loss = trainer.loss + self.params.weight * loss
-
-    def _projected(self, trainer: Trainer) -> Sequence[Tensor]:
-        output, objective = trainer.mb_output, self.objective
-        if output.projected:
-            return output.projected
-        pooled = (objective.encoder.pool(view, objective.feature) for view in output.encoded)
-        return [objective.projector(features) for features in pooled]
-
-    def _past(self, view: Tensor) -> Tensor:
-        assert self.past is not None
-        encoder = self.past.encoder
-        projected: Tensor = self.past.projector(encoder.pool(encoder(view), self.objective.feature))
-        return projected
 
     def after_training_exp(self, trainer: Trainer, **_: Any) -> None:
         """Keep encoder and projector for the next task."""

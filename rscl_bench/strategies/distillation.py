@@ -17,7 +17,8 @@ class Distillation(Strategy):
     """From the second task on, adds w · distance(g(student), teacher), averaged over the views.
 
     The student's feature is pooled from the encoder's output in the objective, where the view may
-    be masked. The teacher sees the whole view, without gradient. g is ``head``. Distillation needs
+    be masked. The teacher sees the whole view, without gradient. Views that only a teacher of the
+    objective sees take no part. g is ``head``. Distillation needs
     nothing but an encoder, so any objective will do.
 
     Attributes:
@@ -52,7 +53,7 @@ class Distillation(Strategy):
             return
         losses = [
             self._distance(view, encoded, teacher)
-            for view, encoded in zip(trainer.views, trainer.mb_output.encoded, strict=True)
+            for view, encoded in zip(trainer.views, trainer.mb_output.encoded, strict=False)
         ]
         trainer.loss = trainer.loss + self.weight * torch.stack(losses).mean()
 

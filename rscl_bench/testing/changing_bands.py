@@ -92,7 +92,7 @@ def _check_finite(spec: RunSpec, trained: Training) -> None:
 
 def domain_features(spec: RunSpec, trainer: SelfSupervisedTrainer) -> list[torch.Tensor]:
     """Return the features ``[n, D]`` of the whole tiles of every task, as probes compute them."""
-    encoder, bands = trainer.model.probed_encoder, encoder_bands(spec.scenario, spec.protocol)
+    encoder, bands = trainer.probed_encoder, encoder_bands(spec.scenario, spec.protocol)
     features = []
     for store, task in zip(trainer.stores, spec.scenario.tasks, strict=True):
         scaling = pixel_scaling(store, task.bands, spec.protocol, channels_of(task, bands))

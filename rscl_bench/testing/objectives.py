@@ -260,8 +260,9 @@ def _before_step(objective: Objective, seed: int, setting: Setting, images: int 
 
 def _check_output(objective: Objective, output: ObjectiveOutput, setting: Setting) -> None:
     assert torch.isfinite(output.loss), f"The loss is {float(output.loss)} {setting}."
-    assert len(output.encoded) == len(objective.views), (
-        f"{len(output.encoded)} encoded views are returned for {len(objective.views)} views."
+    shown = len(objective.views) - objective.teacher_views
+    assert len(output.encoded) == shown, (
+        f"{len(output.encoded)} encoded views are returned for {shown} views of the encoder."
     )
     expected = [BATCH, objective.encoder.feature_dim]
     for encoded in output.encoded:

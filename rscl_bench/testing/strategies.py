@@ -18,7 +18,7 @@ from rscl_bench.strategies.base import Strategy
 from rscl_bench.testing.extension import check_extension
 from rscl_bench.testing.failures import Failures
 from rscl_bench.testing.refusal import refusal
-from rscl_bench.testing.resume import Remedy, check_resume, train_uninterrupted
+from rscl_bench.testing.resume import Remedy, Training, check_resume, train_uninterrupted
 from rscl_bench.testing.tiny import State, differing, recipe, start, state_of, tiny_spec, train
 
 #: Tasks of the stream: a memory that is restored before the third is thinned twice more.
@@ -40,11 +40,11 @@ def check_strategy(
     """Check a strategy by training a tiny encoder on four tasks, with and without the strategy.
 
     At equal seeds, the strategy changes no bit of the first task (unless its class declares
-    ``plain_first_task = False``), and it changes the encoder in every later task. An interruption
-    within a task or between tasks changes no bit, and neither does extending the run task by task.
-    The strategy trains nothing but the objective and
-    ``head``, and leaves the objective's modules and mode as they are. A recipe whose objective
-    lacks an attribute of ``needs`` is refused.
+    ``plain_first_task = False``), and it changes the probed encoder in every later task. An
+    interruption within a task or between tasks changes no bit, and neither does extending the run
+    task by task. The strategy trains nothing but the objective and ``head``, and leaves the
+    objective's modules and mode as they are. A recipe whose objective lacks an attribute of
+    ``needs`` is refused.
 
     Args:
         component: The class, a registered name, or ``file.py:Class``.
@@ -88,8 +88,20 @@ def _check(name: str, method: Method, assignments: Sequence[str]) -> None:
         with failures.check("first task"):
             _check_first_task(states[0], acting.states[0])
     with failures.check("later tasks"):
-        _check_later_tasks(states, acting.states)
+        _check_later_tasks(states, _probed_states(spec, acting))
     failures.raise_if_any()
+
+
+def _probed_states(spec: RunSpec, acting: Training) -> Sequence[State]:
+    """Return the state after each task, with the probed encoder in place of the trained one."""
+    if all(strategy.averaged is None for strategy in acting.trainer.strategies):
+        return acting.states
+    trainer, states = start(spec), []
+    for task in range(TASKS):
+        train(trainer, [task])
+        probed = state_of(trainer.probed_encoder)
+        states.append({f"encoder.{name}": value for name, value in probed.items()})
+    return states
 
 
 def _check_first_task(plain: State, acting: State) -> None:

@@ -62,6 +62,18 @@ def test_objective_without_a_teacher_has_no_such_choice() -> None:
         tiny_spec(recipe({"name": "mae", "probed": "teacher"}))
 
 
+def test_run_probes_and_keeps_the_average(runs: Runner) -> None:
+    """Scores and file are of the average, while training is that of plain fine-tuning."""
+    plain, averaged = runs("finetune", 0), runs("ema", 0, "strategies.ema.momentum=0.5")
+    assert plain.record.tasks[-1].final_loss == averaged.record.tasks[-1].final_loss
+    assert differing(plain.encoder, averaged.encoder)
+    assert spreads(plain)[0] == spreads(averaged)[0]
+    assert spreads(plain)[1:] != spreads(averaged)[1:]
+    pretrained = load_pretrained(averaged.folder / "encoder.safetensors")
+    assert pretrained.description.probed == "average"
+    assert not differing(state_of(pretrained.encoder), averaged.encoder)
+
+
 def test_run_probes_and_keeps_the_teacher(
     runs: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from helpers.joint_embeddings import SMALL as JOINT_EMBEDDINGS
+from rscl_bench import registry
 from rscl_bench.declarations import declarations, load_method
 
 DINO: dict[str, Any] = {"hidden_dim": 16, "bottleneck_dim": 8, "prototypes": 12, "local_views": 2}
@@ -21,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "i-jepa": {"predictor_dim": 24, "predictor_depth": 2, "predictor_heads": 2},
     "mae": MAE,
     "masked-contrast": {**MAE, "hidden_dim": 16, "output_dim": 8},
+    "momentum-masked-contrast": {**MAE, "hidden_dim": 16, "output_dim": 8},
     "tec": {**MAE, "target_depth": 1},
 }
 
@@ -30,3 +32,10 @@ COMPOSED = [
     for name in declarations("methods")
     if (method := load_method(name)).strategies and method.objective.name != "mae"
 ]
+
+
+def objective_for(strategy: str) -> dict[str, Any]:
+    """Return a small objective that the strategy works with: MAE where MAE will do."""
+    needs = registry.load("strategies", strategy).needs
+    name = "simclr" if "whole_views" in needs else "mae"
+    return {"name": name, **SMALL[name]}

@@ -17,8 +17,14 @@ from rscl_bench.engine.build import build_objective
 from rscl_bench.engine.flops import count_flops
 from rscl_bench.errors import SpecError
 from rscl_bench.models.vit import ViT, ViTParams
+from rscl_bench.objectives.base import StepInfo
 from rscl_bench.objectives.mae import MAE, MAEParams
-from rscl_bench.objectives.masked_contrast import MaskedContrast, MaskedContrastParams
+from rscl_bench.objectives.masked_contrast import (
+    MaskedContrast,
+    MaskedContrastParams,
+    MomentumMaskedContrast,
+    MomentumMaskedContrastParams,
+)
 from rscl_bench.randomness import torch_generator
 from rscl_bench.spec import validated
 from rscl_bench.testing import start, tiny_spec, train
@@ -46,8 +52,12 @@ def build(**params: Any) -> Any:
 
 def order_of(count: int, patches: int, seed: int) -> list[list[int]]:
     """Return the patches of each masked image, the visible ones first, counted from 0."""
-    noise = torch.rand(count, patches, generator=torch_generator("cpu", seed))
-    return [sorted(range(patches), key=lambda n, row=row: float(row[n])) for row in noise]
+    return orders(torch.rand(count, patches, generator=torch_generator("cpu", seed)))
+
+
+def orders(noise: Tensor) -> list[list[int]]:
+    """Return the patches of each row by rising noise."""
+    return [sorted(range(len(row)), key=row.__getitem__) for row in noise.tolist()]
 
 
 def encoded_alone(objective: Any, image: Tensor, visible: Sequence[int]) -> Tensor:
@@ -118,6 +128,35 @@ def vicreg(first: Sequence[Array], second: Sequence[Array]) -> float:
     return float(loss)
 
 
+def momentum_by_hand(objective: Any, views: Sequence[Tensor], seed: int) -> tuple[float, float]:
+    """Return reconstruction and comparison of one step with a teacher."""
+    generator = torch_generator("cpu", seed)
+    patches = objective.vit.num_patches
+    noises = [torch.rand(len(views[0]), patches, generator=generator) for _ in range(2)]
+    student, teacher = (orders(noise) for noise in noises)
+    old = copy.deepcopy(objective)
+    old.encoder, old.projector = old.teacher, old.teacher_projector
+    encoded = [
+        encoded_alone(objective, image, order[: objective.visible])
+        for image, order in zip(views[0], student, strict=True)
+    ]
+    targets = [
+        encoded_alone(old, image, order[: round(patches * objective.params.teacher_visible)])
+        for image, order in zip(views[-1], teacher, strict=True)
+    ]
+    errors = [
+        reconstruction_by_hand(objective, image, tokens, order)
+        for image, order, tokens in zip(views[0], student, encoded, strict=True)
+    ]
+    first, second = (
+        projected_by_hand(one, [tokens[0, 1:].double().numpy().mean(axis=0) for tokens in given])
+        for one, given in ((objective, encoded), (old, targets))
+    )
+    if objective.params.comparison == "vicreg":
+        return mean(errors), vicreg(first, second)
+    return mean(errors), nt_xent(first, second, objective.params.temperature)
+
+
 def by_hand(objective: Any, views: Sequence[Tensor], seed: int) -> tuple[float, float]:
     """Return reconstruction and comparison of one step."""
     images = [*views[0], *views[-1]]
@@ -175,6 +214,42 @@ def test_loss_by_hand_after_training() -> None:
         optimiser.step()
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"same_crop": True, "teacher_visible": 1.0},
+        {"comparison": "vicreg", "teacher_visible": 0.25, "weight": 0.3},
+    ],
+)
+def test_loss_with_a_teacher_by_hand(params: dict[str, Any]) -> None:
+    """The teacher differs from the student and follows it by a moving average."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        values = MomentumMaskedContrastParams(**{**SMALL, "momentum": 0.8, **params})
+        objective: Any = MomentumMaskedContrast(values, encoder_of("vit")).train()
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(3):
+        views = [pixels(5, seed=10 + 2 * step + n) for n in range(len(objective.views))]
+        reconstruction, comparison = momentum_by_hand(objective, views, step)
+        optimiser.zero_grad()
+        output = objective(views, torch_generator("cpu", step))
+        expected = reconstruction + values.weight * comparison
+        assert output.loss.item() == pytest.approx(expected, rel=1e-4)
+        assert len(output.encoded) == len(output.projected) == 1
+        output.loss.backward()
+        assert all(p.grad is None for p in objective.teacher.parameters())
+        optimiser.step()
+        pairs = [(objective.teacher, objective.encoder)]
+        pairs += [(objective.teacher_projector, objective.projector)]
+        before = [[p.clone() for p in teacher.parameters()] for teacher, _ in pairs]
+        objective.after_update(StepInfo(0, step, 3, 1, [], []))
+        for old, (teacher, student) in zip(before, pairs, strict=True):
+            rows = zip(old, teacher.parameters(), student.parameters(), strict=True)
+            for was, now, new in rows:
+                torch.testing.assert_close(now, 0.8 * was + 0.2 * new.detach())
+
+
 def test_reconstruction_is_that_of_a_masked_autoencoder() -> None:
     """With a weight of almost 0, the first crop's loss is a masked autoencoder's, gradient too."""
     objective = build(weight=1e-12)
@@ -189,7 +264,7 @@ def test_reconstruction_is_that_of_a_masked_autoencoder() -> None:
     expected = plain.reconstruction(plain.vit(views[0], keep), keep, hidden, views[0])
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     loss.backward()
-    expected.backward()
+    torch.autograd.backward(expected)
     own = dict(objective.named_parameters())
     for name, parameter in plain.named_parameters():
         if parameter.grad is not None:
@@ -261,6 +336,7 @@ def test_parameters_and_shapes_by_default() -> None:
     assert build(comparison="vicreg").projector[-1].bias is None
 
 
+@pytest.mark.slow
 def test_operations_at_vit_b() -> None:
     """One decoder and two masked encoders, in GFLOP an image; a masked autoencoder has 58.3."""
     encoder = ViT(ViTParams(), 224, 3)
@@ -283,6 +359,18 @@ def test_ewc_by_batches_holds_the_projector_too() -> None:
     assert any(value.any() for value in state.values())
     with pytest.raises(SpecError, match="needs an objective with 'per_image_loss'"):
         start(tiny_spec(recipe(objective, [{"name": "ewc"}])))
+
+
+@pytest.mark.parametrize("strategy", ["pfr", "cassle"])
+def test_strategies_compare_the_crop_that_the_encoder_sees(strategy: str) -> None:
+    objective = {"name": "momentum-masked-contrast", **SMALL}
+    trainer = start(tiny_spec(recipe(objective, [{"name": strategy}]), tasks=2))
+    seen: list[int] = []
+    head = trainer.strategies[0].head
+    assert head is not None
+    head.register_forward_hook(lambda _m, given, _r: seen.append(len(given[0])))
+    train(trainer)
+    assert seen == [8] * 4  # once for each of the four steps of the second task
 
 
 def test_small_crops_and_other_backbones_are_refused() -> None:
