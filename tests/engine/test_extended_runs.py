@@ -36,7 +36,8 @@ from rscl_bench.spec import Scenario
 from rscl_bench.testing.tiny import differing
 
 ONE_GO = load_scenario(str(TOY))
-SLOW = ("finetune", "der", "si", "pfr", "cassle-mae", "tec", "dino")
+AVERAGED = ("ema", "weight-averaging", "constant-anneal")
+SLOW = ("finetune", "der", "si", "pfr", "cassle-mae", "tec", "dino", *AVERAGED)
 METHODS = ["cosmae", "er", "ewc", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
