@@ -35,7 +35,7 @@ def test_commands_of_the_page_run(words: list[str], published: Path) -> None:
     elif words[0] == "plot":
         assert written == {f"{words[1]}.pdf"}
     else:
-        assert result.output.startswith("| method |")
+        assert result.stdout.startswith("| method |")
 
 
 @pytest.mark.slow

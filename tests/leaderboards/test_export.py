@@ -210,14 +210,14 @@ def test_long_csv_has_the_rows_of_the_published_file() -> None:
 def test_commands_write_files(tmp_path: Path, separated: Path) -> None:
     result = call("leaderboard", "export", SHIFT4, "--format", "latex", "--probe", "aid")
     assert result.exit_code == 0, result.output
-    check_latex(result.output)
+    check_latex(result.stdout)
     out = tmp_path / "deep" / "table.md"
     result = call("leaderboard", "export", separated, "--format", "markdown", "--out", out)
-    assert (result.exit_code, result.output.strip()) == (0, str(out))
+    assert (result.exit_code, result.stdout.strip()) == (0, str(out))
     assert out.read_text() == api.export(separated, "markdown")
     figure = tmp_path / "figure.pdf"
     result = call("plot", "matrix", SHIFT4, "--method", "er", "--score", "macro", "--out", figure)
-    assert (result.exit_code, result.output.strip()) == (0, str(figure))
+    assert (result.exit_code, result.stdout.strip()) == (0, str(figure))
     assert figure.read_bytes().startswith(b"%PDF")
     result = call("plot", "matrix", SHIFT4, "--out", tmp_path / "x.png")
     assert result.exit_code == 1
