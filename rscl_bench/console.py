@@ -283,16 +283,23 @@ def print_run(record: "RunRecord") -> None:
         print(SKETCH_WARNING)
 
 
+#: What each continual metric is, beside its numbers.
+_CONTINUAL = {
+    "forgetting": "fall of a domain's score from its best to the end, mean over earlier domains",
+    "backward_transfer": "a domain's score at the end minus that right after its own task",
+    "forward_transfer": "a domain's score before its own task minus that of the untrained encoder",
+}
+
+
 def _continual_lines(record: "RunRecord") -> list[str]:
     """Return a line for each continual metric that is defined."""
     from rscl_bench.leaderboards.formats import percent
 
-    names = ("forgetting", "backward_transfer", "forward_transfer")
     micro, macro = record.continual.micro, record.continual.macro
     return [
         f"{name.replace('_', ' ')}: {percent(getattr(micro, name))} micro-mAP, "
-        f"{percent(getattr(macro, name))} macro-mAP (points)"
-        for name in names
+        f"{percent(getattr(macro, name))} macro-mAP (points; {meaning})"
+        for name, meaning in _CONTINUAL.items()
         if getattr(micro, name) is not None
     ]
 

@@ -129,8 +129,13 @@ def fetch(
         ArtefactError: If the data root cannot be written, or has too little room.
     """
     from rscl_bench.archives.fetching import fetch_archives, missing_archives
+    from rscl_bench.archives.lookup import outside_adapters
 
     root, loaded = as_data_root(data_root), as_scenario(scenario)
+    if not outside_adapters(loaded):
+        with reporting(verbose) as reporter:
+            reporter.message(f"{edition_line(loaded, root)} There is nothing to fetch.")
+        return
     if root is None:
         raise SpecError("Give the folder for the archives with --data-root, or set RSCL_DATA_ROOT.")
     with reporting(verbose) as reporter:
@@ -187,12 +192,12 @@ def render_sketches(
     Returns:
         The data root, below ``out``.
     """
-    from rscl_bench.archives.lookup import adapters_of
+    from rscl_bench.archives.lookup import outside_adapters
     from rscl_bench.archives.sketch import render
 
     with reporting(verbose) as reporter:
         return render(
-            adapters_of(as_scenario(scenario)),
+            outside_adapters(as_scenario(scenario)),
             output_folder(out),
             reporter.progress,
             "choose with --out a folder that is writable and has room",

@@ -23,6 +23,10 @@ def report_notes(specs: "Iterable[RunSpec]", reporter: "Reporter") -> None:
 
 def edition_line(scenario: "Scenario", data_root: Path | None) -> str:
     """Return the line that says which edition of the archives a command reads."""
+    from rscl_bench.archives.lookup import outside_adapters
+
+    if not outside_adapters(scenario):
+        return f"The real images of {scenario.name} are part of rscl-bench: no data root is read."
     if data_root is not None:
         return f"Archives of {scenario.name} from {data_root}."
     return (

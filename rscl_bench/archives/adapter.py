@@ -115,6 +115,7 @@ class DatasetAdapter(ABC):
             file of HDF5 that holds them all.
         declared_by_options: Whether the class attributes depend on the options. Such a class
             overrides `configured`, and only the class that `configured` returns is complete.
+        embedded: Whether the archive is part of this package, so that it needs no data root.
     """
 
     name: ClassVar[str]
@@ -136,6 +137,7 @@ class DatasetAdapter(ABC):
     Options: ClassVar[type[Spec]] = NoOptions
     several_scenes_per_file: ClassVar[bool] = False
     declared_by_options: ClassVar[bool] = False
+    embedded: ClassVar[bool] = False
 
     def __init__(self, data_root: Path, split: str, options: Mapping[str, Any] | None = None):
         """Open a split.

@@ -30,3 +30,12 @@ def adapters_of(scenario: Scenario) -> list[type[DatasetAdapter]]:
     """
     parts: list[Source | Probe] = [*scenario.tasks, *scenario.probes]
     return list(dict.fromkeys(adapter_class(part.dataset, part.options) for part in parts))
+
+
+def outside_adapters(scenario: Scenario) -> list[type[DatasetAdapter]]:
+    """Return the adapter classes of `adapters_of` whose archives are no part of this package.
+
+    Raises:
+        SpecError: As `adapter_class`.
+    """
+    return [adapter for adapter in adapters_of(scenario) if not adapter.embedded]

@@ -49,9 +49,12 @@ def find_archives(
 ) -> ArchiveSource:
     """Find the archives of a scenario; render sketches of them where there is no data root.
 
+    Archives that are part of this package are read from there, with and without a data root. They
+    are real, so a scenario of such archives alone needs no data root.
+
     Args:
         scenario: The scenario.
-        data_root: Folder of the archives; None for the sketch edition.
+        data_root: Folder of the archives; None for sketches of what is no part of the package.
         on_bad_tile: As in `ArchiveSource`.
         reporter: Told of rendering, and of sketches in the data root.
 
@@ -60,16 +63,19 @@ def find_archives(
         ArtefactError: If the cache is not writable.
     """
     from rscl_bench.archives.adapter import SKETCH_MARKER
-    from rscl_bench.archives.lookup import adapters_of
+    from rscl_bench.archives.folder.embedded import EMBEDDED
+    from rscl_bench.archives.lookup import outside_adapters
     from rscl_bench.archives.sketch import render
     from rscl_bench.tiles.cache import cache_folder
 
     cache = cache_folder()
-    adapters = adapters_of(scenario)
+    adapters = outside_adapters(scenario)
 
     def archives(root: Path, edition: Edition) -> ArchiveSource:
         return ArchiveSource(root=root, edition=edition, cache=cache, on_bad_tile=on_bad_tile)
 
+    if not adapters:
+        return archives(EMBEDDED, "real")
     if data_root is None:
         return archives(render(adapters, cache, reporter.progress), "sketch")
     folders = {data_root / adapter.folder for adapter in adapters}

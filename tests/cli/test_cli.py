@@ -286,7 +286,8 @@ def test_run_prints_forgetting_and_that_a_sketch_is_no_result(
     (place,) = [n for n, line in enumerate(lines) if line.startswith("└")]
     assert lines[place + 1] == (
         f"forgetting: {100 * micro.forgetting:.2f} micro-mAP, {100 * macro.forgetting:.2f} "
-        "macro-mAP (points)"
+        "macro-mAP (points; fall of a domain's score from its best to the end, mean over earlier "
+        "domains)"
     )
     assert lines[place + 2].startswith("backward transfer: ")
     assert micro.forward_transfer is None  # no probe of a later task

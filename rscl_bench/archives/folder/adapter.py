@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rscl_bench.archives.adapter import DatasetAdapter, MissingArchiveError, Scene
 from rscl_bench.archives.declared_sensor import chosen_sensor
 from rscl_bench.archives.folder.arrays import array_header, is_array_file, read_array
+from rscl_bench.archives.folder.embedded import EMBEDDED, about
 from rscl_bench.archives.folder.labels import labels_of_images
 from rscl_bench.archives.folder.masks import mask_path, read_mask
 from rscl_bench.archives.folder.options import FolderOptions, MaskLabels
@@ -92,6 +93,11 @@ class FolderAdapter(DatasetAdapter):
 
     def missing(self, what: str) -> ArchiveError:
         """Return the error for a missing or partial folder."""
+        if self.embedded:
+            return MissingArchiveError(
+                f"The {self.title} is missing or partial: {what}. It is part of this package; "
+                "install rscl-bench again."
+            )
         return MissingArchiveError(
             f"The {self.title} is missing or partial: {what}. Put the files into {self.root} as "
             f"{self.layout}, or correct 'root', 'pattern' and 'labels' of its options."
@@ -99,6 +105,8 @@ class FolderAdapter(DatasetAdapter):
 
     def damaged(self, what: str) -> ArchiveError:
         """Return the error for a file with wrong content."""
+        if self.embedded:
+            return ArchiveError(f"{what}; it is part of this package, install rscl-bench again.")
         return ArchiveError(f"{what}; put a sound copy there.")
 
     def _check_type(self, path: Path, bands: int, dtype: str) -> None:
@@ -137,7 +145,7 @@ class FolderAdapter(DatasetAdapter):
 def _configured(chosen: str) -> type[FolderAdapter]:
     options = FolderOptions.model_validate_json(chosen)
     labels = options.labels
-    declared = {
+    declared: dict[str, Any] = {
         "name": f"folder {options.root}",
         "folder": options.root,
         "title": f"folder '{options.root}'",
@@ -148,4 +156,15 @@ def _configured(chosen: str) -> type[FolderAdapter]:
         "nodata": options.nodata,
         "max_pixels": options.max_pixels,
     }
+    if options.embedded:
+        origin = about(options.root)
+        declared |= {
+            "name": f"embedded {options.root}",
+            "folder": str(EMBEDDED / options.root),  # an absolute path goes before any data root
+            "title": origin.title,
+            "source": origin.source,
+            "licence": origin.licence,
+            "citations": origin.citations,
+            "embedded": True,
+        }
     return type(FolderAdapter.__name__, (FolderAdapter,), declared)

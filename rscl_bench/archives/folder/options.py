@@ -276,6 +276,13 @@ class FolderOptions(Spec):
     """What a folder of images holds."""
 
     root: Annotated[Relative, Field(description="folder of the images, below the data root")]
+    embedded: Annotated[
+        bool,
+        Field(
+            description="whether `root` is a folder of images in this package, which needs no data "
+            "root"
+        ),
+    ] = False
     pattern: Annotated[
         Relative,
         Field(
