@@ -7,12 +7,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.cli import records_in
 from helpers.paths import ROOT
 
 LIST = (
     "import rscl_bench, sys; from rscl_bench.cli import main; sys.argv = sys.argv[:1] + {}; main()"
 )
 WHERE = "import rscl_bench; print(rscl_bench.__file__)"
+#: Modules of the extras `dev` and `docs` that nothing else needs.
+TOOLS = ["build", "hatchling", "hypothesis", "mkdocs", "mypy", "pytest", "webdataset", "xdist"]
+MINI = (
+    "import os, sys; os.environ.pop('RSCL_DATA_ROOT', None); os.environ['RSCL_CACHE'] = 'cache'; "
+    "sys.modules.update(dict.fromkeys({tools})); from rscl_bench.cli import main; "
+    "sys.argv = ['rscl-bench', *{arguments}]; main()"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +64,34 @@ def test_wheel_holds_declarations_and_nothing_else(wheel: Path) -> None:
     assert sources <= set(names)
     assert "rscl_bench/archives/splits/ucmerced-multilabel.csv" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_holds_the_embedded_images_and_is_small(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    embedded = {name: size for name, size in sizes.items() if "/embedded/" in name}
+    files = [path for path in (ROOT / "rscl_bench" / "embedded").rglob("*") if path.is_file()]
+    assert set(embedded) == {path.relative_to(ROOT).as_posix() for path in files}
+    for folder, file in (
+        ("hit-uav", "LICENSE"),
+        ("hit-uav", "about.toml"),
+        ("ucmerced", "about.toml"),
+    ):
+        assert f"rscl_bench/embedded/{folder}/{file}" in embedded
+    assert sum(embedded.values()) < 8_000_000
+    assert wheel.stat().st_size < 10_000_000
+
+
+def test_installed_wheel_runs_mini_without_the_test_tools(installed: Path, tmp_path: Path) -> None:
+    """No data root is set, and no package of the extras can be imported."""
+    arguments = ["run", "--scenario", "mini", "--method", "cosmae", "--device", "cpu"]
+    quick = ["--set", "training.epochs=1", "--set", "training.warmup_epochs=0"]
+    code = MINI.format(tools=TOOLS, arguments=[*arguments, *quick])
+    printed = python(code, tmp_path, installed)
+    assert printed.startswith("The real images of mini are part of rscl-bench")
+    assert "forgetting: " in printed
+    (record,) = records_in(tmp_path / "runs")
+    assert record.identity.edition == "real"
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "rs4"], ["show", "cosmae"], ["--help"]])
