@@ -17,6 +17,7 @@ from rscl_bench.leaderboards.csv_tables import (
 )
 from rscl_bench.leaderboards.keys import group_folders, shared_key
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.page.document import leaderboard_page
 from rscl_bench.leaderboards.places import TABLES
 from rscl_bench.leaderboards.stored_intervals import FILE as IMAGE_INTERVALS
 from rscl_bench.leaderboards.stored_intervals import (
@@ -28,6 +29,9 @@ from rscl_bench.leaderboards.stored_intervals import (
 )
 from rscl_bench.leaderboards.tunings import tunings_beside
 from rscl_bench.results.packed_scores import has_scores
+
+#: Name of the page of a leaderboard, and of the page that lists the leaderboards.
+PAGE = "index.html"
 
 
 def build_leaderboard(
@@ -72,6 +76,7 @@ def build_leaderboard(
         files[target / folder / "comparisons.csv"] = comparisons_csv(board.compared)
         files[target / folder / "costs.csv"] = costs_csv(board)
         files[target / folder / "scores.csv"] = scores_csv(board)
+        files[target / folder / PAGE] = leaderboard_page(board)
         files[target / folder / IMAGE_INTERVALS] = _intervals_text(board, held)
     for path in sorted(files):
         write_atomic(path, files[path])
