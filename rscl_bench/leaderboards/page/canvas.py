@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
+from scipy.optimize import isotonic_regression
 
 from rscl_bench.leaderboards.page.markup import element, number
 from rscl_bench.leaderboards.page.scale import Scale, tick_text
+
+#: Width of a letter in pixels, as wide as that of common fonts of the drawings' size.
+LETTER = 7.0
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,14 @@ class Canvas:
     top: float = 16.0
     bottom: float = 322.0
 
-    def drawing(self, title: str, description: str, *parts: str) -> Markup:
+    def drawing(self, title: str, description: str, *parts: str, kind: str = "chart") -> Markup:
         """Return the drawing in a region that scrolls where the screen is narrow.
 
         Args:
             title: Name of the chart.
             description: What it shows, for readers who do not see it.
             *parts: Content.
+            kind: Class of the drawing; a ``chart`` grows with the screen.
         """
         size = f"0 0 {number(self.width)} {number(self.height)}"
         svg = element(
@@ -47,6 +52,7 @@ class Canvas:
             width=self.width,
             height=self.height,
             role="img",
+            class_=kind,
             aria_label=f"{title}. {description}",
         )
         return element("div", svg, class_="scroll", role="region", aria_label=title, tabindex=0)
@@ -94,7 +100,7 @@ def words(
 
 
 def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return places near the wanted ones, in their order, at least a gap apart.
+    """Return the nearest places to the wanted ones that are at least a gap apart.
 
     Args:
         wanted: Wanted coordinates, rising.
@@ -102,13 +108,15 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
         low: Least coordinate.
         high: Largest coordinate.
     """
-    if len(wanted) > 1:
-        gap = min(gap, (high - low) / (len(wanted) - 1))
-    places: list[float] = []
-    for place in wanted:
-        places.append(max(place, places[-1] + gap if places else low))
-    limit = high
-    for position in range(len(places) - 1, -1, -1):
-        places[position] = min(places[position], limit)
-        limit = places[position] - gap
-    return places
+    if not wanted:
+        return []
+    last = len(wanted) - 1
+    gap = min(gap, (high - low) / max(last, 1))
+    # Less its share of the gaps, a place must be no lower than the one before it: the nearest such
+    # places in the least-squares sense are an isotonic regression.
+    shifted = [place - number * gap for number, place in enumerate(wanted)]
+    fitted = isotonic_regression(shifted).x
+    return [
+        min(max(float(place), low), high - last * gap) + number * gap
+        for number, place in enumerate(fitted)
+    ]

@@ -78,11 +78,15 @@ def cost_table(board: Board, series: Sequence[Series]) -> Markup:
     table = element(
         "table",
         element("caption", "Costs of training, means over the seeds of one device"),
-        element("thead", element("tr", *(element("th", head, scope="col") for head in heads))),
+        element("thead", element("tr", *(_head(head) for head in heads))),
         element("tbody", joined(lines)),
         class_="costs",
     )
     return element("div", table, class_="scroll", role="region", tabindex=0, aria_label="Costs")
+
+
+def _head(name: str) -> Markup:
+    return element("th", name, scope="col", class_="method" if name == "method" else None)
 
 
 def _cost(line: object, cost: str) -> str:

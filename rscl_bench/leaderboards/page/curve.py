@@ -8,13 +8,14 @@ from markupsafe import Markup
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.columns import score_column
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
-from rscl_bench.leaderboards.page.canvas import Canvas, spread_out, words
+from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, spread_out, words
 from rscl_bench.leaderboards.page.markup import element, joined, points
 from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.shown import ends_of
 from rscl_bench.leaderboards.page.views import View
 
+_LONGEST = 25  # letters of a name
 #: Mean and both ends of the interval after each task.
 _Ends = list[tuple[float, float, float]]
 
@@ -27,7 +28,8 @@ def curves(board: Board, view: View, series: Sequence[Series]) -> Markup:
         view: A view with a probe.
         series: All rows.
     """
-    canvas = Canvas()
+    longest = max(len(one.short(_LONGEST)) for one in series if one.colour != "sx")
+    canvas = Canvas(right=Canvas.width - LETTER * longest - 16)
     values = {one.number: _values(board, view, one) for one in series}
     scale = scale_of(
         [end for ends in values.values() for three in ends for end in three],
@@ -115,7 +117,7 @@ def _labels(
             element(
                 "path", d=points([(edge - 10, y), (edge - 4, y), (edge + 8, place)]), class_="lead"
             ),
-            words(one.short(25), edge + 12, place + 4),
+            words(one.short(_LONGEST), edge + 12, place + 4),
             class_=f"name {one.colour}",
             data_m=one.number,
         )

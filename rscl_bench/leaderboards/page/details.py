@@ -44,9 +44,7 @@ def details_of(board: Board, row: Row) -> Markup:
             element("h4", "Command"),
             *_command(row, first),
             element("h4", "Recipe"),
-            element(
-                "pre", Markup("\n").join(element("span", line) for line in recipe_lines(first))
-            ),
+            element("pre", *(element("span", n) for n in recipe_lines(first)), class_="recipe"),
         ]
     )
 

@@ -24,8 +24,8 @@ def page_header(board: Board) -> Markup:
     """Return title, stream of tasks, facts, and how to read the numbers."""
     key = board.key
     listed = [fact.partition(":")[::2] for fact in facts(board)]
-    first = [pair for pair in listed if pair[0] in _FIRST]
-    more = [pair for pair in listed if pair[0] not in (*_FIRST, "Scenario")]
+    first = [(name, said.split(";")[0]) for name, said in listed if name in _FIRST]
+    more = [pair for pair in listed if pair not in first and pair[0] != "Scenario"]
     methods = sum(row.reference != "lower" for row in board.rows)
     tasks = [
         element("li", element("b", f"T{number}"), " ", task.name)

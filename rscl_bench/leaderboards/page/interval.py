@@ -7,7 +7,7 @@ from markupsafe import Markup
 from rscl_bench.leaderboards.page.markup import element, number
 from rscl_bench.leaderboards.page.scale import Scale
 
-WIDTH = 120.0
+WIDTH = 108.0
 
 
 def interval_bar(

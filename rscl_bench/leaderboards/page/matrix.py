@@ -10,7 +10,7 @@ from rscl_bench.leaderboards.comparisons import LEAST_SEEDS, compared_rows
 from rscl_bench.leaderboards.corrections import RATE
 from rscl_bench.leaderboards.formats import points as points_text
 from rscl_bench.leaderboards.keys import RowKey
-from rscl_bench.leaderboards.page.canvas import Canvas, words
+from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, words
 from rscl_bench.leaderboards.page.markup import element, joined, number
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
@@ -23,7 +23,6 @@ STATES = {
     "level": "not separated",
     "unknown": "cannot be judged",
 }
-_LETTER = 6.6
 
 
 def separations_part(board: Board, view: View, series: Sequence[Series]) -> Markup:
@@ -76,7 +75,7 @@ def _matrix(
     view: View, rows: Sequence[Series], pairs: Mapping[tuple[RowKey, RowKey], object]
 ) -> Markup:
     names = [one.short(26) for one in rows]
-    room = _LETTER * max(map(len, names)) + 14
+    room = LETTER * max(map(len, names)) + 14
     side = 22.0
     canvas = Canvas(width=room + side * len(rows) + 90, height=side * len(rows) + room * 0.72 + 16)
     top = room * 0.72 + 8
@@ -107,6 +106,7 @@ def _matrix(
         "listed below.",
         *(element("path", d="".join(d), class_=f"pair {state}") for state, d in cells.items() if d),
         element("g", *across, *down, class_="axis"),
+        kind="matrix",
     )
 
 

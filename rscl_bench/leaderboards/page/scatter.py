@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.formats import significant, two_decimals
-from rscl_bench.leaderboards.page.canvas import Canvas, words
+from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, words
 from rscl_bench.leaderboards.page.markup import element, joined, points
 from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
@@ -16,7 +16,7 @@ from rscl_bench.leaderboards.page.shown import ends_of
 from rscl_bench.leaderboards.page.views import View
 
 _CANVAS = Canvas(right=600.0)
-_LETTER, _LINE = 6.6, 12.0
+_LINE = 12.0
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def _point(point: Point, on_front: bool, across: Scale, up: Scale, axis: str) ->
 def _labels(shown: Sequence[Point], front: Sequence[Point], across: Scale, up: Scale) -> Markup:
     """Return the names of the points, as far as there is room; those of the front come first."""
     dots = [(across(p.cost), up(p.quality)) for p in shown]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in dots]
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in dots]
     written = []
     wanted = [*front, *(p for p in shown if p not in front)]
     for point in wanted:
         label = point.series.short(26)
-        box = _free(across(point.cost), up(point.quality), _LETTER * len(label), taken)
+        box = _free(across(point.cost), up(point.quality), LETTER * len(label), taken)
         if box is not None:
             taken.append(box)
             written.append(
@@ -156,8 +156,8 @@ _Box = tuple[float, float, float, float]
 def _free(x: float, y: float, width: float, taken: Sequence[_Box]) -> _Box | None:
     """Return the first place beside a point where a name hides nothing; None if there is none."""
     for left, top in (
-        (x + 10, y - _LINE / 2),
-        (x - 10 - width, y - _LINE / 2),
+        (x + 12, y - _LINE / 2),
+        (x - 12 - width, y - _LINE / 2),
         (x + 6, y - 9 - _LINE),
         (x + 6, y + 9),
         (x - 6 - width, y - 9 - _LINE),

@@ -1,5 +1,6 @@
 """Makes the table of methods: a line per row, and columns for each view."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,13 +22,14 @@ from rscl_bench.leaderboards.page.interval import WIDTH, interval_bar
 from rscl_bench.leaderboards.page.marks import marks_of
 from rscl_bench.leaderboards.page.markup import element, joined
 from rscl_bench.leaderboards.page.operations import teraflops
-from rscl_bench.leaderboards.page.scale import scale_of, tick_text
+from rscl_bench.leaderboards.page.scale import Scale, tick_text
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.shown import ends_of, percent_of
 from rscl_bench.leaderboards.page.views import View, views
 from rscl_bench.leaderboards.rows import Row
 
 _NO_SORT = "bars"
+_LONG = 30  # letters of a name that may take several lines
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ def methods_table(board: Board, series: Sequence[Series]) -> Markup:
 def _line(board: Board, one: Series, cells: Sequence[tuple[str, str]]) -> Markup:
     name = element(
         "details",
-        element("summary", element("span", "", class_=f"chip {one.colour}"), one.label),
+        element(
+            "summary",
+            element("span", class_=f"chip {one.colour}"),
+            one.label,
+            class_="long" if len(one.label) > _LONG else None,
+        ),
         element("div", details_of(board, one.row), class_="more"),
     )
     kind = one.row.reference or ("few" if one.few else "")
@@ -182,9 +189,11 @@ def _bars(board: Board, view: View) -> Column:
             found = board.bootstrap_interval(row, view.probe.name, view.kind)
         images.append(None if found is None else (percent_of(found.low), percent_of(found.high)))
     values = [end for three in ends for end in three] + [e for two in images if two for e in two]
-    scale = scale_of(values, 4.0, WIDTH - 4.0)
-    if scale is None:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
         return Column("intervals", [ABSENT] * len(ends), f"{view.marks} {_NO_SORT}")
+    low = math.floor(min(known))
+    scale = Scale(low, max(low + 1, math.ceil(max(known))), 4.0, WIDTH - 4.0)
     cells = [interval_bar(scale, t, two) or ABSENT for t, two in zip(ends, images, strict=True)]
     title = f"{tick_text(scale.low)} to {tick_text(scale.high)}"
     return Column(title, cells, f"{view.marks} {_NO_SORT}")
