@@ -7,7 +7,7 @@ from markupsafe import Markup
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.collapse import mean_spread
 from rscl_bench.leaderboards.formats import ABSENT
-from rscl_bench.leaderboards.page.markup import element
+from rscl_bench.leaderboards.page.markup import element, joined, scrolling
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
 
@@ -42,14 +42,14 @@ def collapse_table(board: Board, view: View, series: Sequence[Series]) -> Markup
     heads = [element("th", name, scope="col") for name, _, _ in columns]
     table = element(
         "table",
-        element("caption", f"{title}: std · effective rank, means over seeds"),
         element(
             "thead", element("tr", element("th", "method", scope="col", class_="method"), *heads)
         ),
         element("tbody", *lines),
         class_="collapse",
     )
-    return element("div", table, class_="scroll", role="region", tabindex=0, aria_label=title)
+    caption = f"{title}: std · effective rank, means over seeds"
+    return joined([element("p", caption, class_="caption"), scrolling(table, caption)])
 
 
 def _cell(one: Series, probe: str, task: int) -> Markup:

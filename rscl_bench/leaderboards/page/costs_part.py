@@ -1,7 +1,7 @@
 """Shows costs: quality against operations and hours, and the table of all costs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -9,47 +9,48 @@ from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.cells import words
 from rscl_bench.leaderboards.costs import COSTS, costs_by_device
 from rscl_bench.leaderboards.formats import ABSENT, significant
-from rscl_bench.leaderboards.page.markup import element, joined
+from rscl_bench.leaderboards.keys import RowKey
+from rscl_bench.leaderboards.page.markup import element, joined, scrolling
 from rscl_bench.leaderboards.page.operations import teraflops
 from rscl_bench.leaderboards.page.scatter import scatter
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
 
 
-def cost_charts(board: Board, view: View, series: Sequence[Series]) -> Markup:
-    """Return the charts of one view: against operations, and against the hours of each device.
+def chart_costs(board: Board, series: Sequence[Series]) -> dict[str, dict[int, float]]:
+    """Return the costs that charts show: by axis, then by number of the row.
+
+    The hours of each device have an axis of their own, since hours of two devices do not compare.
 
     Args:
         board: The leaderboard.
-        view: The view.
         series: All rows.
     """
     operations = {one.number: teraflops(one.row) for one in series}
-    known = {number: value for number, value in operations.items() if not math.isnan(value)}
-    charts = [
-        _chart(
-            "Against operations",
-            scatter(board, view, series, known, "operations of the training, TFLOP"),
-        )
-    ]
-    for device, hours in _hours(board, series).items():
-        chart = scatter(board, view, series, hours, f"hours on {device}")
-        charts.append(_chart(f"Against hours on {device}", chart))
-    return element("div", *charts, class_="pair-of-charts")
-
-
-def _chart(title: str, content: Markup) -> Markup:
-    return element("div", element("h4", title), content)
-
-
-def _hours(board: Board, series: Sequence[Series]) -> dict[str, dict[int, float]]:
-    """Return the hours by device and row; two devices are never in one chart."""
     numbers = {one.row.key: one.number for one in series}
-    found: dict[str, dict[int, float]] = {}
-    for line in costs_by_device(board.rows).itertuples():
-        number = numbers[(str(line.method), str(line.precision))]  # type: ignore[index]
-        found.setdefault(str(line.device), {})[number] = float(line.training_hours)
-    return dict(sorted(found.items()))
+    hours: dict[str, dict[int, float]] = {}
+    costs = costs_by_device(board.rows)
+    for line, own in zip(costs.itertuples(), costs["training_hours"].tolist(), strict=True):
+        number = numbers[RowKey(str(line.method), str(line.precision))]
+        hours.setdefault(f"hours on {line.device}", {})[number] = float(own)
+    return {"operations of the training, TFLOP": operations, **dict(sorted(hours.items()))}
+
+
+def cost_charts(
+    view: View, series: Sequence[Series], costs: Mapping[str, Mapping[int, float]]
+) -> Markup:
+    """Return the charts of one view, one for each cost.
+
+    Args:
+        view: The view.
+        series: All rows.
+        costs: Costs from `chart_costs`.
+    """
+    charts = [
+        element("div", element("h4", f"Against {axis}"), scatter(view, series, own, axis))
+        for axis, own in costs.items()
+    ]
+    return element("div", *charts, class_="pair-of-charts")
 
 
 def cost_table(board: Board, series: Sequence[Series]) -> Markup:
@@ -63,13 +64,14 @@ def cost_table(board: Board, series: Sequence[Series]) -> Markup:
     costs = costs_by_device(board.rows)
     lines = []
     for line in costs.itertuples():
-        one = by_key[(str(line.method), str(line.precision))]  # type: ignore[index]
-        cells = [str(line.device), str(line.seeds), *(_cost(line, cost) for cost in COSTS)]
+        one = by_key[RowKey(str(line.method), str(line.precision))]
+        cells = [str(line.seeds), *(_cost(line, cost) for cost in COSTS)]
         cells.append(significant(teraflops(one.row)) or ABSENT)
         lines.append(
             element(
                 "tr",
                 element("th", one.label, scope="row", class_="method"),
+                element("td", str(line.device), class_="text"),
                 *(element("td", c, class_="none" if c == ABSENT else None) for c in cells),
                 data_m=one.number,
             )
@@ -77,16 +79,16 @@ def cost_table(board: Board, series: Sequence[Series]) -> Markup:
     heads = ["method", "device", "seeds", *map(words, COSTS), "operations, TFLOP"]
     table = element(
         "table",
-        element("caption", "Costs of training, means over the seeds of one device"),
         element("thead", element("tr", *(_head(head) for head in heads))),
         element("tbody", joined(lines)),
         class_="costs",
     )
-    return element("div", table, class_="scroll", role="region", tabindex=0, aria_label="Costs")
+    caption = "Costs of training, means over the seeds of one device"
+    return joined([element("p", caption, class_="caption"), scrolling(table, caption)])
 
 
 def _head(name: str) -> Markup:
-    return element("th", name, scope="col", class_="method" if name == "method" else None)
+    return element("th", name, scope="col", class_={"method": "method", "device": "text"}.get(name))
 
 
 def _cost(line: object, cost: str) -> str:

@@ -12,7 +12,6 @@ from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, spread_out, word
 from rscl_bench.leaderboards.page.markup import element, joined, points
 from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
-from rscl_bench.leaderboards.page.shown import ends_of
 from rscl_bench.leaderboards.page.views import View
 
 _LONGEST = 25  # letters of a name
@@ -30,7 +29,7 @@ def curves(board: Board, view: View, series: Sequence[Series]) -> Markup:
     """
     longest = max(len(one.short(_LONGEST)) for one in series if one.colour != "sx")
     canvas = Canvas(right=Canvas.width - LETTER * longest - 16)
-    values = {one.number: _values(board, view, one) for one in series}
+    values = {one.number: _values(view, one) for one in series}
     scale = scale_of(
         [end for ends in values.values() for three in ends for end in three],
         canvas.bottom,
@@ -53,10 +52,10 @@ def curves(board: Board, view: View, series: Sequence[Series]) -> Markup:
     )
 
 
-def _values(board: Board, view: View, one: Series) -> _Ends:
+def _values(view: View, one: Series) -> _Ends:
     assert view.probe is not None
     columns = [score_column(task, view.probe.name, view.kind) for task in range(1, view.tasks + 1)]
-    return [ends_of(board, one.row, column) for column in columns]
+    return [one.ends(column) for column in columns]
 
 
 def _places(canvas: Canvas, tasks: int) -> list[float]:

@@ -11,7 +11,7 @@ from rscl_bench.leaderboards.columns import KINDS
 from rscl_bench.leaderboards.comparisons import LEAST_SEEDS
 from rscl_bench.leaderboards.page.collapse_part import collapse_table
 from rscl_bench.leaderboards.page.colours import colour_style
-from rscl_bench.leaderboards.page.costs_part import cost_charts, cost_table
+from rscl_bench.leaderboards.page.costs_part import chart_costs, cost_charts, cost_table
 from rscl_bench.leaderboards.page.curve import curves
 from rscl_bench.leaderboards.page.header import page_header
 from rscl_bench.leaderboards.page.heatmap import heatmaps
@@ -106,9 +106,17 @@ def _controls(board: Board) -> Markup:
 
 def _sections(board: Board, series: list[Series]) -> list[Markup]:
     shown = views(board)
+    costs = chart_costs(board, series)
     by_probe = [view for view in shown if view.probe is not None]
     return [
-        _section("methods", "Methods", "", [methods_table(board, series)]),
+        _section(
+            "methods",
+            "Methods",
+            "Means over seeds ± half the 95 % t interval, in brackets the 95 % interval over test "
+            "images. A name opens to its seeds, records, command and recipe. Pale rows have too "
+            "few seeds for a comparison.",
+            [methods_table(board, series)],
+        ),
         _section(
             "curves",
             "Over the tasks",
@@ -120,8 +128,8 @@ def _sections(board: Board, series: list[Series]) -> list[Markup]:
             "domains",
             "Every domain after every task, R[t][j]",
             "A row is a state of the encoder, a column a probe. Framed cells are the task's own "
-            "domain: what stands below them shows what later tasks changed. Colours are by column, "
-            "from the least (pale) to the largest score in this section.",
+            "domain: what stands below them shows what later tasks changed. Colours are by column: "
+            "the stronger the colour, the larger the score of this probe.",
             _heat_parts(board, series),
         ),
         _section(
@@ -131,7 +139,7 @@ def _sections(board: Board, series: list[Series]) -> list[Markup]:
             "Hours compare on one device only, and only if nothing else ran on it. The line joins "
             "the methods that no other one beats in both means; it is not a test.",
             [
-                *(shown_in(view, cost_charts(board, view, series)) for view in shown),
+                *(shown_in(view, cost_charts(view, series, costs)) for view in shown),
                 cost_table(board, series),
             ],
         ),
@@ -170,9 +178,10 @@ def _by_probe(board: Board, parts: list[tuple[View, Markup]]) -> Markup:
 
 
 def _section(name: str, title: str, lead: str, content: list[Markup]) -> Markup:
-    parts = [element("p", lead, class_="lead")] if lead else []
     heading = element("h2", title, id=name)
-    return element("section", heading, *parts, *content, aria_labelledby=name)
+    return element(
+        "section", heading, element("p", lead, class_="lead"), *content, aria_labelledby=name
+    )
 
 
 def _heat_parts(board: Board, series: list[Series]) -> list[Markup]:

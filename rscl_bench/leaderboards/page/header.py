@@ -28,7 +28,7 @@ def page_header(board: Board) -> Markup:
     more = [pair for pair in listed if pair not in first and pair[0] != "Scenario"]
     methods = sum(row.reference != "lower" for row in board.rows)
     tasks = [
-        element("li", element("b", f"T{number}"), " ", task.name)
+        element("li", element("span", element("b", f"T{number}"), " ", task.name))
         for number, task in enumerate(board.layout.tasks, 1)
     ]
     parts = [

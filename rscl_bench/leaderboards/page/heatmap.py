@@ -8,9 +8,8 @@ from markupsafe import Markup
 from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.columns import score_column
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
-from rscl_bench.leaderboards.page.markup import element, joined
+from rscl_bench.leaderboards.page.markup import element, joined, scrolling
 from rscl_bench.leaderboards.page.series import Series
-from rscl_bench.leaderboards.page.shown import part_of
 from rscl_bench.leaderboards.rows import encoder_key
 from rscl_bench.results.schema import ProbeRecord
 
@@ -63,10 +62,7 @@ def _matrix(
     before = next(lower for lower in series if lower.row.key == encoder)
     rows = [(before, 1), *((one, task) for task in range(1, len(board.layout.tasks) + 1))]
     return [
-        [
-            part_of(board, source.row, score_column(task, probe.name, kind), "mean")
-            for probe in probes
-        ]
+        [source.percent(score_column(task, probe.name, kind), "mean") for probe in probes]
         for source, task in rows
     ]
 
@@ -105,7 +101,7 @@ def _heatmap(
     return element(
         "figure",
         element("figcaption", one.label, f" ({one.row.seeds} seeds)" if not one.few else _few(one)),
-        element("div", table, class_="scroll", role="region", tabindex=0, aria_label=one.label),
+        scrolling(table, one.label),
         class_="heat few" if one.few else "heat",
         data_m=one.number,
     )

@@ -31,6 +31,17 @@ def element(tag: str, /, *children: str, **attributes: Value) -> Markup:
     return Markup(f"<{tag}{written}>{joined(children)}</{tag}>")
 
 
+def scrolling(table: Markup, label: str, class_: str = "scroll") -> Markup:
+    """Return a table in a region that scrolls where the screen is narrow, also by keys.
+
+    Args:
+        table: The table.
+        label: Name of the region.
+        class_: Classes of the region.
+    """
+    return element("div", table, class_=class_, role="region", tabindex=0, aria_label=label)
+
+
 def joined(parts: Iterable[str]) -> Markup:
     """Return parts one after the other; plain strings are escaped."""
     return Markup("").join(part if isinstance(part, Markup) else text(part) for part in parts)

@@ -11,7 +11,7 @@ from rscl_bench.leaderboards.corrections import RATE
 from rscl_bench.leaderboards.formats import points as points_text
 from rscl_bench.leaderboards.keys import RowKey
 from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, words
-from rscl_bench.leaderboards.page.markup import element, joined, number
+from rscl_bench.leaderboards.page.markup import element, joined, number, scrolling
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
 
@@ -149,16 +149,12 @@ def _listed(board: Board, apart: pd.DataFrame) -> Markup:
     return element(
         "details",
         element("summary", f"The {len(lines)} separated pairs"),
-        element(
-            "div",
+        scrolling(
             element(
                 "table",
                 element("thead", element("tr", *(element("th", h, scope="col") for h in heads))),
                 element("tbody", *lines),
             ),
-            class_="scroll",
-            role="region",
-            tabindex=0,
-            aria_label="Separated pairs",
+            "Separated pairs",
         ),
     )

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.formats import significant, two_decimals
 from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, words
 from rscl_bench.leaderboards.page.markup import element, joined, points
 from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
-from rscl_bench.leaderboards.page.shown import ends_of
 from rscl_bench.leaderboards.page.views import View
 
 _CANVAS = Canvas(right=600.0)
@@ -30,13 +28,10 @@ class Point:
     high: float
 
 
-def scatter(
-    board: Board, view: View, series: Sequence[Series], costs: Mapping[int, float], axis: str
-) -> Markup:
+def scatter(view: View, series: Sequence[Series], costs: Mapping[int, float], axis: str) -> Markup:
     """Return the chart, and the names of the rows that it cannot show.
 
     Args:
-        board: The leaderboard.
         view: The view, whose main number is the quality.
         series: All rows.
         costs: Costs by number of the row; rows without a cost are named below the chart.
@@ -45,7 +40,7 @@ def scatter(
     trained = [one for one in series if one.trained]
     shown, absent = [], []
     for one in trained:
-        quality, low, high = ends_of(board, one.row, view.quality)
+        quality, low, high = one.ends(view.quality)
         cost = costs.get(one.number, math.nan)
         if math.isnan(cost) or math.isnan(quality):
             absent.append(one.label)

@@ -20,11 +20,10 @@ from rscl_bench.leaderboards.formats import ABSENT, significant
 from rscl_bench.leaderboards.page.details import details_of
 from rscl_bench.leaderboards.page.interval import WIDTH, interval_bar
 from rscl_bench.leaderboards.page.marks import marks_of
-from rscl_bench.leaderboards.page.markup import element, joined
+from rscl_bench.leaderboards.page.markup import element, joined, scrolling
 from rscl_bench.leaderboards.page.operations import teraflops
 from rscl_bench.leaderboards.page.scale import Scale, tick_text
-from rscl_bench.leaderboards.page.series import Series
-from rscl_bench.leaderboards.page.shown import ends_of, percent_of
+from rscl_bench.leaderboards.page.series import Series, shown_percent
 from rscl_bench.leaderboards.page.views import View, views
 from rscl_bench.leaderboards.rows import Row
 
@@ -56,7 +55,7 @@ def methods_table(board: Board, series: Sequence[Series]) -> Markup:
         board: The leaderboard.
         series: All rows.
     """
-    columns = _columns(board)
+    columns = _columns(board, series)
     heads = [
         element("th", "method", scope="col", class_="method"),
         *(
@@ -74,20 +73,14 @@ def methods_table(board: Board, series: Sequence[Series]) -> Markup:
         _line(board, one, [(c.cells[place], c.marks) for c in columns])
         for place, one in enumerate(series)
     ]
-    return element(
-        "div",
-        element(
-            "table",
-            element("caption", "Methods. A name opens to its seeds, records, command and recipe."),
-            element("thead", element("tr", *heads)),
-            element("tbody", *lines),
-            id="methods-table",
-        ),
-        class_="scroll wide",
-        role="region",
-        tabindex=0,
-        aria_label="Table of methods",
+    table = element(
+        "table",
+        element("thead", element("tr", *heads)),
+        element("tbody", *lines),
+        id="methods-table",
+        aria_label="Methods",
     )
+    return scrolling(table, "Table of methods", "scroll wide")
 
 
 def _line(board: Board, one: Series, cells: Sequence[tuple[str, str]]) -> Markup:
@@ -117,13 +110,15 @@ def _line(board: Board, one: Series, cells: Sequence[tuple[str, str]]) -> Markup
     )
 
 
-def _columns(board: Board) -> list[Column]:
+def _columns(board: Board, series: Sequence[Series]) -> list[Column]:
     rows = board.rows
     seeds = [ABSENT if row.seeds is None else str(row.seeds) for row in rows]
     columns = [Column("seeds", seeds, name="seeds")]
     for view in views(board):
         columns += (
-            _domain_columns(board, view) if view.probe is None else _probe_columns(board, view)
+            _domain_columns(board, view, series)
+            if view.probe is None
+            else _probe_columns(board, view, series)
         )
     hours = [significant(hours) or ABSENT for hours in costs_by_row(rows)["training_hours"]]
     operations = [significant(teraflops(row)) or ABSENT for row in rows]
@@ -139,7 +134,7 @@ def _marks(board: Board, row: Row) -> Markup:
     return joined(element("abbr", mark.word, title=mark.meaning) for mark in marks_of(board, row))
 
 
-def _probe_columns(board: Board, view: View) -> list[Column]:
+def _probe_columns(board: Board, view: View, series: Sequence[Series]) -> list[Column]:
     """Return rank, scores after each task, both intervals and the metrics of an outside probe."""
     assert view.probe is not None
     probe, rows = view.probe.name, board.rows
@@ -155,7 +150,7 @@ def _probe_columns(board: Board, view: View) -> list[Column]:
     images = [bracketed(board.bootstrap_interval(row, probe, view.kind)) for row in rows]
     name = f"{view.quality}.image"
     columns.append(Column(f"T{view.tasks}, test images", images, view.marks, name))
-    columns.append(_bars(board, view))
+    columns.append(_bars(board, view, series))
     if view.probe.task is None:
         for metric in OUTSIDE_METRICS[1:]:
             name = outside_column(probe, metric, view.kind)
@@ -163,7 +158,7 @@ def _probe_columns(board: Board, view: View) -> list[Column]:
     return columns
 
 
-def _domain_columns(board: Board, view: View) -> list[Column]:
+def _domain_columns(board: Board, view: View, series: Sequence[Series]) -> list[Column]:
     """Return the continual metrics, and the last score of each probe."""
     columns = []
     for metric in DOMAIN_METRICS:
@@ -171,7 +166,7 @@ def _domain_columns(board: Board, view: View) -> list[Column]:
         last = " final" if metric == "final_average" else ""
         cells = means(board, board.rows, name)
         columns.append(Column(words(metric), cells, view.marks + last, name))
-    columns.insert(1, _bars(board, view))
+    columns.insert(1, _bars(board, view, series))
     for probe in board.layout.probes:
         name = score_column(view.tasks, probe.name, view.kind)
         cells = means(board, board.rows, name)
@@ -179,15 +174,10 @@ def _domain_columns(board: Board, view: View) -> list[Column]:
     return columns
 
 
-def _bars(board: Board, view: View) -> Column:
+def _bars(board: Board, view: View, series: Sequence[Series]) -> Column:
     """Return the drawing of both intervals; its head states the ends of the scale."""
-    ends = [ends_of(board, row, view.quality) for row in board.rows]
-    images: list[tuple[float, float] | None] = []
-    for row in board.rows:
-        found = None
-        if view.probe is not None:
-            found = board.bootstrap_interval(row, view.probe.name, view.kind)
-        images.append(None if found is None else (percent_of(found.low), percent_of(found.high)))
+    ends = [one.ends(view.quality) for one in series]
+    images = [_image_ends(board, view, row) for row in board.rows]
     values = [end for three in ends for end in three] + [e for two in images if two for e in two]
     known = [value for value in values if not math.isnan(value)]
     if not known:
@@ -197,3 +187,10 @@ def _bars(board: Board, view: View) -> Column:
     cells = [interval_bar(scale, t, two) or ABSENT for t, two in zip(ends, images, strict=True)]
     title = f"{tick_text(scale.low)} to {tick_text(scale.high)}"
     return Column(title, cells, f"{view.marks} {_NO_SORT}")
+
+
+def _image_ends(board: Board, view: View, row: Row) -> tuple[float, float] | None:
+    if view.probe is None:
+        return None
+    found = board.bootstrap_interval(row, view.probe.name, view.kind)
+    return None if found is None else (shown_percent(found.low), shown_percent(found.high))
