@@ -9,7 +9,7 @@ from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.columns import score_column
 from rscl_bench.leaderboards.formats import ABSENT, two_decimals
 from rscl_bench.leaderboards.page.canvas import LETTER, Canvas, spread_out, words
-from rscl_bench.leaderboards.page.markup import element, joined, points
+from rscl_bench.leaderboards.page.markup import element, joined, number, points
 from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
@@ -66,10 +66,10 @@ def _places(canvas: Canvas, tasks: int) -> list[float]:
 def _task_axis(board: Board, canvas: Canvas, places: Sequence[float]) -> Markup:
     longest = max(6, int(92 / len(places)))
     names = []
-    for number, (task, place) in enumerate(zip(board.layout.tasks, places, strict=True), 1):
+    for count, (task, place) in enumerate(zip(board.layout.tasks, places, strict=True), 1):
         short = task.name if len(task.name) <= longest else f"{task.name[: longest - 1]}…"
         names += [
-            words(f"T{number}", place, canvas.bottom + 18, anchor="middle"),
+            words(f"T{count}", place, canvas.bottom + 18, anchor="middle"),
             words(short, place, canvas.bottom + 34, anchor="middle"),
         ]
     return element("g", *names, class_="axis")
@@ -85,14 +85,15 @@ def _line(one: Series, ends: _Ends, places: Sequence[float], scale: Scale) -> Ma
         if one.trained and upper != lower
         else ""
     )
-    dots = [element("circle", cx=x, cy=y, r=3) for x, y in middle] if one.trained else []
+    # A stroke of no length with round ends is a point.
+    dots = "".join(f"M{number(x)} {number(y)}h0" for x, y in middle)
     texts = ", ".join(two_decimals(mean) or ABSENT for mean, _, _ in ends)
     return element(
         "g",
         element("title", f"{one.label}: {texts}"),
         band,
         element("path", d=points(middle), class_="line"),
-        *dots,
+        element("path", d=dots, class_="dots") if one.trained else "",
         class_=f"series {one.colour}" + (" few" if one.few else ""),
         data_m=one.number,
     )

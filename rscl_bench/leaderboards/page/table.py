@@ -90,7 +90,7 @@ def _line(board: Board, one: Series, cells: Sequence[tuple[str, str]]) -> Markup
             "summary",
             element("span", class_=f"chip {one.colour}"),
             one.label,
-            class_="long" if len(one.label) > _LONG else None,
+            class_="long" if len(one.label) > _LONG else "short",
         ),
         element("div", details_of(board, one.row), class_="more"),
     )
