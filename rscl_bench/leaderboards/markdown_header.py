@@ -88,7 +88,8 @@ def _machines(board: Board) -> str:
     return "; ".join(listed) + several
 
 
-_MEANINGS: dict[MarkName, str] = {
+#: What a mark says of a row.
+MARK_MEANINGS: dict[MarkName, str] = {
     "self-run": "self-run: nobody but who ran it has checked the row",
     "recomputed": "recomputed: its scores were computed again from the scores of its images",
     "reproduced": "reproduced: its encoder was moreover probed again on another machine",
@@ -98,8 +99,8 @@ _MEANINGS: dict[MarkName, str] = {
 def _marks(board: Board) -> str:
     """Say how far the rows are checked; the mark of a row is the weakest of its runs."""
     if len(board.marks) == 1:
-        return f"every row is {_MEANINGS[board.marks[0]].replace('the row', 'it')}"
-    return "; ".join(_MEANINGS[mark] for mark in board.marks)
+        return f"every row is {MARK_MEANINGS[board.marks[0]].replace('the row', 'it')}"
+    return "; ".join(MARK_MEANINGS[mark] for mark in board.marks)
 
 
 def _pixel_line(board: Board) -> list[str]:

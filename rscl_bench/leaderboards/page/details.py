@@ -11,9 +11,11 @@ from rscl_bench.leaderboards.board import Board
 from rscl_bench.leaderboards.costs import training_hours
 from rscl_bench.leaderboards.formats import percent, significant
 from rscl_bench.leaderboards.machines import machine_name, machine_of
-from rscl_bench.leaderboards.page.marks import marks_of
+from rscl_bench.leaderboards.markdown_header import MARK_MEANINGS
 from rscl_bench.leaderboards.page.markup import element, joined
+from rscl_bench.leaderboards.page.notes import notes_of
 from rscl_bench.leaderboards.rows import Row
+from rscl_bench.results.marks import SELF_RUN
 from rscl_bench.results.schema import RunRecord
 
 
@@ -24,8 +26,8 @@ def details_of(board: Board, row: Row) -> Markup:
         board: The leaderboard.
         row: A row of it.
     """
-    marks = [
-        element("p", element("b", mark.word), f": {mark.meaning}") for mark in marks_of(board, row)
+    notes = [
+        element("p", element("b", note.word), f": {note.meaning}") for note in notes_of(board, row)
     ]
     if row.reference == "lower":
         sources = (
@@ -33,13 +35,14 @@ def details_of(board: Board, row: Row) -> Markup:
             if row.after is not None
             else ("Computed from the mean and deviation of each band; equal in all runs.")
         )
-        return joined([*marks, element("p", sources), _runs(row)])
+        return joined([*notes, element("p", sources), _runs(row)])
     first = next(iter(row.runs.values())).record
     title = first.identity.method.get("title")
     return joined(
         [
             *([element("p", title)] if isinstance(title, str) else []),
-            *marks,
+            *notes,
+            element("p", MARK_MEANINGS[row.mark or SELF_RUN].replace("the row", "it"), "."),
             _runs(row),
             element("h4", "Command"),
             *_command(row, first),

@@ -100,15 +100,15 @@ def _heatmap(
     table = element("table", element("thead", head), element("tbody", joined(body)))
     return element(
         "figure",
-        element("figcaption", one.label, f" ({one.row.seeds} seeds)" if not one.few else _few(one)),
+        element("figcaption", f"{one.label} ({_seeds(one)})"),
         scrolling(table, one.label),
         class_="heat few" if one.few else "heat",
         data_m=one.number,
     )
 
 
-def _few(one: Series) -> str:
-    return " (1 seed)" if one.row.seeds == 1 else f" ({one.row.seeds} seeds)"
+def _seeds(one: Series) -> str:
+    return "1 seed" if one.row.seeds == 1 else f"{one.row.seeds} seeds"
 
 
 def _column(probe: ProbeRecord) -> str:

@@ -33,7 +33,7 @@ for (const head of table.tHead.rows[0].cells) {
   button.append(...head.childNodes);
   head.append(button);
   head.setAttribute("aria-sort", "none");
-  const text = /^(method|marks|rank)$/.test(button.textContent);
+  const text = /^(method|mark|notes|rank)$/.test(button.textContent);
   button.addEventListener("click", () => {
     const now = head.getAttribute("aria-sort");
     const first = text ? "ascending" : "descending";

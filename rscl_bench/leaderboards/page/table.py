@@ -19,8 +19,8 @@ from rscl_bench.leaderboards.costs import costs_by_row
 from rscl_bench.leaderboards.formats import ABSENT, significant
 from rscl_bench.leaderboards.page.details import details_of
 from rscl_bench.leaderboards.page.interval import WIDTH, interval_bar
-from rscl_bench.leaderboards.page.marks import marks_of
 from rscl_bench.leaderboards.page.markup import element, joined, scrolling
+from rscl_bench.leaderboards.page.notes import notes_of
 from rscl_bench.leaderboards.page.operations import teraflops
 from rscl_bench.leaderboards.page.scale import Scale, tick_text
 from rscl_bench.leaderboards.page.series import Series, shown_percent
@@ -126,12 +126,13 @@ def _columns(board: Board, series: Sequence[Series]) -> list[Column]:
         *columns,
         Column("operations, TFLOP", operations),
         Column("hours", hours, name="training_hours"),
-        Column("marks", [_marks(board, row) for row in rows], "marks"),
+        Column("mark", [row.mark or ABSENT for row in rows], "notes", "mark"),
+        Column("notes", [_notes(board, row) for row in rows], "notes"),
     ]
 
 
-def _marks(board: Board, row: Row) -> Markup:
-    return joined(element("abbr", mark.word, title=mark.meaning) for mark in marks_of(board, row))
+def _notes(board: Board, row: Row) -> Markup:
+    return joined(element("abbr", note.word, title=note.meaning) for note in notes_of(board, row))
 
 
 def _probe_columns(board: Board, view: View, series: Sequence[Series]) -> list[Column]:

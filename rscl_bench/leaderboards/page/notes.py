@@ -9,37 +9,37 @@ from rscl_bench.leaderboards.machines import machine_of
 from rscl_bench.leaderboards.rows import Row
 
 
-class Mark(NamedTuple):
-    """A mark of a row: the word in the table, and its meaning."""
+class Note(NamedTuple):
+    """A note about a row: the word in the table, and its meaning."""
 
     word: str
     meaning: str
 
 
-def marks_of(board: Board, row: Row) -> Iterator[Mark]:
-    """Yield the marks of a row.
+def notes_of(board: Board, row: Row) -> Iterator[Note]:
+    """Yield the notes about a row.
 
     Args:
         board: The leaderboard.
         row: A row of it.
     """
     if row.reference == "lower":
-        yield Mark("reference", "Nothing was trained; the scores are the same after every task.")
+        yield Note("reference", "Nothing was trained; the scores are the same after every task.")
         return
     if row.reference == "upper":
-        yield Mark("reference", "Trained on all tasks at once: an upper reference by custom.")
+        yield Note("reference", "Trained on all tasks at once: an upper reference by custom.")
     if len(row.runs) < LEAST_SEEDS:
-        yield Mark("few seeds", f"Fewer than {LEAST_SEEDS} seeds: no comparison and no rank.")
+        yield Note("few seeds", f"Fewer than {LEAST_SEEDS} seeds: no comparison and no rank.")
     machines = {machine_of(run.record) for run in row.runs.values()}
     if len(machines) > 1:
-        yield Mark(f"{len(machines)} machines", "The seeds ran on several machines.")
+        yield Note(f"{len(machines)} machines", "The seeds ran on several machines.")
     records = [run.record for run in row.runs.values()]
     if any(record.identity.init for record in records):
-        yield Mark("initial weights", "The encoder started from a file of weights.")
+        yield Note("initial weights", "The encoder started from a file of weights.")
     if any(record.parent for record in records):
-        yield Mark("extended", "The runs continue other runs.")
+        yield Note("extended", "The runs continue other runs.")
     if any(not probe_known(board, row, probe.name) for probe in board.layout.probes):
-        yield Mark("images not known", "No image scores and no stored interval over test images.")
+        yield Note("images not known", "No image scores and no stored interval over test images.")
 
 
 def probe_known(board: Board, row: Row, probe: str) -> bool:
