@@ -34,6 +34,7 @@ from rscl_bench.leaderboards.page.scatter import Point, front_of
 from rscl_bench.leaderboards.page.series import all_series
 from rscl_bench.leaderboards.rows import Row
 from rscl_bench.resolve import parse_assignments, resolve_run
+from rscl_bench.results.files import find_records
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import FlopsRecord, RunRecord, SpreadRecord
 
@@ -233,7 +234,8 @@ def test_spread_is_the_mean_over_seeds() -> None:
 
 @pytest.mark.parametrize("method", ["cosmae", "finetune"])
 def test_command_of_a_row_repeats_its_runs(method: str) -> None:
-    paths = sorted((ROOT / "leaderboards/records/shift4/cpu").glob(f"{method}-seed*.json"))
+    found = find_records([ROOT / "leaderboards" / "records" / "shift4" / "cpu"]).records
+    paths = [path for path in found if path.name.startswith(f"{method}-seed")]
     records = [read_record(path) for path in paths]
     board = board_of(records)
     (row,) = (row for row in board.rows if row.key.method == method)

@@ -14,7 +14,7 @@ from rscl_bench.leaderboards.page.scale import Scale, scale_of
 from rscl_bench.leaderboards.page.series import Series
 from rscl_bench.leaderboards.page.views import View
 
-_LONGEST = 25  # letters of a name
+_LONGEST = 28  # letters of a name
 #: Mean and both ends of the interval after each task.
 _Ends = list[tuple[float, float, float]]
 

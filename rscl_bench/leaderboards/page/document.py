@@ -28,6 +28,9 @@ from rscl_bench.leaderboards.page.views import (
     views,
 )
 
+#: With more rows, a browser draws charts only as they come into sight.
+_MANY = 60
+
 
 def leaderboard_page(board: Board) -> str:
     """Return a leaderboard as one HTML file; equal boards give equal bytes.
@@ -39,7 +42,12 @@ def leaderboard_page(board: Board) -> str:
     key = board.key
     content = [
         page_header(board),
-        element("main", _controls(board), *_sections(board, series)),
+        element(
+            "main",
+            _controls(board),
+            *_sections(board, series),
+            class_="many" if len(series) > _MANY else None,
+        ),
         element(
             "footer", element("p", f"Built from run records by rscl-bench {key.code} records.")
         ),
