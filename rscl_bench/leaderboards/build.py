@@ -17,6 +17,8 @@ from rscl_bench.leaderboards.csv_tables import (
 )
 from rscl_bench.leaderboards.keys import group_folders, shared_key
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.page.document import leaderboard_page
+from rscl_bench.leaderboards.page.index import index_page
 from rscl_bench.leaderboards.places import TABLES
 from rscl_bench.leaderboards.stored_intervals import FILE as IMAGE_INTERVALS
 from rscl_bench.leaderboards.stored_intervals import (
@@ -29,6 +31,9 @@ from rscl_bench.leaderboards.stored_intervals import (
 from rscl_bench.leaderboards.tunings import tunings_beside
 from rscl_bench.results.packed_scores import has_scores
 
+#: Name of the page of a leaderboard, and of the page that lists the leaderboards.
+PAGE = "index.html"
+
 
 def build_leaderboard(
     sources: Path | Iterable[Path],
@@ -38,11 +43,11 @@ def build_leaderboard(
     """Write one leaderboard per scenario, version, edition, resolved protocol and package version.
 
     `group_folders` gives the folder of a leaderboard. The folder holds ``leaderboard.csv``,
-    ``leaderboard.md``, ``comparisons.csv``, ``costs.csv``, ``scores.csv`` and
-    ``image-intervals.jsonl``. Stored intervals replace image scores that do not lie beside their
-    records; they are read from ``out`` and from the tables beside the records. All tables are made
-    before the first is written, so contradicting records leave the old tables unchanged. Each file
-    is written whole or not at all.
+    ``leaderboard.md``, ``index.html``, ``comparisons.csv``, ``costs.csv``, ``scores.csv`` and
+    ``image-intervals.jsonl``. ``index.html`` in ``out`` lists all tables that lie there. Stored
+    intervals replace image scores that do not lie beside their records; they are read from ``out``
+    and from the tables beside the records. All tables are made before the first is written, so
+    contradicting records leave the old tables unchanged. Each file is written whole or not at all.
 
     Args:
         sources: One folder or record file, or several of them. Folders are searched for ``*.json``
@@ -72,10 +77,13 @@ def build_leaderboard(
         files[target / folder / "comparisons.csv"] = comparisons_csv(board.compared)
         files[target / folder / "costs.csv"] = costs_csv(board)
         files[target / folder / "scores.csv"] = scores_csv(board)
+        files[target / folder / PAGE] = leaderboard_page(board)
         files[target / folder / IMAGE_INTERVALS] = _intervals_text(board, held)
     for path in sorted(files):
         write_atomic(path, files[path])
-    return sorted(files)
+    # The list shows all tables in the folder, also those that this build did not write.
+    write_atomic(target / PAGE, index_page(target))
+    return sorted([*files, target / PAGE])
 
 
 def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:

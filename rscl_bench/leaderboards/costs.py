@@ -61,6 +61,35 @@ def costs_by_row(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COSTS).astype("float64")
 
 
+def training_hours(record: RunRecord) -> float:
+    """Return the hours of training of one run."""
+    return math.fsum(task.train_seconds for task in record.tasks) / 3600
+
+
+def training_operations(row: Row) -> float | None:
+    """Return the operations of the whole training of a row, mean over seeds.
+
+    The operations of an image, with those of strategies from the second task on, times the images
+    of all steps.
+
+    Args:
+        row: A trained row.
+
+    Returns:
+        None if one run has no count, or has strategies whose operations were not counted.
+    """
+    totals = []
+    for record in (run.record for run in row.runs.values()):
+        flops = record.flops
+        if flops is None or (flops.strategies_with_gradient is None and record.identity.strategies):
+            return None
+        batch = record.identity.setting("training", "batch_size")
+        totals.append(
+            sum(flops.of_task(t) * task.steps for t, task in enumerate(record.tasks)) * batch
+        )
+    return math.fsum(totals) / len(totals)
+
+
 def _means(records: Iterable[RunRecord]) -> list[float]:
     values = np.array([list(_costs(record)) for record in records], dtype=np.float64)
     return [float(mean) for mean in values.mean(axis=0)]
@@ -70,7 +99,7 @@ def _costs(record: RunRecord) -> Iterator[float | None]:
     """Yield the costs of one run, in the order of `COSTS`."""
     trained = [task for task in record.tasks if task.images_per_second is not None]
     seconds = math.fsum(task.train_seconds for task in trained)
-    yield math.fsum(task.train_seconds for task in record.tasks) / 3600
+    yield training_hours(record)
     yield math.fsum((t.images_per_second or 0.0) * t.train_seconds for t in trained) / seconds
     used = [(task.flop_utilisation, task.train_seconds) for task in trained]
     known = [utilisation * time for utilisation, time in used if utilisation is not None]

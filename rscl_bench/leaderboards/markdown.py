@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from rscl_bench.leaderboards.board import Board, device_name
+from rscl_bench.leaderboards.cells import bracketed, means, rank_cell, words
 from rscl_bench.leaderboards.columns import (
     DOMAIN_METRICS,
     KINDS,
@@ -16,11 +17,10 @@ from rscl_bench.leaderboards.columns import (
 from rscl_bench.leaderboards.comparisons import compared_rows, separations
 from rscl_bench.leaderboards.costs import COSTS, costs_by_device
 from rscl_bench.leaderboards.escaping import markdown_text
-from rscl_bench.leaderboards.formats import ABSENT, SKETCH_WARNING, percent, significant
+from rscl_bench.leaderboards.formats import ABSENT, SKETCH_WARNING, significant
 from rscl_bench.leaderboards.keys import RowKey
 from rscl_bench.leaderboards.markdown_header import header
 from rscl_bench.leaderboards.rows import Row
-from rscl_bench.leaderboards.statistics import Interval
 from rscl_bench.results.marks import SELF_RUN
 from rscl_bench.results.schema import ProbeRecord
 
@@ -61,22 +61,21 @@ def _score_table(board: Board, probe: ProbeRecord, kind: str) -> dict[str, Seque
     rows, tasks = board.rows, board.layout.tasks
     table: dict[str, Sequence[str]] = {}
     if kind == "micro":
-        ranks = board.ranks.get(probe.name, pd.Series(index=board.means.index, dtype="float64"))
-        table["rank"] = [ABSENT if pd.isna(rank) else f"{rank:.0f}" for rank in ranks]
+        table["rank"] = [rank_cell(board, row, probe.name) for row in rows]
     table |= _names(board, rows)
     if kind == "micro" and board.marks != [SELF_RUN]:
         table["mark"] = [row.mark or ABSENT for row in rows]
     for number, task in enumerate(tasks, 1):
         column = score_column(number, probe.name, kind)
-        table[f"T{number} {task.name}"] = _means(board, rows, column)
+        table[f"T{number} {task.name}"] = means(board, rows, column)
     intervals = [board.bootstrap_interval(row, probe.name, kind) for row in rows]
-    table[f"T{len(tasks)}, test images"] = [_bracketed(interval) for interval in intervals]
+    table[f"T{len(tasks)}, test images"] = [bracketed(interval) for interval in intervals]
     if probe.task is None:
         for metric in OUTSIDE_METRICS[
             1:
         ]:  # the first metric, the final score, is the column of the last task
             column = outside_column(probe.name, metric, kind)
-            table[_words(metric)] = _means(board, rows, column)
+            table[words(metric)] = means(board, rows, column)
     return table
 
 
@@ -137,7 +136,7 @@ def _continual_section(board: Board) -> str:
     for kind in KINDS:
         table = _names(board, rows)
         for metric in DOMAIN_METRICS:
-            table[_words(metric)] = _means(board, rows, domain_column(metric, kind))
+            table[words(metric)] = means(board, rows, domain_column(metric, kind))
         lines += [f"### {kind}-mAP", "", *_pipes(table), ""]
     return "\n".join(lines)
 
@@ -155,7 +154,7 @@ def _cost_section(board: Board) -> str:
     table["seeds"] = [str(seeds) for seeds in costs["seeds"]]
     for cost in COSTS:
         write: Callable[[float], str] = "{:.0f}".format if "parameters" in cost else significant
-        table[_words(cost)] = [write(mean) or ABSENT for mean in costs[cost]]
+        table[words(cost)] = [write(mean) or ABSENT for mean in costs[cost]]
     lines = [
         "## Cost",
         "",
@@ -182,16 +181,6 @@ def _names(board: Board, rows: Sequence[Row]) -> dict[str, Sequence[str]]:
     return {**names, "seeds": [ABSENT if r.seeds is None else f"{r.seeds}" for r in rows]}
 
 
-def _means(board: Board, rows: Sequence[Row], column: str) -> list[str]:
-    """Return ``mean ± half the width of the t interval`` of rows; only the mean for one seed."""
-    means, halves = (board.means[f"{column}.{part}"].to_dict() for part in ("mean", "ci95"))
-    return [
-        percent(means[row.key])
-        + ("" if pd.isna(halves[row.key]) else f" ± {percent(halves[row.key])}")
-        for row in rows
-    ]
-
-
 def _pipes(table: dict[str, Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table with the columns of ``table``."""
     rules = ["---" if head in _LEFT else "---:" for head in table]
@@ -201,13 +190,3 @@ def _pipes(table: dict[str, Sequence[str]]) -> list[str]:
     ]
     lines = [list(table), rules, *zip(*columns, strict=True)]
     return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _bracketed(interval: Interval | None) -> str:
-    if interval is None:
-        return ABSENT
-    return f"[{percent(interval.low)}, {percent(interval.high)}]"

@@ -21,6 +21,20 @@ from rscl_bench.results.tuning import Tuning
 
 def header(board: Board) -> str:
     """Return the title, the facts that hold for all records, and how to read the numbers."""
+    return "\n".join(
+        [
+            f"# {board.key.scenario}: protocol {board.key.protocol}",
+            "",
+            "Built from run records by rscl-bench; not to be edited.",
+            "",
+            *(f"- {fact}" for fact in facts(board)),
+            "",
+        ]
+    )
+
+
+def facts(board: Board) -> list[str]:
+    """Return what holds for all records and how to read the numbers: ``subject: statement``."""
     key, layout = board.key, board.layout
     stream = " → ".join(f"T{t} {task.name}" for t, task in enumerate(layout.tasks, 1))
     edition = (
@@ -34,26 +48,20 @@ def header(board: Board) -> str:
         for name, value in protocol_overrides(item.record).items()
     }
     overridden = f", with {markdown_code(', '.join(sorted(changed)))}" if changed else ""
-    lines = [
-        f"# {key.scenario}: protocol {key.protocol}",
-        "",
-        "Built from run records by rscl-bench; not to be edited.",
-        "",
-        f"- Scenario: {key.scenario}, version {key.version}: {stream}",
-        f"- Edition: {edition}",
-        f"- Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
-        f"- Code: rscl-bench {markdown_text(key.code)}",
-        f"- Precision: {', '.join(board.precisions)}{_precision_note(board)}",
-        f"- Machines: {_machines(board)}",
+    return [
+        f"Scenario: {key.scenario}, version {key.version}: {stream}",
+        f"Edition: {edition}",
+        f"Protocol: {key.protocol} (digest {key.protocol_digest}){overridden}",
+        f"Code: rscl-bench {markdown_text(key.code)}",
+        f"Precision: {', '.join(board.precisions)}{_precision_note(board)}",
+        f"Machines: {_machines(board)}",
         *_pixel_line(board),
         *_tuning_lines(board),
-        f"- Marks: {_marks(board)}",
+        f"Marks: {_marks(board)}",
         *_how_to_read(board),
         *_unknown_line(board),
         *_equal_line(board),
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _precision_note(board: Board) -> str:
@@ -80,7 +88,8 @@ def _machines(board: Board) -> str:
     return "; ".join(listed) + several
 
 
-_MEANINGS: dict[MarkName, str] = {
+#: What a mark says of a row.
+MARK_MEANINGS: dict[MarkName, str] = {
     "self-run": "self-run: nobody but who ran it has checked the row",
     "recomputed": "recomputed: its scores were computed again from the scores of its images",
     "reproduced": "reproduced: its encoder was moreover probed again on another machine",
@@ -90,8 +99,8 @@ _MEANINGS: dict[MarkName, str] = {
 def _marks(board: Board) -> str:
     """Say how far the rows are checked; the mark of a row is the weakest of its runs."""
     if len(board.marks) == 1:
-        return f"every row is {_MEANINGS[board.marks[0]].replace('the row', 'it')}"
-    return "; ".join(_MEANINGS[mark] for mark in board.marks)
+        return f"every row is {MARK_MEANINGS[board.marks[0]].replace('the row', 'it')}"
+    return "; ".join(MARK_MEANINGS[mark] for mark in board.marks)
 
 
 def _pixel_line(board: Board) -> list[str]:
@@ -105,7 +114,7 @@ def _pixel_line(board: Board) -> list[str]:
     groups = sorted(markdown_text(" or ".join(sorted(names))) for names in decoders.values())
     pixels, untrained = (two_decimals(100 * difference) for difference in board.spread)
     return [
-        f"- Pixels: equal files, decoded in {len(groups)} ways: {'; '.join(groups)}. The scores of "
+        f"Pixels: equal files, decoded in {len(groups)} ways: {'; '.join(groups)}. The scores of "
         f"pixel statistics differ by up to {pixels} points between them, those of the untrained "
         f"encoders of one seed by up to {untrained} points"
     ]
@@ -137,8 +146,8 @@ def _tuning_lines(board: Board) -> list[str]:
             )
     exceptions = f", other than {'; '.join(others)}" if others else ""
     return [
-        f"- Learning rate: {markdown_text(common)}{exceptions}",
-        f"- Chosen on validation splits: {'; '.join(chosen) if chosen else 'no grid is stored'}. "
+        f"Learning rate: {markdown_text(common)}{exceptions}",
+        f"Chosen on validation splits: {'; '.join(chosen) if chosen else 'no grid is stored'}. "
         "Other values are those of the recipe and of the protocol",
     ]
 
@@ -165,7 +174,7 @@ def _equal_line(board: Board) -> list[str]:
     if not equal:
         return []
     groups = "; ".join(" = ".join(map(markdown_text, names)) for names in equal)
-    return [f"- Equal scores after all tasks, at every common seed: {groups}"]
+    return [f"Equal scores after all tasks, at every common seed: {groups}"]
 
 
 def _how_to_read(board: Board) -> list[str]:
@@ -176,23 +185,23 @@ def _how_to_read(board: Board) -> list[str]:
         "methods see the last task last and may end above it"
     )
     return [
-        "- Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task, "
+        "Numbers: micro-mAP and macro-mAP in % on the test split of each probe after each task, "
         "mean over seeds ± half the width of the 95 % t interval of that mean, nothing after the "
         f"mean for one seed; {ABSENT} is undefined or not known",
-        "- Test images: in brackets the 95 % percentile bootstrap interval of the mean over seeds, "
+        "Test images: in brackets the 95 % percentile bootstrap interval of the mean over seeds, "
         f"{RESAMPLES:,} resamples of the test images, the same for all rows. It is the spread over "
         "images with the seeds as they are; ± is the spread over seeds with the images as they are",
-        f"- Seeds: {_seeds(board)}",
-        "- Separated: two rows whose difference after the last task has an adjusted p value of at "
+        f"Seeds: {_seeds(board)}",
+        "Separated: two rows whose difference after the last task has an adjusted p value of at "
         f"most {RATE} (paired t test over common seeds, adjusted for all pairs of the probe after "
         "Benjamini and Hochberg) and a 95 % interval over test images (paired bootstrap) that "
         "excludes 0 on the side of the difference",
         *_correction_lines(board),
-        "- Rank: 1 + the number of methods that are separated above, by micro-mAP. Methods that "
+        "Rank: 1 + the number of methods that are separated above, by micro-mAP. Methods that "
         "nothing separates share a rank, so equal ranks mean that no difference was shown, and not "
         "that there is none. A method whose seeds differ much may rank above one with a higher "
         f"mean. No rank: fewer than {LEAST_SEEDS} seeds, or not comparable with the ranked methods",
-        "- References, without a rank: `random-encoder` is the encoder before any training and "
+        "References, without a rank: `random-encoder` is the encoder before any training and "
         "`pixel-statistics` the mean and deviation of each band, so both are the same after every "
         f"task{trained_at_once if upper else ''}",
     ]
@@ -207,11 +216,11 @@ def _correction_lines(board: Board) -> list[str]:
         ]
         judged = own[own["separated"].notna()]
         if judged.empty:
-            lines.append(f"- Corrections, {probe}: no pair can be judged")
+            lines.append(f"Corrections, {probe}: no pair can be judged")
             continue
         plain, holm, bh = (int((judged[name] <= RATE).sum()) for name in ("p", "p_holm", "p_bh"))
         lines.append(
-            f"- Corrections, {probe}: of {len(judged)} pairs, {plain} have p ≤ {RATE}; {holm} "
+            f"Corrections, {probe}: of {len(judged)} pairs, {plain} have p ≤ {RATE}; {holm} "
             f"remain after Holm's correction and {bh} after Benjamini and Hochberg's, at a rate of "
             f"{100 * RATE:.0f} %"
         )
@@ -239,6 +248,6 @@ def _unknown_line(board: Board) -> list[str]:
     if not unknown:
         return []
     return [
-        "- **Not known** over test images, since the image scores were neither beside the records "
+        "**Not known** over test images, since the image scores were neither beside the records "
         f"nor were their intervals stored: {', '.join(unknown)}"
     ]

@@ -346,16 +346,21 @@ def test_leaderboard_of_the_run(finished: tuple[Path, Result], tmp_path: Path) -
     result = call("leaderboard", "build", out, "--out", tmp_path)
     assert result.exit_code == 0
     written = [Path(line) for line in result.stdout.splitlines()]
-    assert [path.name for path in written] == [
-        "comparisons.csv",
-        "costs.csv",
-        "image-intervals.jsonl",
-        "leaderboard.csv",
-        "leaderboard.md",
-        "scores.csv",
-    ]
-    assert all(path.is_file() and tmp_path in path.parents for path in written)
-    assert "cosmae" in written[3].read_text(encoding="utf-8")
+    (table,) = {path.parent for path in written} - {tmp_path}
+    assert sorted(written) == sorted(
+        [
+            tmp_path / "index.html",
+            table / "comparisons.csv",
+            table / "costs.csv",
+            table / "image-intervals.jsonl",
+            table / "index.html",
+            table / "leaderboard.csv",
+            table / "leaderboard.md",
+            table / "scores.csv",
+        ]
+    )
+    for name in ("leaderboard.csv", "index.html"):
+        assert "cosmae" in (table / name).read_text(encoding="utf-8")
 
 
 def test_leaderboard_without_a_record(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.html import parsed_page
 from helpers.records import record_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from rscl_bench.leaderboards.csv_tables import (
 from rscl_bench.leaderboards.escaping import csv_file, csv_text, markdown_code, markdown_text
 from rscl_bench.leaderboards.keys import LoadedRecord, group_key, row_key
 from rscl_bench.leaderboards.markdown import leaderboard_markdown
+from rscl_bench.leaderboards.page.document import leaderboard_page
 from rscl_bench.results.record import read_record
 from rscl_bench.results.schema import RunRecord
 from rscl_bench.spec import identity
@@ -252,8 +254,25 @@ def test_any_text_gives_a_table_with_the_same_rows_and_cells(text: str) -> None:
         for cell in (cell for row in rows for cell in row):
             assert cell.isprintable()
             assert cell[:1] not in ("=", "@", "\t", "\r")
+    _check_page(board, plain)
     tokens, expected_tokens = (parsed(leaderboard_markdown(b)) for b in (board, plain))
     for kind in ("tr_open", "td_open", "th_open", "heading_open", "list_item_open", "link_open"):
         found = [t.attrs for t in tokens if t.type == kind]
         assert found == [t.attrs for t in expected_tokens if t.type == kind], kind
     assert not {"html_inline", "html_block", "image", "fence"} & {t.type for t in tokens}
+
+
+def _check_page(board: Board, plain: Board) -> None:
+    """The page has the elements and attributes of a plain one, and the text as text."""
+    page, expected = (parsed_page(leaderboard_page(one)) for one in (board, plain))
+    assert {node.tag for node in page.all()} <= {node.tag for node in expected.all()}
+    for tag in ("table", "tr", "td", "th", "a", "input", "script", "style", "meta", "details"):
+        found, wanted = ([n.tag for n in one.all(tag)] for one in (page, expected))
+        assert len(found) == len(wanted), tag
+    named = {(n.tag, name) for n in expected.all() for name in n.attributes}
+    assert {(n.tag, name) for n in page.all() for name in n.attributes} <= named
+    for name in ("href", "id", "http-equiv", "type"):
+        values = {n.attributes.get(name) for n in expected.all()}
+        assert {n.attributes.get(name) for n in page.all()} <= values, name
+    assert [n.text for n in page.all("script")] == [n.text for n in expected.all("script")]
+    assert page.text.replace("\n", "").isprintable()

@@ -1,0 +1,1 @@
+"""Writes leaderboards as pages for browsers: one file, no network, readable without script."""
