@@ -6,6 +6,7 @@ repository, and one link works in both.
 """
 
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ STATIC = (
     "docs/site/*.js",
     "leaderboards/*/*/index.html",
     "leaderboards/*/*/*.csv",
+    "leaderboards/*/*/*.jsonl",
 )
 #: ``R[t][j]`` in a text is an element of a matrix and no link to a heading ``j``.
 MATRIX = re.compile(r"(\w)\[([^\[\]]+)\]\[(\w+)\]")
@@ -82,6 +84,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             title, _, rest = markdown.partition("\n")
             return f"{title}\n\n[The same with curves, matrices and sorting](index.html)\n{rest}"
     return markdown
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Put the Markdown of a leaderboard beside its drawings, which link to it."""
+    for path in ROOT.glob("leaderboards/*/*/leaderboard.md"):
+        shutil.copyfile(path, Path(config.site_dir, path.relative_to(ROOT)))
 
 
 def reference() -> str:

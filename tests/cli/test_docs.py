@@ -114,6 +114,13 @@ def test_tables_of_components_are_up_to_date(page: Path) -> None:
     assert catalogue.updated(text) == text, "python -m rscl_bench.catalogue README.md docs/*.md"
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "docs"], ids=page_id)
+def test_page_begins_with_what_it_is_for(page: Path) -> None:
+    title, first = page.read_text(encoding="utf-8").split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`].{40,}", " ".join(first.split())), first
+
+
 # Generated tables
 
 

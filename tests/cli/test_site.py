@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from helpers.pages import PAGES
@@ -38,6 +39,7 @@ class _Loaded(HTMLParser):
     def __init__(self, page: Path) -> None:
         super().__init__()
         self.addresses: list[str] = []
+        self.links: list[str] = []
         self.anchors: set[str] = set()
         self.feed(page.read_text(encoding="utf-8"))
 
@@ -45,6 +47,8 @@ class _Loaded(HTMLParser):
         values = {name: value or "" for name, value in attrs}
         self.anchors.add(values.get("id", ""))
         self.addresses += [values[name] for name in ("src", "srcset", "data") if name in values]
+        if tag == "a":
+            self.links.append(values.get("href", ""))
         if tag == "link" and values["rel"] not in ("canonical", "next", "prev"):
             self.addresses.append(values["href"])
 
@@ -71,6 +75,14 @@ def test_pages_load_files_of_the_site_alone(site: Path) -> None:
         for address in _Loaded(page).addresses:
             if not address.startswith("data:"):
                 assert (page.parent / address.partition("?")[0]).is_file(), (page, address)
+
+
+def test_links_within_the_site_lead_to_files(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for link in _Loaded(page).links if page.name != "404.html" else ():
+            path = unquote(link.partition("#")[0])
+            if path and not re.match(r"\w+:", path):
+                assert (page.parent / path).is_file(), (page, link)
 
 
 def test_styles_load_files_of_the_site_alone(site: Path) -> None:

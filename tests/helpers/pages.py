@@ -14,6 +14,8 @@ PAGES = sorted(
 )
 CARDS = [page for page in PAGES if page.parent.name == "methods"]
 
+EXAMPLES = ("extending.md", "folder.md", "continuing.md", "tutorial.md")
+
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,8 +60,8 @@ def commands(text: str) -> list[list[str]]:
 
 
 def write_examples(folder: Path) -> None:
-    """Write the files that docs/extending.md, docs/folder.md and docs/continuing.md show."""
-    pages = (read("docs", page) for page in ("extending.md", "folder.md", "continuing.md"))
+    """Write the files that the pages of `EXAMPLES` show."""
+    pages = (read("docs", page) for page in EXAMPLES)
     for line_before, _, code in (block for page in pages for block in code_blocks(page)):
         if match := re.fullmatch(r"`([\w-]+\.(?:py|toml))`:", line_before):
             (folder / match[1]).write_text(code, encoding="utf-8")
