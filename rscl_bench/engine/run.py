@@ -35,6 +35,7 @@ from rscl_bench.engine.run_lock import locked
 from rscl_bench.engine.state_file import FILE as STATE
 from rscl_bench.engine.state_file import SMALL, last_state, size_of, write_state
 from rscl_bench.engine.stream import make_stream
+from rscl_bench.engine.time_left import WholeRun, WholeRunClock
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.engine.watching import Watch, Watching
 from rscl_bench.errors import TrainingError
@@ -149,6 +150,7 @@ class RunExecution:
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         self._say = reporter.message
+        self.whole = WholeRunClock(reporter)
         begun = (folder / CHECKPOINTS).is_dir() and not force
         self.watch = Watch(watching, prepared, folder, reporter, fresh=not begun)
         stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]
@@ -247,6 +249,8 @@ class RunExecution:
         rate = trainer.optimizer.param_groups[0]["lr"]
         window = self.losses.add(task, step, steps, loss, trainer.mb_output.loss, rate)
         self.watch.step(trainer, self.losses, window, step, steps)
+        if self.whole.due():
+            self.whole.tell(self._whole_run(step, steps))
         name = self.prepared.spec.scenario.tasks[task].name
         try:
             self.reporter.progress(f"training task {task + 1} {name}", step, steps)
@@ -257,6 +261,23 @@ class RunExecution:
             with self.trainer.task_clock.paused():
                 self.checkpoints.write()
         self.checkpoints.after_step(task, step, steps)
+
+    def _whole_run(self, step: int, steps: int) -> WholeRun:
+        """Return how far the run is within a task."""
+        trainer, training = self.trainer, self.prepared.spec.protocol.training
+        later = [
+            tiles // training.batch_size * training.epochs
+            for tiles in trainer.tile_counts[trainer.task + 1 :]
+        ]
+        clock = trainer.task_clock
+        return WholeRun(
+            steps=[*trainer.steps_taken, steps, *later],
+            steps_done=sum(trainer.steps_taken) + step,
+            training_seconds=sum(clock.train_seconds) + clock.seconds(),
+            probings=len(trainer.tile_counts) + 1,
+            probings_done=len(self.prober.rows),
+            probing_seconds=self.prober.seconds,
+        )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.process_started
