@@ -39,15 +39,23 @@ SPLIT_NAMES: dict[Split, str] = {"test": "test split", "val": "validation split"
 PLAIN_SECONDS = 10.0
 
 
+_WHOLE = "whole run"
+
+
 class PlainReporter:
     """Prints lines for logs and pipes: every 10 s of a phase, and at the end of the phase."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
         self._last = 0.0
+        self._whole = ""
+
+    def whole(self, share: float, seconds_left: float) -> None:
+        """Note the remaining time of the whole run, for the next line."""
+        self._whole = f"; whole run: {share:.0%} done, about {clock_time(seconds_left)} left"
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Print the progress of a phase and the remaining time."""
+        """Print the progress of a phase, and the remaining time of the phase and of the run."""
         now = time.monotonic()
         started = self._started.setdefault(what, now)
         if done < total and now - max(self._last, started) < PLAIN_SECONDS:
@@ -57,7 +65,7 @@ class PlainReporter:
             self.message(f"{what}: done ({total})")
         else:
             left = (now - started) / max(done - 1, 1) * (total - done)
-            self.message(f"{what}: {done} of {total}, about {left:.0f} s left")
+            self.message(f"{what}: {done} of {total}, about {left:.0f} s left{self._whole}")
 
     def message(self, text: str) -> None:
         """Print one line."""
@@ -76,6 +84,13 @@ class BarReporter:
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done)
+
+    def whole(self, share: float, seconds_left: float) -> None:
+        """Show the whole run, its probings included, in a bar of its own."""
+        text = f"whole run, about {clock_time(seconds_left)} left"
+        if _WHOLE not in self._tasks:
+            self._tasks[_WHOLE] = self._bars.add_task(text, total=100)
+        self._bars.update(self._tasks[_WHOLE], completed=round(100 * share), description=text)
 
     def message(self, text: str) -> None:
         """Print one line above the bars."""
@@ -373,8 +388,11 @@ def _progress(run: "Run") -> str:
 
 def _left(run: "Run") -> str:
     seconds = run.seconds_left()
-    if seconds is None:
-        return "unknown"
+    return "unknown" if seconds is None else clock_time(seconds)
+
+
+def clock_time(seconds: float) -> str:
+    """Return seconds as hours, minutes and seconds, such as ``0:12:05``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -20,6 +20,7 @@ from rscl_bench.user_paths import user_path
 if TYPE_CHECKING:
     from rscl_bench.avalanche_api import BaseSGDPlugin
     from rscl_bench.engine.prepare import PreparedRun
+    from rscl_bench.engine.watching import Watching
     from rscl_bench.progress import Reporter
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.spec import Method, OnBadTile, Scenario
@@ -41,6 +42,8 @@ def run(
     force: bool = False,
     keep_state: bool | None = None,
     init: str | Path | None = None,
+    log: Sequence[str] = (),
+    watch_epochs: int | None = None,
     plugins: "Sequence[BaseSGDPlugin]" = (),
     verbose: bool = True,
 ) -> "RunRecord":
@@ -71,6 +74,10 @@ def run(
         init: File of weights that the encoder starts from: an ``encoder.safetensors`` of this
             package, or a state dict of timm or torchvision, TorchGeo's included; see
             `rscl_bench.models.initial_weights.load_initial`. None draws the weights by the seed.
+        log: Loggers that get losses, speed and scores: ``tensorboard``, ``wandb``, ``mlflow`` or
+            ``csv``. A log changes no bit of the run and is no part of its identity.
+        watch_epochs: Epochs between two online probings on the validation splits, which are
+            printed and logged, and are in no record. None for no online probe.
         plugins: Avalanche plugins, called after the method's strategies. Their class names become
             part of the run's identity; give runs with other parameters of a plugin another ``out``.
         verbose: Whether progress is printed.
@@ -86,6 +93,11 @@ def run(
         KeyboardInterrupt: If a signal ended the run; the same call resumes from its checkpoint.
     """
     let_threads_sleep()
+    from rscl_bench.engine.run_log import check_logs
+    from rscl_bench.engine.watching import Watching
+
+    check_logs(log)  # packing takes up to an hour, so this comes first
+    watching = Watching(tuple(log), watch_epochs)
     spec = with_init(as_run_spec(scenario, method, protocol, seed, set), init)
     root, out = as_data_root(data_root), output_folder(out)
     with reporting(verbose) as reporter:
@@ -99,7 +111,7 @@ def run(
             prepared, _ = prepare_run(spec, root, device, on_bad_tile, reporter)
             prepared = prepared.with_plugins(plugins)
             seconds = 60 * checkpoint_minutes
-            return _execute(prepared, out, reporter, seconds, force, keep_state)
+            return _execute(prepared, out, reporter, seconds, force, keep_state, watching)
 
 
 def extend(
@@ -209,6 +221,7 @@ def _execute(
     interval: float,
     force: bool,
     keep_state: bool | None,
+    watching: "Watching | None" = None,
 ) -> "RunRecord":
     """Execute a run, unless it is recorded already."""
     from rscl_bench.engine.checkpointing.files import FOLDER, remove_checkpoints
@@ -228,7 +241,13 @@ def _execute(
         return record
     reporter.message(f"Device: {prepared.device.name}, {prepared.device.precision}.")
     return execute(
-        prepared, folder, reporter, interval=interval, force=force, keep_state=keep_state
+        prepared,
+        folder,
+        reporter,
+        interval=interval,
+        force=force,
+        keep_state=keep_state,
+        watching=watching,
     )
 
 

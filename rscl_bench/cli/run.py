@@ -44,6 +44,21 @@ def run(
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
     init: InitOption = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log losses, speed and scores: tensorboard, wandb, mlflow or csv; may be repeated."
+        ),
+    ] = None,
+    watch_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Probe the encoder every N epochs on the validation splits, to watch the run; "
+            "these scores are in no record.",
+        ),
+    ] = None,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
 
@@ -74,6 +89,8 @@ def run(
             force=force,
             keep_state=keep_state,
             init=init,
+            log=log or (),
+            watch_epochs=watch_epochs,
         )
         print_run(record)
         print(f"record: {api.run_folder(record, out) / 'record.json'}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from torch import Tensor
 from rscl_bench.avalanche_api import DatasetExperience
 from rscl_bench.encoder_bands import sensor_bands
 from rscl_bench.engine.build import build_objective, build_strategies
+from rscl_bench.engine.checkpointing.files import FOLDER as CHECKPOINTS
 from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
 from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
@@ -33,7 +35,9 @@ from rscl_bench.engine.run_lock import locked
 from rscl_bench.engine.state_file import FILE as STATE
 from rscl_bench.engine.state_file import SMALL, last_state, size_of, write_state
 from rscl_bench.engine.stream import make_stream
+from rscl_bench.engine.time_left import WholeRun, WholeRunClock
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
+from rscl_bench.engine.watching import Watch, Watching
 from rscl_bench.errors import TrainingError
 from rscl_bench.models.compiled import compile_blocks
 from rscl_bench.models.encoder_file import FILE as ENCODER
@@ -57,6 +61,7 @@ def execute(
     interval: float = INTERVAL,
     force: bool = False,
     keep_state: bool | None = None,
+    watching: Watching | None = None,
 ) -> RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
 
@@ -71,6 +76,7 @@ def execute(
         force: Whether to start over.
         keep_state: Whether the last state is kept beside the record, so that the run can be
             extended; None keeps a state of at most 64 MiB.
+        watching: Loggers and online probe; None for none.
 
     Returns:
         The record that was written, here or by another process in the same moment.
@@ -87,9 +93,15 @@ def execute(
             return read_record(path)
         for abandoned in folder.glob(".*.tmp"):  # of a process that was killed in a write
             abandoned.unlink(missing_ok=True)
-        running = RunExecution(prepared, folder, reporter, interval)
-        with running.checkpoints.interruption.watched():
-            running.go(force)
+        running = RunExecution(prepared, folder, reporter, interval, watching or Watching(), force)
+        try:
+            with running.checkpoints.interruption.watched():
+                running.go(force)
+        except BaseException:
+            with suppress(Exception):  # what ended the run counts
+                running.watch.log.close("failed")
+            raise
+        running.watch.log.close()
         encoder = running.trainer.probed_encoder
         digest = write_encoder(folder / ENCODER, encoder, running.known.description)
         record = running.record(digest, running.keep_state(folder, keep_state))
@@ -104,7 +116,15 @@ def execute(
 class RunExecution:
     """A run in progress, from its beginning or from a checkpoint."""
 
-    def __init__(self, prepared: PreparedRun, folder: Path, reporter: Reporter, interval: float):
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        folder: Path,
+        reporter: Reporter,
+        interval: float,
+        watching: Watching,
+        force: bool,
+    ):
         self.prepared, self.reporter, self.folder = prepared, reporter, folder
         self.started, self.process_started = datetime.now(UTC), time.perf_counter()
         self.seconds_before = 0.0  # of the processes that were interrupted
@@ -130,6 +150,9 @@ class RunExecution:
         self.peaks: list[int | None] = []
         self.matrix_flops = matrix_flops(device)
         self._say = reporter.message
+        self.whole = WholeRunClock(reporter)
+        begun = (folder / CHECKPOINTS).is_dir() and not force
+        self.watch = Watch(watching, prepared, folder, reporter, fresh=not begun)
         stateless = [class_name(p) for p in prepared.plugins if not has_state(p)]
         if stateless:
             reporter.message(
@@ -181,6 +204,7 @@ class RunExecution:
             if len(self.prober.rows) < task + 2:
                 self.prober.probe()
                 self.reporter.message(task_line(self.prepared, self.trainer, self.prober))
+                self.watch.task(self.trainer, self.prober)
 
     def _continue(self, parent: ParentRun) -> None:
         """Begin where a finished run ended, and evaluate its encoder on the new probes."""
@@ -223,7 +247,10 @@ class RunExecution:
     def _on_step(self, task: int, step: int, steps: int, loss: Tensor) -> None:
         trainer = self.trainer
         rate = trainer.optimizer.param_groups[0]["lr"]
-        self.losses.add(task, step, steps, loss, trainer.mb_output.loss, rate)
+        window = self.losses.add(task, step, steps, loss, trainer.mb_output.loss, rate)
+        self.watch.step(trainer, self.losses, window, step, steps)
+        if self.whole.due():
+            self.whole.tell(self._whole_run(step, steps))
         name = self.prepared.spec.scenario.tasks[task].name
         try:
             self.reporter.progress(f"training task {task + 1} {name}", step, steps)
@@ -234,6 +261,23 @@ class RunExecution:
             with self.trainer.task_clock.paused():
                 self.checkpoints.write()
         self.checkpoints.after_step(task, step, steps)
+
+    def _whole_run(self, step: int, steps: int) -> WholeRun:
+        """Return how far the run is within a task."""
+        trainer, training = self.trainer, self.prepared.spec.protocol.training
+        later = [
+            tiles // training.batch_size * training.epochs
+            for tiles in trainer.tile_counts[trainer.task + 1 :]
+        ]
+        clock = trainer.task_clock
+        return WholeRun(
+            steps=[*trainer.steps_taken, steps, *later],
+            steps_done=sum(trainer.steps_taken) + step,
+            training_seconds=sum(clock.train_seconds) + clock.seconds(),
+            probings=len(trainer.tile_counts) + 1,
+            probings_done=len(self.prober.rows),
+            probing_seconds=self.prober.seconds,
+        )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.process_started
