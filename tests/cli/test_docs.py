@@ -26,6 +26,7 @@ from rscl_bench import catalogue, registry
 from rscl_bench.cli import app
 from rscl_bench.declarations import declarations, load_method, load_scenario
 from rscl_bench.errors import SpecError
+from rscl_bench.leaderboards.page.index import index_page
 from rscl_bench.resolve import parse_assignments, resolve_run
 from rscl_bench.results.schema import RunRecord
 
