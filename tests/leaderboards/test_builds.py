@@ -177,10 +177,11 @@ def test_build_writes_beside_the_runs_and_not_into_the_working_folder(
     result = call("leaderboard", "build", "runs")
     assert result.exit_code == 0, result.output
     written = {Path(line).parent for line in result.stdout.splitlines()}
-    assert written == {Path("runs") / "leaderboards" / FOLDER}
+    tables = Path("runs") / "leaderboards"
+    assert written == {tables, tables / FOLDER}
     assert contents(tmp_path / "leaderboards") == before
     paths = rb.write_leaderboards(tmp_path / "runs" / "one-0.json")
-    assert {path.parent for path in paths} == {tmp_path / "runs" / "leaderboards" / FOLDER}
+    assert {path.parent for path in paths} == {tmp_path / tables, tmp_path / tables / FOLDER}
 
 
 def test_command_line_refuses_to_drop_runs_of_a_table(published: Path) -> None:

@@ -23,6 +23,7 @@ from rscl_bench.results.schema import FlopsRecord, Identity, RunRecord
 
 FOLDER = "toy-v1-sketch/quick"
 FILES = {
+    "index.html",
     "leaderboard.csv",
     "leaderboard.md",
     "comparisons.csv",
