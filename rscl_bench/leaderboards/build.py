@@ -114,6 +114,19 @@ def boards_of(sources: Path | Iterable[Path]) -> dict[Path, Board]:
     return _boards(_listed(sources), {}, None)
 
 
+def boards_of(sources: Iterable[Path], only: Collection[str] | None = None) -> dict[Path, Board]:
+    """Return the leaderboards of records by folder, without writing them.
+
+    Args:
+        sources: As in `build_leaderboard`.
+        only: As in `build_leaderboard`.
+
+    Raises:
+        ArtefactError: As in `build_leaderboard`.
+    """
+    return _boards(list(sources), {}, only)
+
+
 def default_folder(sources: Iterable[Path]) -> Path:
     """Return the folder of tables beside the records of the first source.
 
