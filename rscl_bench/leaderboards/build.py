@@ -102,20 +102,10 @@ def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
     return {str(folder): leaderboard_frame(board) for folder, board in boards_of(sources).items()}
 
 
-def boards_of(sources: Path | Iterable[Path]) -> dict[Path, Board]:
+def boards_of(
+    sources: Path | Iterable[Path], only: Collection[str] | None = None
+) -> dict[Path, Board]:
     """Return the contents of the leaderboards of records by folder, without writing them.
-
-    Args:
-        sources: As in `build_leaderboard`.
-
-    Raises:
-        ArtefactError: As in `build_leaderboard`.
-    """
-    return _boards(_listed(sources), {}, None)
-
-
-def boards_of(sources: Iterable[Path], only: Collection[str] | None = None) -> dict[Path, Board]:
-    """Return the leaderboards of records by folder, without writing them.
 
     Args:
         sources: As in `build_leaderboard`.
@@ -124,7 +114,7 @@ def boards_of(sources: Iterable[Path], only: Collection[str] | None = None) -> d
     Raises:
         ArtefactError: As in `build_leaderboard`.
     """
-    return _boards(list(sources), {}, only)
+    return _boards(_listed(sources), {}, only)
 
 
 def default_folder(sources: Iterable[Path]) -> Path:
