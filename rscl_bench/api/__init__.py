@@ -35,6 +35,7 @@ from rscl_bench.api.results import (
     write_leaderboards,
 )
 from rscl_bench.api.runs import extend, run, run_folder
+from rscl_bench.api.submissions import add_submission, check_submission, pack_submission
 from rscl_bench.api.sweeps import (
     GridError,
     study,
@@ -47,7 +48,9 @@ from rscl_bench.api.sweeps import (
 __all__ = [
     "GridError",
     "Settings",
+    "add_submission",
     "cache_entries",
+    "check_submission",
     "clean_cache",
     "explain",
     "export",
@@ -61,6 +64,7 @@ __all__ = [
     "load_scenario",
     "new",
     "open_tiles",
+    "pack_submission",
     "plot",
     "power",
     "publish",

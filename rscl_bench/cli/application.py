@@ -96,10 +96,16 @@ data_app = typer.Typer(
 leaderboard_app = typer.Typer(help="Tables from run records.")
 
 
+submit_app = typer.Typer(help="Submit runs to a published table, and check submissions.")
+
+
 app.add_typer(data_app, name="data", no_args_is_help=True)
 
 
 app.add_typer(leaderboard_app, name="leaderboard", no_args_is_help=True)
+
+
+app.add_typer(submit_app, name="submit", no_args_is_help=True)
 
 
 def _print_version(wanted: bool) -> None:

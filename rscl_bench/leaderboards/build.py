@@ -102,16 +102,19 @@ def leaderboards(sources: Path | Iterable[Path]) -> dict[str, pd.DataFrame]:
     return {str(folder): leaderboard_frame(board) for folder, board in boards_of(sources).items()}
 
 
-def boards_of(sources: Path | Iterable[Path]) -> dict[Path, Board]:
+def boards_of(
+    sources: Path | Iterable[Path], only: Collection[str] | None = None
+) -> dict[Path, Board]:
     """Return the contents of the leaderboards of records by folder, without writing them.
 
     Args:
         sources: As in `build_leaderboard`.
+        only: As in `build_leaderboard`.
 
     Raises:
         ArtefactError: As in `build_leaderboard`.
     """
-    return _boards(_listed(sources), {}, None)
+    return _boards(_listed(sources), {}, only)
 
 
 def default_folder(sources: Iterable[Path]) -> Path:
