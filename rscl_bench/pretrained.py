@@ -86,14 +86,16 @@ class PretrainedEncoder(nn.Module):
         return self.encoder.probed(self.encoder(views))
 
     def to_timm(self, task: str | None = None) -> nn.Module:
-        """Return a copy of the network as timm's model.
+        """Return a copy of the network as timm's model, in evaluation mode.
+
+        The output of the copy for normalised images ``[B, C, image_size, image_size]`` is the
+        feature ``[B, D]``, equal to `forward` to the last bit for ``vit``, ``swin`` and ``resnet``.
+        A ViT is a ``timm.models.VisionTransformer``, whose ``global_pool`` is "avg", or "token"
+        where the class token is probed.
 
         Where images differ in bands, the copy takes images of one task: its first convolution is an
-        ordinary one, with the kernels of the bands of that task.
-
-        A ViT is a ``timm.models.VisionTransformer``: the mean of its patch tokens,
-        ``forward_features(views)[:, 1:].mean(1)``, is the feature of a normalised image. Where
-        ``description.probed_feature`` is "cls", the feature is ``forward_features(views)[:, 0]``.
+        ordinary one, with the kernels of the bands of that task, summed in the order of the task.
+        Features are then equal but for the order of this sum.
 
         Args:
             task: Task whose bands the copy takes; None for the last task.
@@ -107,7 +109,7 @@ class PretrainedEncoder(nn.Module):
             first = encoder.get_submodule(encoder.first_convolution)
             assert isinstance(first, BandConvolution)
             encoder.set_submodule(encoder.first_convolution, first.of_bands(places))
-        return encoder.timm_model()
+        return encoder.pooling_timm_model().eval()
 
     @property
     def _device(self) -> torch.device:

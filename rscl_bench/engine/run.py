@@ -16,6 +16,7 @@ from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
 from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import Flops, count_flops
+from rscl_bench.engine.kept_encoders import KeptEncoders
 from rscl_bench.engine.losses import Losses
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.parent import ParentRun, tell_changes
@@ -57,6 +58,7 @@ def execute(
     interval: float = INTERVAL,
     force: bool = False,
     keep_state: bool | None = None,
+    keep_encoders: bool = False,
 ) -> RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
 
@@ -71,6 +73,7 @@ def execute(
         force: Whether to start over.
         keep_state: Whether the last state is kept beside the record, so that the run can be
             extended; None keeps a state of at most 64 MiB.
+        keep_encoders: Whether the encoder after every task is kept; see `KeptEncoders`.
 
     Returns:
         The record that was written, here or by another process in the same moment.
@@ -87,7 +90,7 @@ def execute(
             return read_record(path)
         for abandoned in folder.glob(".*.tmp"):  # of a process that was killed in a write
             abandoned.unlink(missing_ok=True)
-        running = RunExecution(prepared, folder, reporter, interval)
+        running = RunExecution(prepared, folder, reporter, interval, keep_encoders)
         with running.checkpoints.interruption.watched():
             running.go(force)
         encoder = running.trainer.probed_encoder
@@ -104,7 +107,14 @@ def execute(
 class RunExecution:
     """A run in progress, from its beginning or from a checkpoint."""
 
-    def __init__(self, prepared: PreparedRun, folder: Path, reporter: Reporter, interval: float):
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        folder: Path,
+        reporter: Reporter,
+        interval: float,
+        keep_encoders: bool = False,
+    ):
         self.prepared, self.reporter, self.folder = prepared, reporter, folder
         self.started, self.process_started = datetime.now(UTC), time.perf_counter()
         self.seconds_before = 0.0  # of the processes that were interrupted
@@ -118,6 +128,7 @@ class RunExecution:
         self.trainer = self._make_trainer(self.objective, strategies)
         # Before training, so that a value that no record can hold is refused before training.
         self.known = known_parts(prepared, self.flops, self.started, self.trainer.probed)
+        self.kept = KeptEncoders(folder, self.known.description, keep_encoders)
         self.prober = Prober(
             prepared.probes,
             self.trainer.probed_encoder,
@@ -168,6 +179,7 @@ class RunExecution:
         """Train and probe what a checkpoint does not hold, or everything again."""
         if force:
             self.checkpoints.remove()
+            self.kept.remove()
         snapshot = None if force else self.checkpoints.latest()
         if snapshot is not None:
             self._restore(snapshot)
@@ -179,6 +191,7 @@ class RunExecution:
             if task > self.trainer.task:
                 self._train(experience)
             if len(self.prober.rows) < task + 2:
+                self.kept.write(task + 1, self.trainer.probed_encoder)
                 self.prober.probe()
                 self.reporter.message(task_line(self.prepared, self.trainer, self.prober))
 
@@ -326,6 +339,7 @@ class RunExecution:
             parent=None if parent is None else parent.recorded(provenance),
             unprobed=prober.unprobed(),
             state_digest=state_digest,
+            task_encoders=self.kept.digests(),
         )
 
 
