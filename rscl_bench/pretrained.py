@@ -66,13 +66,13 @@ class PretrainedEncoder(nn.Module):
                 f"The images are {list(images.shape)}; this encoder takes "
                 f"[B, {len(bands)}, H, W] with the bands {', '.join(bands)}."
             )
-        scaling = self._scaling(task, normalisation)
+        scaling = self.pixel_scaling(task, normalisation)
         features = []
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             # The copy is writable; torch warns of read-only arrays, such as NumPy's memory maps.
             pixels = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
-            tiles = pixels.to(self._device).permute(0, 2, 3, 1).contiguous()
+            tiles = pixels.to(self.device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
             features.append(self.encoder.probed(self.encoder(view)).float())
         return torch.cat(features)
@@ -112,10 +112,18 @@ class PretrainedEncoder(nn.Module):
         return encoder.pooling_timm_model().eval()
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Device of the encoder."""
         return next(self.encoder.parameters()).device
 
-    def _scaling(self, task: str | None, normalisation: Normalisation | None) -> PixelScaling:
+    def pixel_scaling(
+        self, task: str | None = None, normalisation: Normalisation | None = None
+    ) -> PixelScaling:
+        """Return how pixels reach the encoder, on its device; arguments as in `features`.
+
+        Raises:
+            SpecError: If the encoder was not trained on the task.
+        """
         described = self.description.input_of(task)
         if normalisation is None:
             normalisation = Normalisation(torch.tensor(described.mean), torch.tensor(described.std))
@@ -126,7 +134,7 @@ class PretrainedEncoder(nn.Module):
         scaling = band_scaling(
             normalisation, described.scale, bands, selected(bands, mode), channels
         )
-        return scaling.to(self._device)
+        return scaling.to(self.device)
 
 
 def load_pretrained(path: Path, backbone: str | None = None) -> PretrainedEncoder:

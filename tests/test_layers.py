@@ -21,7 +21,7 @@ LAYERS = (
     ("skeletons",),
     ("catalogue", "console", "explain", "plots", "testing"),
     ("parameters",),
-    ("sweeps",),
+    ("encoders", "sweeps"),
     ("engine",),
     ("leaderboards",),
     ("results",),

@@ -5,8 +5,8 @@ Each module holds one group of commands. The order of the imports is that of ``-
 
 # isort: off
 from rscl_bench.cli.application import app, main
-from rscl_bench.cli import run, sweep, components, data, leaderboard, figures
+from rscl_bench.cli import run, sweep, encoders, components, data, leaderboard, figures
 
 # isort: on
 
-__all__ = ["app", "components", "data", "figures", "leaderboard", "main", "run", "sweep"]
+__all__ = ["app", "components", "data", "encoders", "figures", "leaderboard", "main", "run", "sweep"]

@@ -14,6 +14,7 @@ from rscl_bench.cli.options import (
     DeviceOption,
     ForceOption,
     InitOption,
+    KeepEncodersOption,
     KeepStateOption,
     MethodOption,
     OnBadOption,
@@ -43,6 +44,7 @@ def run(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    keep_encoders: KeepEncodersOption = False,
     init: InitOption = None,
 ) -> None:
     """Train one method through a scenario, probe after each task, write the record.
@@ -73,6 +75,7 @@ def run(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
             init=init,
         )
         print_run(record)
@@ -131,6 +134,7 @@ def extend(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    keep_encoders: KeepEncodersOption = False,
 ) -> None:
     """Train a finished run on a new archive, from its last state, and probe old and new domains.
 
@@ -165,6 +169,7 @@ def extend(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
         )
         print_run(record)
         print(f"record: {api.run_folder(record, out) / 'record.json'}")

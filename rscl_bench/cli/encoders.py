@@ -1,0 +1,89 @@
+"""The commands that use a trained encoder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rscl_bench import api
+from rscl_bench.cli.application import app
+from rscl_bench.cli.options import DataRootOption, DeviceOption, OnBadOption, ThreadsOption
+from rscl_bench.cores import set_threads
+
+EncoderArgument = Annotated[
+    str, typer.Argument(metavar="ENCODER", help="The encoder.safetensors of a run.")
+]
+
+
+@app.command()
+def embed(
+    encoder: EncoderArgument,
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|DATASET",
+            help="A folder of JPEG, PNG and TIFF images, or a registered dataset with --split.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="File of features: .csv, .parquet or .npy.")],
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Task of the encoder whose bands the images have; the last one, or the last one "
+            "of the dataset, if left out.",
+        ),
+    ] = None,
+    normalise: Annotated[
+        Literal["task", "own"],
+        typer.Option(
+            help="Whether mean and deviation of the pixels are those of the task, or the images' "
+            "own, as in training and probing."
+        ),
+    ] = "task",
+    tile_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of a dataset's tiles in pixels; as the task if left out."),
+    ] = None,
+    cut: Annotated[
+        Literal["grid", "whole"] | None,
+        typer.Option(
+            help="Cut a dataset's images into tiles, or resize each to one; as the task by default."
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Option of the dataset."),
+    ] = None,
+    data_root: DataRootOption = None,
+    on_bad_tile: OnBadOption = "stop",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Write the features of a folder of images, or of a split of a dataset: one row per image.
+
+    The columns are the path below the folder, or the number of the tile, and f0, f1, ... Images are
+    read in batches, so that a folder may be larger than the memory. Beside NAME.npy lies
+    NAME.rows.csv with the path or tile of every row. Parquet needs pyarrow.
+    """
+    from rscl_bench.resolve import parse_assignments
+
+    if threads is not None:
+        set_threads(threads)  # before the libraries are loaded
+    rows = api.embed(
+        encoder,
+        images,
+        out,
+        split=split,
+        task=task,
+        normalise=normalise,
+        tile_size=tile_size,
+        cut=cut,
+        options=parse_assignments(options, "--option") if options else None,
+        data_root=data_root,
+        on_bad_tile=on_bad_tile,
+        device=device,
+        threads=threads,
+    )
+    print(f"{out}: {rows} rows")
