@@ -22,7 +22,7 @@ from rscl_bench.api.archives import (
 )
 from rscl_bench.api.arguments import Settings
 from rscl_bench.api.components import explain, list_components, load_method, load_scenario, new
-from rscl_bench.api.encoders import embed, load_encoder
+from rscl_bench.api.encoders import embed, load_encoder, probe
 from rscl_bench.api.figures import export, plot
 from rscl_bench.api.results import (
     foreign_files,
@@ -64,6 +64,7 @@ __all__ = [
     "open_tiles",
     "plot",
     "power",
+    "probe",
     "publish",
     "read_record",
     "records",

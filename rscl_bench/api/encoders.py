@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from rscl_bench.api.arguments import as_data_root
-from rscl_bench.api.preparation import reporting
+from rscl_bench.api.arguments import Settings, as_data_root, as_scenario
+from rscl_bench.api.preparation import edition_line, report_notes, reporting
 from rscl_bench.cores import let_threads_sleep
 from rscl_bench.user_paths import user_path
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rscl_bench.encoders.embedding import Normalise
+    from rscl_bench.encoders.probed_encoder import ProbedEncoder
     from rscl_bench.pretrained import PretrainedEncoder
-    from rscl_bench.spec import OnBadTile
+    from rscl_bench.spec import OnBadTile, Scenario
 
 
 def load_encoder(path: str | Path, backbone: str | None = None) -> "PretrainedEncoder":
@@ -160,3 +161,71 @@ def embed(
             )
         with writing(target, found.key, loaded.feature_dim, found.count) as write:
             return embed_into(write, loaded, found, reporter)
+
+
+def probe(
+    encoder: str | Path,
+    scenario: "str | Path | Scenario",
+    *,
+    protocol: str | None = None,
+    set: Settings | None = None,
+    timm: str | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    on_bad_tile: "OnBadTile" = "stop",
+    device: str = "auto",
+    threads: int | None = None,
+    verbose: bool = True,
+) -> "ProbedEncoder":
+    """Evaluate any encoder on the probes of a scenario, as a run does after a task.
+
+    The encoder of a run gets the scores of its record, to the last bit, on a machine and with a
+    number of threads like the run's. An encoder of this package keeps the image size and the bands
+    that it was trained with. Pixels are normalised by the statistics of each probe's training
+    split, as in a run, and not as another project did.
+
+    Args:
+        encoder: The ``encoder.safetensors`` of a run, or weights of another project: a state dict,
+            as for ``init`` in `run`.
+        scenario: As in `run`.
+        protocol: As in `run`; None for the protocol of the encoder's run if the scenario has it.
+        set: Values that override the protocol, such as ``backbone.name`` and ``image_size`` for
+            weights of another project.
+        timm: For weights of another project: name of their model in timm, in place of the
+            protocol's backbone.
+        out: File for the scores, with those of every image; None writes none.
+        data_root: As in `run`.
+        on_bad_tile: As in `run`.
+        device: As in `run`.
+        threads: As in `run`.
+        verbose: As in `run`.
+
+    Returns:
+        The scores; ``recorded`` has those of the run's record where it lies beside the encoder.
+
+    Raises:
+        SpecError: If an argument is not valid, or the weights do not fit.
+        ArchiveError: If an archive is missing, partial or holds an unusable file.
+        ArtefactError: If a file is damaged, or ``out`` cannot be written.
+    """
+    let_threads_sleep()
+    from rscl_bench.encoders.probed_encoder import write_probed
+    from rscl_bench.encoders.probing import (
+        load_for_probing,
+        probe_encoder,
+        probing_spec,
+        recorded_row,
+    )
+    from rscl_bench.engine.device import cpu_threads
+
+    file, root = user_path(encoder, "The encoder"), as_data_root(data_root)
+    spec = probing_spec(file, as_scenario(scenario), protocol, dict(set or {}))
+    with reporting(verbose) as reporter, cpu_threads(threads):
+        reporter.message(edition_line(spec.scenario, root))
+        report_notes([spec], reporter)
+        loaded = load_for_probing(file, spec, timm)
+        known = recorded_row(file, loaded.source.digest)
+        probed = probe_encoder(loaded, spec, root, device, on_bad_tile, reporter, known)
+    if out is not None:
+        write_probed(probed, user_path(out, "The file of scores"))
+    return probed

@@ -7,8 +7,16 @@ import typer
 
 from rscl_bench import api
 from rscl_bench.cli.application import app
-from rscl_bench.cli.options import DataRootOption, DeviceOption, OnBadOption, ThreadsOption
+from rscl_bench.cli.options import (
+    DataRootOption,
+    DeviceOption,
+    OnBadOption,
+    SetOption,
+    ThreadsOption,
+    announce_code,
+)
 from rscl_bench.cores import set_threads
+from rscl_bench.user_paths import user_path
 
 EncoderArgument = Annotated[
     str, typer.Argument(metavar="ENCODER", help="The encoder.safetensors of a run.")
@@ -87,3 +95,69 @@ def embed(
         threads=threads,
     )
     print(f"{out}: {rows} rows")
+
+
+@app.command()
+def probe(
+    encoder: EncoderArgument,
+    scenario: Annotated[str, typer.Argument(help="A known scenario, or a path to a TOML.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="A protocol of the scenario; that of the encoder's run, or else the scenario's "
+            "default, if left out.",
+        ),
+    ] = None,
+    assignments: SetOption = None,
+    timm: Annotated[
+        str | None,
+        typer.Option(
+            "--timm",
+            metavar="MODEL",
+            help="Model of timm that the weights of another project are of, in place of the "
+            "protocol's backbone.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="File for the scores, with those of every image; the default is "
+            "probe-SCENARIO-PROTOCOL-DIGEST.json here.",
+            show_default=False,
+        ),
+    ] = None,
+    data_root: DataRootOption = None,
+    on_bad_tile: OnBadOption = "stop",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Evaluate any encoder on the probes of a scenario: of a run, or of another project.
+
+    Weights of another project are a state dict that fits the protocol's backbone, or the model that
+    --timm names. The encoder of a run gets the scores of its record, which are compared if the
+    record lies beside the encoder. The JSON that is written is no run record.
+    """
+    from rscl_bench.console import print_probed
+    from rscl_bench.encoders.probed_encoder import write_probed
+    from rscl_bench.resolve import parse_assignments
+
+    if threads is not None:
+        set_threads(threads)  # before the libraries are loaded
+    announce_code(scenario)
+    probed = api.probe(
+        encoder,
+        scenario,
+        protocol=protocol,
+        set=parse_assignments(assignments or ()),
+        timm=timm,
+        data_root=data_root,
+        on_bad_tile=on_bad_tile,
+        device=device,
+        threads=threads,
+    )
+    path = user_path(out or probed.default_name(), "The file of scores")
+    write_probed(probed, path)
+    print_probed(probed)
+    print(f"scores: {path}")

@@ -223,7 +223,7 @@ def _encoder_input(task: Task, scaling: PixelScaling, mode: BandMode | None) -> 
         mean=tuple(scaling.normalisation.mean.tolist())[: len(bands)],
         std=tuple(scaling.normalisation.std.tolist())[: len(bands)],
         places=None if scaling.channels is None else scaling.channels.places,
-        dtype=adapter.sensor.dtype,  # type: ignore[arg-type]  # a sensor checks it
+        dtype=adapter.sensor.dtype,
         spectrum=tuple(spectrum[name] for name in bands),
         archive=EncoderArchive(
             dataset=registry.portable(task.dataset),

@@ -263,6 +263,22 @@ def write_encoder(path: Path, encoder: Encoder, description: EncoderDescription)
     return hashlib.sha256(content).hexdigest()
 
 
+def describes_encoder(path: Path) -> EncoderDescription | None:
+    """Return the description in a file; None if the file is no encoder of this package.
+
+    Raises:
+        ArtefactError: If the description is not valid.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (OSError, SafetensorError):
+        return None
+    return None if text is None else _described(path, text)
+
+
 def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, EncoderDescription]:
     """Build the encoder of a file and load its weights.
 
@@ -295,13 +311,7 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
             f"{path} holds no encoder of rscl-bench: its header has no text '{_KEY}'; give the "
             f"{FILE} of a run."
         )
-    try:
-        description = EncoderDescription.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ArtefactError(
-            f"{path} does not describe its encoder as this version needs it: "
-            f"{first_problem(error)}; run the method again to write the file anew."
-        ) from error
+    description = _described(path, text)
     with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
         found = _found(description.backbone, backbone)
         encoder = build_encoder(
@@ -319,6 +329,16 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
             "use the version of rscl-bench that wrote the file."
         ) from error
     return encoder.eval(), description
+
+
+def _described(path: Path, text: str) -> EncoderDescription:
+    try:
+        return EncoderDescription.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} does not describe its encoder as this version needs it: "
+            f"{first_problem(error)}; run the method again to write the file anew."
+        ) from error
 
 
 def _found(described: Component, given: str | None) -> Component:
