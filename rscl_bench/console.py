@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pydantic import JsonValue
 
-    from rscl_bench.encoders.probed_encoder import ProbedEncoder
+    from rscl_bench.encoders.encoder_scores import EncoderScores
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.sweeps.pool import Run
@@ -284,7 +284,7 @@ def print_run(record: "RunRecord") -> None:
         print(SKETCH_WARNING)
 
 
-def print_probed(probed: "ProbedEncoder") -> None:
+def print_probed(probed: "EncoderScores") -> None:
     """Print the scores of an encoder on the probes of a scenario, beside those of its record."""
     from rscl_bench.leaderboards.formats import SKETCH_WARNING, percent
 

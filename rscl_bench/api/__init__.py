@@ -22,7 +22,7 @@ from rscl_bench.api.archives import (
 )
 from rscl_bench.api.arguments import Settings
 from rscl_bench.api.components import explain, list_components, load_method, load_scenario, new
-from rscl_bench.api.encoders import embed, load_encoder, probe
+from rscl_bench.api.encoders import embed, load_encoder, probe, pull, push
 from rscl_bench.api.figures import export, plot
 from rscl_bench.api.results import (
     foreign_files,
@@ -66,6 +66,8 @@ __all__ = [
     "power",
     "probe",
     "publish",
+    "pull",
+    "push",
     "read_record",
     "records",
     "render_sketches",

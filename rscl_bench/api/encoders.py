@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rscl_bench.encoders.embedding import Normalise
-    from rscl_bench.encoders.probed_encoder import ProbedEncoder
+    from rscl_bench.encoders.encoder_scores import EncoderScores
     from rscl_bench.pretrained import PretrainedEncoder
     from rscl_bench.spec import OnBadTile, Scenario
 
@@ -22,7 +22,8 @@ def load_encoder(path: str | Path, backbone: str | None = None) -> "PretrainedEn
     """Load the encoder of a finished run, ready to encode new images.
 
     Args:
-        path: The run's ``encoder.safetensors``.
+        path: The run's ``encoder.safetensors``, or ``hf://owner/name``, a repository of the Hugging
+            Face Hub that `push` filled; ``hf://owner/name@revision`` names a commit, tag or branch.
         backbone: For a backbone of your own that was used by path: the path of its class,
             ``file.py:Class``.
 
@@ -32,11 +33,21 @@ def load_encoder(path: str | Path, backbone: str | None = None) -> "PretrainedEn
 
     Raises:
         ArtefactError: If the file is damaged, or a run of an older version wrote the file.
-        SpecError: If the backbone is not installed, or its code is not the code of the run.
+        SpecError: If the backbone is not installed, its code is not the code of the run, or
+            huggingface_hub is missing for the Hub.
     """
     from rscl_bench.pretrained import load_pretrained
 
-    return load_pretrained(user_path(path, "The encoder"), backbone)
+    return load_pretrained(_encoder_file(path), backbone)
+
+
+def _encoder_file(path: str | Path) -> Path:
+    """Return the path of an encoder's file, downloaded from the Hub for ``hf://``."""
+    if str(path).startswith("hf://"):
+        from rscl_bench.encoders.hub import cached_encoder
+
+        return cached_encoder(str(path))
+    return user_path(path, "The encoder")
 
 
 @overload
@@ -176,7 +187,7 @@ def probe(
     device: str = "auto",
     threads: int | None = None,
     verbose: bool = True,
-) -> "ProbedEncoder":
+) -> "EncoderScores":
     """Evaluate any encoder on the probes of a scenario, as a run does after a task.
 
     The encoder of a run gets the scores of its record, to the last bit, on a machine and with a
@@ -209,7 +220,7 @@ def probe(
         ArtefactError: If a file is damaged, or ``out`` cannot be written.
     """
     let_threads_sleep()
-    from rscl_bench.encoders.probed_encoder import write_probed
+    from rscl_bench.encoders.encoder_scores import write_probed
     from rscl_bench.encoders.probing import (
         load_for_probing,
         probe_encoder,
@@ -218,7 +229,7 @@ def probe(
     )
     from rscl_bench.engine.device import cpu_threads
 
-    file, root = user_path(encoder, "The encoder"), as_data_root(data_root)
+    file, root = _encoder_file(encoder), as_data_root(data_root)
     spec = probing_spec(file, as_scenario(scenario), protocol, dict(set or {}))
     with reporting(verbose) as reporter, cpu_threads(threads):
         reporter.message(edition_line(spec.scenario, root))
@@ -229,3 +240,47 @@ def probe(
     if out is not None:
         write_probed(probed, user_path(out, "The file of scores"))
     return probed
+
+
+def push(run: str | Path, repository: str, *, private: bool = False) -> str:
+    """Upload a run's encoder to the Hugging Face Hub, with its record and a model card.
+
+    The model card is made from the record and the encoder's description: bands, normalisation,
+    scores with intervals over test images, the licences of the archives, and how to load it. The
+    image scores are uploaded too, where they are kept. The upload is one commit.
+
+    Args:
+        run: The run's folder, or its ``record.json``.
+        repository: ``owner/name``; made if it does not exist.
+        private: Whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        SpecError: If huggingface_hub is missing, or ``repository`` names no repository.
+        ArtefactError: If a file of the run is missing or damaged, or the Hub refuses the upload.
+    """
+    from rscl_bench.encoders import hub
+
+    return hub.push(user_path(run, "The run"), repository, private)
+
+
+def pull(repository: str, out: str | Path) -> Path:
+    """Download an encoder that `push` uploaded, with its record, and check their digests.
+
+    Args:
+        repository: ``owner/name``, or ``owner/name@revision``.
+        out: Folder to write to.
+
+    Returns:
+        The path of ``encoder.safetensors``.
+
+    Raises:
+        SpecError: If huggingface_hub is missing, or ``repository`` names no repository.
+        ArtefactError: If the repository or a file is missing or damaged, a digest is not the
+            record's, or ``out`` holds another run.
+    """
+    from rscl_bench.encoders import hub
+
+    return hub.pull(repository, user_path(out, "The output folder"))

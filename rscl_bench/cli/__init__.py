@@ -9,4 +9,14 @@ from rscl_bench.cli import run, sweep, encoders, components, data, leaderboard, 
 
 # isort: on
 
-__all__ = ["app", "components", "data", "encoders", "figures", "leaderboard", "main", "run", "sweep"]
+__all__ = [
+    "app",
+    "components",
+    "data",
+    "encoders",
+    "figures",
+    "leaderboard",
+    "main",
+    "run",
+    "sweep",
+]

@@ -19,7 +19,11 @@ from rscl_bench.cores import set_threads
 from rscl_bench.user_paths import user_path
 
 EncoderArgument = Annotated[
-    str, typer.Argument(metavar="ENCODER", help="The encoder.safetensors of a run.")
+    str,
+    typer.Argument(
+        metavar="ENCODER",
+        help="The encoder.safetensors of a run, or hf://owner/name on the Hugging Face Hub.",
+    ),
 ]
 
 
@@ -140,7 +144,7 @@ def probe(
     record lies beside the encoder. The JSON that is written is no run record.
     """
     from rscl_bench.console import print_probed
-    from rscl_bench.encoders.probed_encoder import write_probed
+    from rscl_bench.encoders.encoder_scores import write_probed
     from rscl_bench.resolve import parse_assignments
 
     if threads is not None:
@@ -161,3 +165,39 @@ def probe(
     write_probed(probed, path)
     print_probed(probed)
     print(f"scores: {path}")
+
+
+@app.command()
+def push(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a finished run, or its record.json.", exists=True
+        ),
+    ],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository of the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+) -> None:
+    """Upload a run's encoder to the Hugging Face Hub, with its record and a model card.
+
+    Needs pip install 'rscl-bench[hub]', and a login by `hf auth login` or HF_TOKEN. The card names
+    the licences of the archives that the encoder was trained on: see whether they allow it.
+    """
+    print(api.push(run, repository, private=private))
+
+
+@app.command()
+def pull(
+    repository: Annotated[
+        str,
+        typer.Argument(metavar="OWNER/NAME", help="Repository of the Hub; @REVISION may follow."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+) -> None:
+    """Download an encoder from the Hugging Face Hub, with its record, and check their digests.
+
+    Needs pip install 'rscl-bench[hub]'.
+    """
+    print(f"encoder: {api.pull(repository, out)}")

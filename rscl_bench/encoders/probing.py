@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from rscl_bench import __version__, registry
 from rscl_bench.encoder_bands import selected
-from rscl_bench.encoders.probed_encoder import (
+from rscl_bench.encoders.encoder_scores import (
+    EncoderScores,
     EncoderSource,
-    ProbedEncoder,
     ProbeResult,
     RoleImages,
 )
@@ -203,7 +203,7 @@ def probe_encoder(
     on_bad_tile: OnBadTile,
     reporter: Reporter,
     record: tuple[RunRecord, int] | None = None,
-) -> ProbedEncoder:
+) -> EncoderScores:
     """Evaluate an encoder on all probes of a scenario, as a run does after a task.
 
     Args:
@@ -235,7 +235,7 @@ def probe_encoder(
         for probe in probes
         for role, store in probe.stores.items()
     }
-    probed = ProbedEncoder(
+    probed = EncoderScores(
         rscl_bench=__version__,
         encoder=loaded.source,
         scenario=ScenarioName(
@@ -306,7 +306,7 @@ def recorded_row(file: Path, digest: str) -> tuple[RunRecord, int] | None:
 
 
 def _comparable(
-    probed: ProbedEncoder, found: tuple[RunRecord, int] | None
+    probed: EncoderScores, found: tuple[RunRecord, int] | None
 ) -> dict[str, ProbeScore] | None:
     """Return the recorded scores, if record and probing have equal data and equal settings."""
     if found is None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import rscl_bench as rb
-from rscl_bench.encoders.probed_encoder import ProbedEncoder
+from rscl_bench.encoders.encoder_scores import EncoderScores
 from rscl_bench.errors import SpecError
 from rscl_bench.models.initial_weights import load_initial
 from rscl_bench.models.timm_encoder import TimmEncoder
@@ -63,7 +63,7 @@ def test_scores_of_a_run_are_those_of_its_record_to_the_last_bit(
     assert result.exit_code == 0, result.output
     assert "These scores equal those of the run's record." in result.stdout
     raw = json.loads(path.read_text(encoding="utf-8"))
-    probed = ProbedEncoder.model_validate_json(path.read_text(encoding="utf-8"))
+    probed = EncoderScores.model_validate_json(path.read_text(encoding="utf-8"))
     assert probed.scores == record.scores[-1]
     assert probed.encoder.digest == record.encoder_digest
     assert probed.equals_record
@@ -153,7 +153,7 @@ def test_a_model_of_timm_is_probed_on_the_command_line(tmp_path: Path) -> None:
     shared = ("probe", path, TOY, "--set", "image_size=32", "--out", tmp_path / "scores.json")
     result = call(*shared, "--timm", "resnet18")
     assert result.exit_code == 0, result.output
-    probed = ProbedEncoder.model_validate_json((tmp_path / "scores.json").read_text())
+    probed = EncoderScores.model_validate_json((tmp_path / "scores.json").read_text())
     assert probed.encoder.timm == "resnet18"
     assert probed.encoder.backbone is None
     assert probed.scores["toy"].test.micro is not None

@@ -63,7 +63,7 @@ class ProbeResult(ProbeRecord):
     images: dict[str, RoleImages]
 
 
-class ProbedEncoder(Spec):
+class EncoderScores(Spec):
     """The scores of an encoder on the probes of a scenario.
 
     Attributes:
@@ -116,7 +116,7 @@ class ProbedEncoder(Spec):
         return f"probe-{scenario}-{self.protocol_name}-{self.encoder.digest[:8]}.json"
 
 
-def write_probed(probed: ProbedEncoder, path: Path) -> None:
+def write_probed(probed: EncoderScores, path: Path) -> None:
     """Write the scores of an encoder as JSON, whole or not at all.
 
     Raises:
