@@ -44,6 +44,37 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of another at the end of the block, for long contents.
+
+    The file is flushed and renamed as in `write_atomic`. After an exception nothing is replaced.
+
+    Args:
+        path: The file's path. A missing folder is created.
+
+    Yields:
+        An empty file, open for writing bytes.
+
+    Raises:
+        ArtefactError: If the file cannot be written. An old file is then unchanged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        with _temporary(path) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise ArtefactError(
+            f"{path} cannot be written ({error.strerror or error}); free space or mend the "
+            "folder's permissions and write again."
+        ) from error
+
+
 def sync_file(path: Path) -> None:
     """Flush a file's content to the disk.
 

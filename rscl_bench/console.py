@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pydantic import JsonValue
 
+    from rscl_bench.encoders.encoder_scores import EncoderScores
     from rscl_bench.results.schema import RunRecord
     from rscl_bench.results.tuning import Tuning
     from rscl_bench.sweeps.pool import Run
@@ -295,6 +296,36 @@ def print_run(record: "RunRecord") -> None:
     for line in _continual_lines(record):
         print(line)
     if record.identity.edition == "sketch":
+        print(SKETCH_WARNING)
+
+
+def print_probed(probed: "EncoderScores") -> None:
+    """Print the scores of an encoder on the probes of a scenario, beside those of its record."""
+    from rscl_bench.leaderboards.formats import SKETCH_WARNING, percent
+
+    print(
+        f"{probed.encoder.file} on {probed.scenario.name} ({probed.edition} edition, protocol "
+        f"{probed.protocol_name}); mAP in %"
+    )
+    table = Table()
+    table.add_column("probe")
+    titles = ["test micro-mAP", "test macro-mAP", "val micro-mAP"]
+    titles += [] if probed.recorded is None else ["recorded test micro-mAP"]
+    for title in titles:
+        table.add_column(title, justify="right")
+    for result in probed.probes:
+        score = result.score
+        val = None if score.val is None else score.val.micro
+        maps = [score.test.micro, score.test.macro, val]
+        if probed.recorded is not None:
+            maps.append(probed.recorded[result.name].test.micro)
+        table.add_row(result.name, *map(percent, maps))
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width).print(table)
+    if probed.equals_record is not None:
+        same = "equal" if probed.equals_record else "differ from"
+        print(f"These scores {same} those of the run's record.")
+    if probed.edition == "sketch":
         print(SKETCH_WARNING)
 
 

@@ -66,13 +66,13 @@ class PretrainedEncoder(nn.Module):
                 f"The images are {list(images.shape)}; this encoder takes "
                 f"[B, {len(bands)}, H, W] with the bands {', '.join(bands)}."
             )
-        scaling = self._scaling(task, normalisation)
+        scaling = self.pixel_scaling(task, normalisation)
         features = []
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             # The copy is writable; torch warns of read-only arrays, such as NumPy's memory maps.
             pixels = batch if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
-            tiles = pixels.to(self._device).permute(0, 2, 3, 1).contiguous()
+            tiles = pixels.to(self.device).permute(0, 2, 3, 1).contiguous()
             view = whole_view(tiles, self.image_size, scaling)
             features.append(self.encoder.probed(self.encoder(view)).float())
         return torch.cat(features)
@@ -86,14 +86,16 @@ class PretrainedEncoder(nn.Module):
         return self.encoder.probed(self.encoder(views))
 
     def to_timm(self, task: str | None = None) -> nn.Module:
-        """Return a copy of the network as timm's model.
+        """Return a copy of the network as timm's model, in evaluation mode.
+
+        The output of the copy for normalised images ``[B, C, image_size, image_size]`` is the
+        feature ``[B, D]``, equal to `forward` to the last bit for ``vit``, ``swin`` and ``resnet``.
+        A ViT is a ``timm.models.VisionTransformer``, whose ``global_pool`` is "avg", or "token"
+        where the class token is probed.
 
         Where images differ in bands, the copy takes images of one task: its first convolution is an
-        ordinary one, with the kernels of the bands of that task.
-
-        A ViT is a ``timm.models.VisionTransformer``: the mean of its patch tokens,
-        ``forward_features(views)[:, 1:].mean(1)``, is the feature of a normalised image. Where
-        ``description.probed_feature`` is "cls", the feature is ``forward_features(views)[:, 0]``.
+        ordinary one, with the kernels of the bands of that task, summed in the order of the task.
+        Features are then equal but for the order of this sum.
 
         Args:
             task: Task whose bands the copy takes; None for the last task.
@@ -107,13 +109,21 @@ class PretrainedEncoder(nn.Module):
             first = encoder.get_submodule(encoder.first_convolution)
             assert isinstance(first, BandConvolution)
             encoder.set_submodule(encoder.first_convolution, first.of_bands(places))
-        return encoder.timm_model()
+        return encoder.pooling_timm_model().eval()
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Device of the encoder."""
         return next(self.encoder.parameters()).device
 
-    def _scaling(self, task: str | None, normalisation: Normalisation | None) -> PixelScaling:
+    def pixel_scaling(
+        self, task: str | None = None, normalisation: Normalisation | None = None
+    ) -> PixelScaling:
+        """Return how pixels reach the encoder, on its device; arguments as in `features`.
+
+        Raises:
+            SpecError: If the encoder was not trained on the task.
+        """
         described = self.description.input_of(task)
         if normalisation is None:
             normalisation = Normalisation(torch.tensor(described.mean), torch.tensor(described.std))
@@ -124,7 +134,7 @@ class PretrainedEncoder(nn.Module):
         scaling = band_scaling(
             normalisation, described.scale, bands, selected(bands, mode), channels
         )
-        return scaling.to(self._device)
+        return scaling.to(self.device)
 
 
 def load_pretrained(path: Path, backbone: str | None = None) -> PretrainedEncoder:

@@ -21,7 +21,7 @@ LAYERS = (
     ("skeletons",),
     ("catalogue", "console", "explain", "plots", "testing"),
     ("parameters",),
-    ("sweeps", "submissions"),
+    ("encoders", "sweeps", "submissions"),
     ("engine",),
     ("leaderboards",),
     ("results",),

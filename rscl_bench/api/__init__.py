@@ -22,7 +22,7 @@ from rscl_bench.api.archives import (
 )
 from rscl_bench.api.arguments import Settings
 from rscl_bench.api.components import explain, list_components, load_method, load_scenario, new
-from rscl_bench.api.encoders import load_encoder
+from rscl_bench.api.encoders import embed, load_encoder, probe, pull, push
 from rscl_bench.api.figures import export, plot
 from rscl_bench.api.results import (
     foreign_files,
@@ -52,6 +52,7 @@ __all__ = [
     "cache_entries",
     "check_submission",
     "clean_cache",
+    "embed",
     "explain",
     "export",
     "extend",
@@ -67,7 +68,10 @@ __all__ = [
     "pack_submission",
     "plot",
     "power",
+    "probe",
     "publish",
+    "pull",
+    "push",
     "read_record",
     "records",
     "render_sketches",

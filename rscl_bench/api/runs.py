@@ -41,6 +41,7 @@ def run(
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
     keep_state: bool | None = None,
+    keep_encoders: bool = False,
     init: str | Path | None = None,
     log: Sequence[str] = (),
     watch_epochs: int | None = None,
@@ -71,6 +72,8 @@ def run(
         force: Whether a recorded run is run again, from its beginning.
         keep_state: Whether the last state is kept beside the record, so that `extend` can go on
             from it. None keeps a state of at most 64 MiB.
+        keep_encoders: Whether the encoder after every task is kept, as
+            ``encoders/NUMBER-TASK.safetensors`` beside the record.
         init: File of weights that the encoder starts from: an ``encoder.safetensors`` of this
             package, or a state dict of timm or torchvision, TorchGeo's included; see
             `rscl_bench.models.initial_weights.load_initial`. None draws the weights by the seed.
@@ -134,6 +137,7 @@ def extend(
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
     keep_state: bool | None = None,
+    keep_encoders: bool = False,
     plugins: "Sequence[BaseSGDPlugin]" = (),
     verbose: bool = True,
 ) -> "RunRecord":
@@ -163,6 +167,7 @@ def extend(
         on_bad_tile: As in `run`.
         force: As in `run`.
         keep_state: As in `run`, for the longer stream.
+        keep_encoders: As in `run`, for the new tasks.
         plugins: The plugins of the run; their class names must be those of its identity.
         verbose: As in `run`.
 
@@ -211,7 +216,7 @@ def extend(
             for line in new_tasks(prepared):
                 reporter.message(line)
             seconds = 60 * checkpoint_minutes
-            return _execute(prepared, out, reporter, seconds, force, keep_state)
+            return _execute(prepared, out, reporter, seconds, force, keep_state, keep_encoders)
 
 
 def _execute(
@@ -221,6 +226,7 @@ def _execute(
     interval: float,
     force: bool,
     keep_state: bool | None,
+    keep_encoders: bool,
     watching: "Watching | None" = None,
 ) -> "RunRecord":
     """Execute a run, unless it is recorded already."""
@@ -238,6 +244,10 @@ def _execute(
         record = read_record(path)
         if keep_state and record.state_digest is None:
             reporter.message("note: this run kept no state; --keep-state --force keeps it.")
+        if keep_encoders and not record.task_encoders:
+            reporter.message(
+                "note: this run kept no encoder of each task; --keep-encoders --force keeps them."
+            )
         return record
     reporter.message(f"Device: {prepared.device.name}, {prepared.device.precision}.")
     return execute(
@@ -248,6 +258,7 @@ def _execute(
         force=force,
         keep_state=keep_state,
         watching=watching,
+        keep_encoders=keep_encoders,
     )
 
 

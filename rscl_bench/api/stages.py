@@ -34,6 +34,7 @@ class Options(NamedTuple):
     verbose: bool
     published: Path | None = None
     keep_state: bool | None = None
+    keep_encoders: bool = False
 
 
 def run_all_planned(
@@ -100,6 +101,7 @@ def plan_all(planned: "list[PlannedRun]", options: Options) -> "tuple[list[Run],
             options.force,
             known,
             options.keep_state,
+            options.keep_encoders,
         )
         for run in runs:
             if options.published and run.record is not None and run.record_path.is_file():

@@ -55,6 +55,7 @@ def sweep(
     on_bad_tile: "OnBadTile" = "stop",
     force: bool = False,
     keep_state: bool | None = None,
+    keep_encoders: bool = False,
     init: str | Path | None = None,
     verbose: bool = True,
 ) -> "list[Run]":
@@ -79,6 +80,7 @@ def sweep(
         on_bad_tile: As in `run`.
         force: As in `run`.
         keep_state: As in `run`.
+        keep_encoders: As in `run`.
         init: As in `run`, for every run.
         verbose: As in `run`.
 
@@ -108,7 +110,7 @@ def sweep(
         on_bad_tile,
         force,
         verbose,
-    )._replace(keep_state=keep_state)
+    )._replace(keep_state=keep_state, keep_encoders=keep_encoders)
     return run_all_planned(all_with_init(planned, init), options, "method", "test")
 
 
@@ -200,6 +202,7 @@ def study(
     device: str = "auto",
     jobs: int | None = None,
     threads: int | None = None,
+    keep_encoders: bool = False,
     verbose: bool = True,
 ) -> "Iterator[StageResult]":
     """Run the sweeps and grids of a study, and publish their records and choices.
@@ -216,6 +219,7 @@ def study(
         device: As in `run`.
         jobs: As in `sweep`.
         threads: As in `sweep`.
+        keep_encoders: As in `run`.
         verbose: As in `run`.
 
     Yields:
@@ -240,6 +244,7 @@ def study(
             on_bad_tile="stop",
             force=False,
             verbose=verbose,
+            keep_encoders=keep_encoders,
             published=folder / ("tuning/records" if stage.grid else "records"),
         )
         runs = stage_runs(stage, options, only_plan)

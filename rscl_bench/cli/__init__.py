@@ -5,8 +5,19 @@ Each module holds one group of commands. The order of the imports is that of ``-
 
 # isort: off
 from rscl_bench.cli.application import app, main
-from rscl_bench.cli import run, sweep, components, data, leaderboard, submit, figures
+from rscl_bench.cli import run, sweep, encoders, components, data, leaderboard, submit, figures
 
 # isort: on
 
-__all__ = ["app", "components", "data", "figures", "leaderboard", "main", "run", "submit", "sweep"]
+__all__ = [
+    "app",
+    "components",
+    "data",
+    "encoders",
+    "figures",
+    "leaderboard",
+    "main",
+    "run",
+    "submit",
+    "sweep",
+]

@@ -97,6 +97,16 @@ KeepStateOption = Annotated[
 ]
 
 
+KeepEncodersOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-encoders",
+        help="Keep the encoder after every task, as encoders/NUMBER-TASK.safetensors beside the "
+        "record.",
+    ),
+]
+
+
 InitOption = Annotated[
     Path | None,
     typer.Option(

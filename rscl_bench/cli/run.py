@@ -14,6 +14,7 @@ from rscl_bench.cli.options import (
     DeviceOption,
     ForceOption,
     InitOption,
+    KeepEncodersOption,
     KeepStateOption,
     MethodOption,
     OnBadOption,
@@ -43,6 +44,7 @@ def run(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    keep_encoders: KeepEncodersOption = False,
     init: InitOption = None,
     log: Annotated[
         list[str] | None,
@@ -88,6 +90,7 @@ def run(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
             init=init,
             log=log or (),
             watch_epochs=watch_epochs,
@@ -148,6 +151,7 @@ def extend(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    keep_encoders: KeepEncodersOption = False,
 ) -> None:
     """Train a finished run on a new archive, from its last state, and probe old and new domains.
 
@@ -182,6 +186,7 @@ def extend(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
         )
         print_run(record)
         print(f"record: {api.run_folder(record, out) / 'record.json'}")

@@ -16,6 +16,7 @@ from rscl_bench.cli.options import (
     ForceOption,
     InitOption,
     JobsOption,
+    KeepEncodersOption,
     KeepStateOption,
     MethodOption,
     OnBadOption,
@@ -44,6 +45,7 @@ def sweep(
     on_bad_tile: OnBadOption = "stop",
     force: ForceOption = False,
     keep_state: KeepStateOption = None,
+    keep_encoders: KeepEncodersOption = False,
     init: InitOption = None,
 ) -> None:
     """Run methods × seeds, several at a time, and build and print their leaderboard.
@@ -74,6 +76,7 @@ def sweep(
             on_bad_tile=on_bad_tile,
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
             init=init,
         )
         print_failures(runs)
@@ -168,6 +171,7 @@ def study(
     device: DeviceOption = "auto",
     jobs: JobsOption = None,
     threads: ThreadsOption = None,
+    keep_encoders: KeepEncodersOption = False,
 ) -> None:
     """Run the sweeps and grids that a TOML declares, and publish their records and choices.
 
@@ -189,6 +193,7 @@ def study(
             device=device,
             jobs=jobs,
             threads=threads,
+            keep_encoders=keep_encoders,
             verbose=not plan,
         ):
             print_failures(result.runs)

@@ -12,13 +12,19 @@ from torch import nn
 import rscl_bench
 from rscl_bench import registry
 from rscl_bench.archives.lookup import adapter_class
-from rscl_bench.encoder_bands import encoder_bands, selected
+from rscl_bench.encoder_bands import encoder_bands, selected, sensor_bands
 from rscl_bench.engine.device import Device, processor_name
 from rscl_bench.engine.prepare import PreparedRun
 from rscl_bench.engine.probing import OpenProbe, Prober
 from rscl_bench.engine.trainer import SelfSupervisedTrainer
 from rscl_bench.errors import SpecError, shown
-from rscl_bench.models.encoder_file import EncoderDescription, EncoderInput
+from rscl_bench.models.encoder_file import (
+    POOLING,
+    EncoderArchive,
+    EncoderDescription,
+    EncoderInput,
+    EncoderTask,
+)
 from rscl_bench.results.record import package_versions
 from rscl_bench.results.schema import (
     FlopsRecord,
@@ -28,7 +34,8 @@ from rscl_bench.results.schema import (
     TaskRecord,
 )
 from rscl_bench.results.text import one_line
-from rscl_bench.spec import Component, ProbedEncoder, first_problem
+from rscl_bench.spec import BandMode, Component, ProbedEncoder, Task, first_problem
+from rscl_bench.views.view import PixelScaling
 
 
 class KnownParts(NamedTuple):
@@ -175,20 +182,11 @@ def probe_record(probe: OpenProbe) -> ProbeRecord:
 def describe_encoder(prepared: PreparedRun, probed: ProbedEncoder) -> EncoderDescription:
     """Return the origin of a run's encoder, and the input that the encoder was trained on."""
     spec, identity = prepared.spec, prepared.identity
-    inputs, channels = [], encoder_bands(spec.scenario, spec.protocol)
-    for task, scaling in zip(spec.scenario.tasks, prepared.scalings, strict=True):
-        bands = tuple(dict.fromkeys(selected(task.bands, spec.protocol.bands)))  # each once
-        inputs.append(
-            EncoderInput(
-                task=task.name,
-                bands=bands,
-                unit=adapter_class(task.dataset, task.options).sensor.unit,
-                scale=scaling.scale,
-                mean=tuple(scaling.normalisation.mean.tolist())[: len(bands)],
-                std=tuple(scaling.normalisation.std.tolist())[: len(bands)],
-                places=None if scaling.channels is None else scaling.channels.places,
-            )
-        )
+    channels = encoder_bands(spec.scenario, spec.protocol)
+    inputs = [
+        _encoder_input(task, scaling, spec.protocol.bands)
+        for task, scaling in zip(spec.scenario.tasks, prepared.scalings, strict=True)
+    ]
     return EncoderDescription(
         rscl_bench=identity.code,
         run=identity.run_id(),
@@ -203,11 +201,39 @@ def describe_encoder(prepared: PreparedRun, probed: ProbedEncoder) -> EncoderDes
         ),
         probed=probed,
         probed_feature=spec.protocol.probed_feature,
+        pooling=POOLING[spec.protocol.probed_feature],
+        task=EncoderTask(name=inputs[-1].task, number=len(inputs), of=len(inputs)),
         image_size=spec.protocol.image_size,
         bands=inputs[-1].bands,
         band_mode=spec.protocol.bands,
         channels=None if channels is None else channels.bands,
         inputs=tuple(inputs),
+    )
+
+
+def _encoder_input(task: Task, scaling: PixelScaling, mode: BandMode | None) -> EncoderInput:
+    adapter = adapter_class(task.dataset, task.options)
+    spectrum = {band.name: band for band in sensor_bands(task)}
+    bands = tuple(dict.fromkeys(selected(task.bands, mode)))  # each once
+    return EncoderInput(
+        task=task.name,
+        bands=bands,
+        unit=adapter.sensor.unit,
+        scale=scaling.scale,
+        mean=tuple(scaling.normalisation.mean.tolist())[: len(bands)],
+        std=tuple(scaling.normalisation.std.tolist())[: len(bands)],
+        places=None if scaling.channels is None else scaling.channels.places,
+        dtype=adapter.sensor.dtype,
+        spectrum=tuple(spectrum[name] for name in bands),
+        archive=EncoderArchive(
+            dataset=registry.portable(task.dataset),
+            split=task.split,
+            title=adapter.title,
+            source=adapter.source,
+            licence=adapter.licence,
+            tile_size=task.tile_size,
+            cut=task.cut,
+        ),
     )
 
 

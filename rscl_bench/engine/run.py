@@ -18,6 +18,7 @@ from rscl_bench.engine.checkpointing.manager import INTERVAL, Checkpoints
 from rscl_bench.engine.checkpointing.state import Snapshot, has_state, loading
 from rscl_bench.engine.device import matrix_flops, peak_memory
 from rscl_bench.engine.flops import Flops, count_flops
+from rscl_bench.engine.kept_encoders import KeptEncoders
 from rscl_bench.engine.losses import Losses
 from rscl_bench.engine.memory import is_out_of_memory, memory_for
 from rscl_bench.engine.parent import ParentRun, tell_changes
@@ -62,6 +63,7 @@ def execute(
     force: bool = False,
     keep_state: bool | None = None,
     watching: Watching | None = None,
+    keep_encoders: bool = False,
 ) -> RunRecord:
     """Train and probe, then write encoder, image scores and record into a folder.
 
@@ -77,6 +79,7 @@ def execute(
         keep_state: Whether the last state is kept beside the record, so that the run can be
             extended; None keeps a state of at most 64 MiB.
         watching: Loggers and online probe; None for none.
+        keep_encoders: Whether the encoder after every task is kept; see `KeptEncoders`.
 
     Returns:
         The record that was written, here or by another process in the same moment.
@@ -93,7 +96,9 @@ def execute(
             return read_record(path)
         for abandoned in folder.glob(".*.tmp"):  # of a process that was killed in a write
             abandoned.unlink(missing_ok=True)
-        running = RunExecution(prepared, folder, reporter, interval, watching or Watching(), force)
+        running = RunExecution(
+            prepared, folder, reporter, interval, watching or Watching(), force, keep_encoders
+        )
         try:
             with running.checkpoints.interruption.watched():
                 running.go(force)
@@ -124,6 +129,7 @@ class RunExecution:
         interval: float,
         watching: Watching,
         force: bool,
+        keep_encoders: bool = False,
     ):
         self.prepared, self.reporter, self.folder = prepared, reporter, folder
         self.started, self.process_started = datetime.now(UTC), time.perf_counter()
@@ -138,6 +144,7 @@ class RunExecution:
         self.trainer = self._make_trainer(self.objective, strategies)
         # Before training, so that a value that no record can hold is refused before training.
         self.known = known_parts(prepared, self.flops, self.started, self.trainer.probed)
+        self.kept = KeptEncoders(folder, self.known.description, keep_encoders)
         self.prober = Prober(
             prepared.probes,
             self.trainer.probed_encoder,
@@ -191,6 +198,7 @@ class RunExecution:
         """Train and probe what a checkpoint does not hold, or everything again."""
         if force:
             self.checkpoints.remove()
+            self.kept.remove()
         snapshot = None if force else self.checkpoints.latest()
         if snapshot is not None:
             self._restore(snapshot)
@@ -202,6 +210,7 @@ class RunExecution:
             if task > self.trainer.task:
                 self._train(experience)
             if len(self.prober.rows) < task + 2:
+                self.kept.write(task + 1, self.trainer.probed_encoder)
                 self.prober.probe()
                 self.reporter.message(task_line(self.prepared, self.trainer, self.prober))
                 self.watch.task(self.trainer, self.prober)
@@ -370,6 +379,7 @@ class RunExecution:
             parent=None if parent is None else parent.recorded(provenance),
             unprobed=prober.unprobed(),
             state_digest=state_digest,
+            task_encoders=self.kept.digests(),
         )
 
 

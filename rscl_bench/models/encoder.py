@@ -78,6 +78,14 @@ class Encoder(nn.Module, ABC):
         A model of another library is possible if it has timm's ``group_matcher``.
         """
 
+    def pooling_timm_model(self) -> nn.Module:
+        """Return the submodule of `timm_model`, set so that its output is the probed feature.
+
+        The output for images ``[B, C, H, W]`` is ``[B, D]``, where the class says how timm's model
+        pools. Other classes return the submodule as it is.
+        """
+        return self.timm_model()
+
     def pool(self, encoded: Tensor, how: Pool = "patches") -> Tensor:
         """Return one feature per image, ``[B, D]``: the mean over all locations.
 

@@ -33,7 +33,58 @@ from rscl_bench.spec import (
 
 FILE = "encoder.safetensors"
 _KEY = "rscl_bench"
+#: Folder of the encoders after every task, beside `FILE`.
+FOLDER = "encoders"
+#: timm's names of the ways of pooling.
+POOLING: dict[Pool, Literal["avg", "token"]] = {"patches": "avg", "cls": "token"}
 _PositiveValue = Annotated[float, Field(gt=0)]
+
+
+def _is_none(value: object) -> bool:
+    """Return whether a field is left out, as in files of format 1."""
+    return value is None
+
+
+class EncoderArchive(Spec):
+    """The archive of a task, as its dataset adapter declares it.
+
+    Attributes:
+        dataset: Registered dataset; of a class by path, file name, class and digest.
+        split: Split of the dataset.
+        title: Full name.
+        source: Where the archive can be fetched.
+        licence: Licence or terms of use.
+        tile_size: Side of the tiles in pixels.
+        cut: As in `rscl_bench.spec.Source`.
+    """
+
+    dataset: str
+    split: str
+    title: str
+    source: str
+    licence: str
+    tile_size: Positive
+    cut: Literal["grid", "whole"]
+
+
+class EncoderTask(Spec):
+    """The last task before the encoder was written.
+
+    Attributes:
+        name: Name of the task.
+        number: Number of tasks that the encoder was trained on.
+        of: Number of tasks of the stream.
+    """
+
+    name: Name
+    number: Positive
+    of: Positive
+
+    @model_validator(mode="after")
+    def _within_the_stream(self) -> "EncoderTask":
+        if self.number > self.of:
+            raise ValueError("number must be at most of")
+        return self
 
 
 class EncoderInput(Spec):
@@ -47,6 +98,9 @@ class EncoderInput(Spec):
         mean: Mean per band in the declared unit.
         std: Deviation per band in the declared unit.
         places: Channel of every band, where images differ in bands. Absent otherwise.
+        dtype: Type of the pixels. Absent in format 1, as all fields below.
+        spectrum: The bands with their central wavelengths and widths in nanometres.
+        archive: The archive, its licence and its tiles.
     """
 
     task: Name
@@ -58,12 +112,22 @@ class EncoderInput(Spec):
     places: Annotated[tuple[int, ...] | None, Field(exclude_if=lambda places: places is None)] = (
         None
     )
+    dtype: Annotated[Literal["uint8", "uint16"] | None, Field(exclude_if=_is_none)] = None
+    spectrum: Annotated[tuple[Band, ...] | None, Field(exclude_if=_is_none)] = None
+    archive: Annotated[EncoderArchive | None, Field(exclude_if=_is_none)] = None
+
+    @property
+    def pixel_type(self) -> str:
+        """Type of the pixels; in format 1, the smallest that holds full brightness."""
+        return self.dtype or ("uint8" if self.scale <= 255 else "uint16")
 
     @model_validator(mode="after")
     def _one_value_per_band(self) -> "EncoderInput":
         places = self.bands if self.places is None else self.places
         if not len(self.bands) == len(self.mean) == len(self.std) == len(places):
             raise ValueError("mean, std and places must have one value per band")
+        if self.spectrum is not None and tuple(b.name for b in self.spectrum) != self.bands:
+            raise ValueError("spectrum must have the bands, in their order")
         return self
 
 
@@ -71,9 +135,11 @@ class EncoderDescription(Spec):
     """The origin of an encoder, and its input.
 
     Attributes:
-        format: Version of this description.
+        format: Version of this description. Format 1, of versions before 0.4.0, lacks ``pooling``,
+            ``task``, and ``dtype``, ``spectrum`` and ``archive`` of the inputs.
         rscl_bench: Version of the package that trained the encoder.
-        run: Id of the run.
+        run: Id of the run, which the run's record has too. The record holds the digest of this
+            file, so this file cannot hold the digest of the record.
         scenario: Name of the scenario.
         scenario_version: Version of the scenario.
         edition: Whether the archives were ``real`` or ``sketch`` ones.
@@ -85,6 +151,9 @@ class EncoderDescription(Spec):
             makes the objective's targets ("teacher"), or the average that a strategy keeps
             ("average"): the encoder that was probed. Absent from a file of the student.
         probed_feature: How probes pooled the output: "patches" or "cls". Absent for "patches".
+        pooling: The same by timm's name: "avg", the mean over all locations without the class
+            token, or "token", the class token.
+        task: The last task that the encoder was trained on.
         image_size: Side of the input in pixels.
         bands: Names of the bands of the images, as in the last task.
         band_mode: How the bands of images reach the encoder: the protocol's ``bands``. Absent where
@@ -93,7 +162,7 @@ class EncoderDescription(Spec):
         inputs: The images of every task, in the order of training; the last is the default.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     rscl_bench: str
     run: str
     scenario: str
@@ -105,6 +174,8 @@ class EncoderDescription(Spec):
     backbone: Component
     probed: ProbedEncoder = "student"
     probed_feature: Annotated[Pool, Field(exclude_if=lambda pool: pool == "patches")] = "patches"
+    pooling: Annotated[Literal["avg", "token"] | None, Field(exclude_if=_is_none)] = None
+    task: Annotated[EncoderTask | None, Field(exclude_if=_is_none)] = None
     image_size: Positive
     bands: Annotated[tuple[str, ...], Field(min_length=1)]
     band_mode: Annotated[BandMode | None, Field(exclude_if=lambda mode: mode is None)] = None
@@ -124,6 +195,30 @@ class EncoderDescription(Spec):
         if any(not 0 <= place < len(self.channels or ()) for place in places):
             raise ValueError("places must be channels of the encoder")
         return self
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "EncoderDescription":
+        if self.format == 1:
+            return self
+        if self.pooling != POOLING[self.probed_feature]:
+            raise ValueError("pooling must be that of probed_feature")
+        last = self.inputs[-1]
+        if self.task is None or (self.task.name, self.task.number) != (last.task, len(self.inputs)):
+            raise ValueError("task must be that of the last input")
+        if any(None in (i.dtype, i.spectrum, i.archive) for i in self.inputs):
+            raise ValueError("inputs must have dtype, spectrum and archive")
+        return self
+
+    def after(self, number: int) -> "EncoderDescription":
+        """Return the description of the encoder after the first tasks of the run.
+
+        Args:
+            number: Number of tasks.
+        """
+        assert self.task is not None
+        inputs = self.inputs[:number]
+        task = EncoderTask(name=inputs[-1].task, number=number, of=self.task.of)
+        return self.model_copy(update={"inputs": inputs, "bands": inputs[-1].bands, "task": task})
 
     @property
     def encoder_bands(self) -> EncoderBands | None:
@@ -168,6 +263,22 @@ def write_encoder(path: Path, encoder: Encoder, description: EncoderDescription)
     return hashlib.sha256(content).hexdigest()
 
 
+def describes_encoder(path: Path) -> EncoderDescription | None:
+    """Return the description in a file; None if the file is no encoder of this package.
+
+    Raises:
+        ArtefactError: If the description is not valid.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (OSError, SafetensorError):
+        return None
+    return None if text is None else _described(path, text)
+
+
 def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, EncoderDescription]:
     """Build the encoder of a file and load its weights.
 
@@ -200,13 +311,7 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
             f"{path} holds no encoder of rscl-bench: its header has no text '{_KEY}'; give the "
             f"{FILE} of a run."
         )
-    try:
-        description = EncoderDescription.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ArtefactError(
-            f"{path} does not describe its encoder as this version needs it: "
-            f"{first_problem(error)}; run the method again to write the file anew."
-        ) from error
+    description = _described(path, text)
     with seeded(0, "encoder file"):  # leaves global randomness alone; all weights are replaced
         found = _found(description.backbone, backbone)
         encoder = build_encoder(
@@ -224,6 +329,16 @@ def read_encoder(path: Path, backbone: str | None = None) -> tuple[Encoder, Enco
             "use the version of rscl-bench that wrote the file."
         ) from error
     return encoder.eval(), description
+
+
+def _described(path: Path, text: str) -> EncoderDescription:
+    try:
+        return EncoderDescription.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} does not describe its encoder as this version needs it: "
+            f"{first_problem(error)}; run the method again to write the file anew."
+        ) from error
 
 
 def _found(described: Component, given: str | None) -> Component:

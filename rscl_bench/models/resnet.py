@@ -81,3 +81,9 @@ class ResNet(Encoder):
         """Return timm's ResNet."""
         model: nn.Module = self.network
         return model
+
+    def pooling_timm_model(self) -> nn.Module:
+        """Return timm's ResNet, set so that its output is the probed feature."""
+        # timm's "avg" is another kernel than the mean of `pool`, and has other last bits.
+        self.network.reset_classifier(0, "fastavg")
+        return self.timm_model()

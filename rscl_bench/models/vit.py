@@ -184,6 +184,13 @@ class ViT(MaskableEncoder):
         model: nn.Module = self.masked_vit.vit
         return model
 
+    def pooling_timm_model(self) -> nn.Module:
+        """Return timm's ViT, set so that its output is the probed feature."""
+        vit = self.masked_vit.vit
+        vit.global_pool = {"patches": "avg", "cls": "token"}[self.probed_feature]
+        model: nn.Module = vit
+        return model
+
     @property
     def patch_embed(self) -> PatchEmbed:
         """The patch embedding."""

@@ -80,6 +80,8 @@ def _name_problems(record: RunRecord) -> Iterator[str]:
     for index, probe in enumerate(record.probes):
         if probe.task is not None and probe.task not in tasks:
             yield f"field 'probes.{index}.task' is '{probe.task}', not one of the field 'tasks'"
+    for task in sorted(set(record.task_encoders) - set(tasks)):
+        yield f"field 'task_encoders.{task}' is of no task in the field 'tasks'"
     digests = {task_key(task) for task in tasks}
     digests |= {probe_key(probe, role) for probe in probes for role in ("train", "test")}
     for key in sorted(digests - set(record.identity.data)):

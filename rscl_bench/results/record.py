@@ -77,6 +77,7 @@ def make_record(
     parent: ParentRecord | None = None,
     unprobed: Mapping[str, tuple[int, ...]] | None = None,
     state_digest: str | None = None,
+    task_encoders: Mapping[str, str] | None = None,
 ) -> RunRecord:
     """Make a record: compute its id and its continual metrics, and check its fields.
 
@@ -101,6 +102,7 @@ def make_record(
         parent: The run that this run continues; None without one.
         unprobed: Numbers of the rows of scores in which a probe was not evaluated, by probe.
         state_digest: SHA-256 of the file of the last state; None if it was not kept.
+        task_encoders: SHA-256 of the encoders after single tasks that were kept, by task.
 
     Raises:
         ArtefactError: If the fields contradict each other.
@@ -128,6 +130,7 @@ def make_record(
             parent=parent,
             unprobed=dict(unprobed or {}),
             state_digest=state_digest,
+            task_encoders=dict(task_encoders or {}),
         )
     except ValidationError as error:
         raise ArtefactError(

@@ -475,6 +475,8 @@ class RunRecord(Spec):
             None, and ``spread`` has none.
         state_digest: SHA-256 of the file of the last state, from which the run can be extended;
             None if it was not kept.
+        task_encoders: SHA-256 of the files of the encoders after single tasks, by task; empty if
+            they were not kept.
     """
 
     format: Literal[2, 3]
@@ -498,6 +500,7 @@ class RunRecord(Spec):
     parent: Annotated[ParentRecord | None, Field(exclude_if=_is_none)] = None
     unprobed: dict[Name, tuple[_Count, ...]] = Field(default={}, exclude_if=lambda rows: not rows)
     state_digest: Annotated[_Sha256 | None, Field(exclude_if=_is_none)] = None
+    task_encoders: dict[Name, _Sha256] = Field(default={}, exclude_if=lambda kept: not kept)
 
     def is_probed(self, probe: str, row: int) -> bool:
         """Return whether a probe was evaluated in a row of ``scores``."""

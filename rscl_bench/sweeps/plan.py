@@ -25,6 +25,7 @@ def plan(
     force: bool,
     known: Mapping[str, Path],
     keep_state: bool | None = None,
+    keep_encoders: bool = False,
 ) -> list[Run]:
     """Return the runs of a sweep; runs that have a record are marked as recorded.
 
@@ -39,6 +40,7 @@ def plan(
         force: Whether recorded runs are run again.
         known: Records elsewhere by the id of the run; these runs are not run.
         keep_state: As in `Job`.
+        keep_encoders: As in `Job`.
 
     Raises:
         RsclError: If a record is damaged, or a method cannot be built.
@@ -54,6 +56,7 @@ def plan(
             folder=run_folder(out, prepared.identity),
             force=force,
             keep_state=keep_state,
+            keep_encoders=keep_encoders,
         )
         run = Run(label, job)
         elsewhere = known.get(prepared.identity.run_id(), run.record_path)

@@ -41,6 +41,7 @@ class Job(Spec):
         folder: Folder of the artefacts; its name ends with the run's id.
         force: Whether the run starts from its beginning and ignores checkpoints.
         keep_state: Whether the last state is kept; None for a small one.
+        keep_encoders: Whether the encoder after every task is kept.
     """
 
     spec: RunSpec
@@ -50,6 +51,7 @@ class Job(Spec):
     folder: Path
     force: bool = False
     keep_state: bool | None = None
+    keep_encoders: bool = False
 
 
 class PipeReporter:
@@ -123,7 +125,14 @@ def run(job: Job, reporter: PipeReporter) -> None:
         raise ArtefactError(
             "The archives or their tiles changed after the sweep began; start the sweep again."
         )
-    execute(opened, job.folder, reporter, force=job.force, keep_state=job.keep_state)
+    execute(
+        opened,
+        job.folder,
+        reporter,
+        force=job.force,
+        keep_state=job.keep_state,
+        keep_encoders=job.keep_encoders,
+    )
 
 
 def main() -> int:

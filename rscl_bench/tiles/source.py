@@ -8,6 +8,9 @@ from rscl_bench.progress import Progress, Reporter, silent
 from rscl_bench.spec import Edition, OnBadTile, Scenario, Source, Spec
 
 if TYPE_CHECKING:  # a sweep's process reads an ArchiveSource before it imports NumPy
+    from collections.abc import Sequence
+
+    from rscl_bench.archives.adapter import DatasetAdapter
     from rscl_bench.tiles.store import TileStore
 
 
@@ -62,14 +65,24 @@ def find_archives(
         ArchiveError: If the data root mixes real archives and sketches.
         ArtefactError: If the cache is not writable.
     """
+    from rscl_bench.archives.lookup import outside_adapters
+
+    return archives_of(outside_adapters(scenario), data_root, on_bad_tile, reporter)
+
+
+def archives_of(
+    adapters: "Sequence[type[DatasetAdapter]]",
+    data_root: Path | None,
+    on_bad_tile: OnBadTile,
+    reporter: Reporter,
+) -> ArchiveSource:
+    """Find the archives of some datasets, none of them embedded; as in `find_archives`."""
     from rscl_bench.archives.adapter import SKETCH_MARKER
     from rscl_bench.archives.folder.embedded import EMBEDDED
-    from rscl_bench.archives.lookup import outside_adapters
     from rscl_bench.archives.sketch import render
     from rscl_bench.tiles.cache import cache_folder
 
     cache = cache_folder()
-    adapters = outside_adapters(scenario)
 
     def archives(root: Path, edition: Edition) -> ArchiveSource:
         return ArchiveSource(root=root, edition=edition, cache=cache, on_bad_tile=on_bad_tile)

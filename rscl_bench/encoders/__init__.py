@@ -1,0 +1,1 @@
+"""What a trained encoder is used for: features of new images, probing, and sharing it."""
