@@ -22,7 +22,7 @@ def trained(method: str, seed: int, out: Path) -> RunRecord:
 
 
 def aerial(record: RunRecord, task: int) -> float:
-    """Return the micro-mAP of the first domain after a task, in points; 0 is the untrained encoder."""
+    """Return the micro-mAP of the first domain after a task, in points; 0 is before the first."""
     micro = record.scores[task]["aerial"].test.micro
     assert micro is not None
     return 100 * micro
