@@ -159,6 +159,7 @@ def test_python_of_the_readme(cache: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.rglob("record.json")
-    micro = read_record(path).scores[-1]["ucmerced"].test.micro
-    assert done.stdout.splitlines()[-2:] == [str(micro), "torch.Size([2, 192])"]
+    record = read_record(path)
+    micro, forgetting = record.scores[-1]["aerial"].test.micro, record.continual.micro.forgetting
+    assert done.stdout.splitlines()[-3:] == [str(micro), str(forgetting), "torch.Size([2, 64])"]
     assert len(list(tmp_path.rglob("leaderboard.csv"))) == 1
