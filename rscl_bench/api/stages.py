@@ -44,6 +44,8 @@ def run_all_planned(
     from rscl_bench.sweeps.pool import run_all
 
     runs, jobs = plan_all(planned, options)
+    if options.published is not None:
+        _publish_recorded(runs, options.published)
     if options.verbose:
         from rscl_bench.console import sweep_view
 
@@ -52,6 +54,15 @@ def run_all_planned(
     else:
         run_all(runs, jobs, _publishing(lambda _: None, options.published))
     return runs
+
+
+def _publish_recorded(runs: "list[Run]", published: Path) -> None:
+    """Publish the records that an interrupted study left unpublished."""
+    from rscl_bench.results.published import publish
+
+    for run in runs:
+        if run.record is not None and run.record_path.is_file():
+            publish(run.record_path, run.record, published)
 
 
 def _publishing(
@@ -72,7 +83,7 @@ def _publishing(
 
 def plan_all(planned: "list[PlannedRun]", options: Options) -> "tuple[list[Run], int]":
     """Pack the tiles, and return the runs with their states and the number of runs at a time."""
-    from rscl_bench.results.published import publish, published_records
+    from rscl_bench.results.published import published_records
     from rscl_bench.sweeps.plan import plan
     from rscl_bench.sweeps.pool import share_cores
 
@@ -103,9 +114,6 @@ def plan_all(planned: "list[PlannedRun]", options: Options) -> "tuple[list[Run],
             options.keep_state,
             options.keep_encoders,
         )
-        for run in runs:
-            if options.published and run.record is not None and run.record_path.is_file():
-                publish(run.record_path, run.record, options.published)
         waiting = sum(run.state == "waiting" for run in runs)
         reporter.message(
             f"{len(runs)} runs: {len(runs) - waiting} recorded before, {waiting} to do; {jobs} at "

@@ -248,7 +248,8 @@ def study(
             published=folder / ("tuning/records" if stage.grid else "records"),
         )
         runs = stage_runs(stage, options, only_plan)
-        yield StageResult(stage, runs, write_tunings(stage, runs, folder / "tuning"))
+        tunings = [] if only_plan else write_tunings(stage, runs, folder / "tuning")
+        yield StageResult(stage, runs, tunings)
 
 
 def tuning_path(tuning: "Tuning", out: str | Path = "runs") -> Path:

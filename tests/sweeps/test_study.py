@@ -1,5 +1,6 @@
 """Studies: one TOML declares sweeps and grids; published runs are not run again."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def test_a_study_is_run_once_on_whatever_machine(
     assert len(published_records(tmp_path / "published" / "tuning" / "records")) == 2
     (choice,) = (tmp_path / "published" / "tuning").glob("*/*/ewc.json")
     assert read_tuning(choice).grid == {"strategies.ewc.weight": (0.1, 1.0)}
+
+    # A plan writes nothing, also where runs wait to be published.
+    shutil.move(tmp_path / "published", tmp_path / "kept")
+    assert (
+        "methods: 2 of 2 runs recorded"
+        in call(*command, "--plan", "--out", tmp_path / "runs").stdout
+    )
+    assert not (tmp_path / "published").exists()
+    shutil.move(tmp_path / "kept", tmp_path / "published")
 
     # Another machine has the published files and no runs; every process would fail.
     monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
