@@ -281,7 +281,10 @@ def with_code(tmp_path: Path) -> tuple[Path, Path]:
             images_of(2.0, seed),
             method="theirs",
             seed=seed,
-            parameters={"objective": objective, "strategies": [{"name": 'a"b'}, {"name": "é"}]},
+            parameters={
+                "objective": objective,
+                "strategies": [{"name": "kept", "note": 'a"b \\ é'}],
+            },
             **ELSEWHERE,
         )
     return tmp_path / "theirs", code
