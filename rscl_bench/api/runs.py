@@ -114,7 +114,9 @@ def run(
             prepared, _ = prepare_run(spec, root, device, on_bad_tile, reporter)
             prepared = prepared.with_plugins(plugins)
             seconds = 60 * checkpoint_minutes
-            return _execute(prepared, out, reporter, seconds, force, keep_state, watching)
+            return _execute(
+                prepared, out, reporter, seconds, force, keep_state, keep_encoders, watching
+            )
 
 
 def extend(

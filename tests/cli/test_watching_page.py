@@ -19,7 +19,7 @@ def test_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RSCL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("RSCL_DATA_ROOT", raising=False)
     replaced = {"scene4": str(TOY), "runs/scene4-sketch": "runs/toy-sketch"}
-    outputs = []
+    outputs: list[str] = []
     for words in (words for words in commands(PAGE) if len(words) > 2):  # not one only named
         if words[0] == "run" and "--force" not in words and outputs:
             words.append("--force")  # the page has this run twice, to show two options

@@ -35,10 +35,10 @@ class StopsInTask(Quiet):
             raise Interrupted(15)
 
 
-def kept(runner: Runner, out: Path, reporter: Quiet | None = None, **options: bool) -> Run:
+def kept(runner: Runner, out: Path, reporter: Quiet | None = None, force: bool = False) -> Run:
     opened = runner.open(runner.spec("finetune"))
     folder, reports = run_folder(out, opened.identity), reporter or Quiet()
-    record = execute(opened, folder, reports, keep_encoders=True, **options)
+    record = execute(opened, folder, reports, keep_encoders=True, force=force)
     return Run(opened, folder, record, reports)
 
 

@@ -27,7 +27,7 @@ from rscl_bench.submissions.bundle import MANIFEST, opened_bundle
 
 TABLE = "toy-v1-sketch/quick"
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {
+ELSEWHERE: dict[str, Any] = {
     "device": "Another CPU",
     "provenance": {"python": "3.13.1", "versions": {"torch": "9.9"}, "processor": "Other"},
 }
@@ -86,7 +86,7 @@ def test_the_whole_way(records: Path, tmp_path: Path) -> None:
     after = api.leaderboard(records)[TABLE].set_index("method")
     assert set(after.index) - set(before.index) == {"theirs"}
     trained = ["good", "fair"]
-    means = [column for column in before if column.endswith(".mean")]
+    means = [column for column in map(str, before.columns) if column.endswith(".mean")]
     assert after.loc[trained, means].equals(before.loc[trained, means])
     assert not after.loc[trained, "outer.rank"].isna().any()
     assert dict(after["mark"])["theirs"] == "recomputed"
@@ -345,6 +345,8 @@ def test_a_bundle_is_checked_by_another_version_of_python(records: Path, tmp_pat
     file = packed(tmp_path)
     command = [python, "-m", "rscl_bench", "submit", "check", file, "--against", records]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    result = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, env=env
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == call("submit", "check", file, "--against", records).stdout
