@@ -24,7 +24,7 @@ from rscl_bench.leaderboards.rows import Row
 from rscl_bench.results.marks import SELF_RUN
 from rscl_bench.results.schema import ProbeRecord
 
-_LEFT = ("method", "precision", "device", "mark", "separated above")
+_LEFT = ("method", "precision", "device", "mark", "separated above", "images of", "digest")
 
 
 def leaderboard_markdown(board: Board) -> str:
@@ -33,10 +33,27 @@ def leaderboard_markdown(board: Board) -> str:
     sections += [_probe_section(board, probe) for probe in board.layout.probes]
     if any(probe.task is not None for probe in board.layout.probes):
         sections.append(_continual_section(board))
-    sections.append(_cost_section(board))
+    sections += [_cost_section(board), _archive_section(board)]
     if board.key.edition == "sketch":
         sections.append(f"{SKETCH_WARNING}\n")
     return "\n".join(sections)
+
+
+def _archive_section(board: Board) -> str:
+    """Return the digests of the images, which all records of the table share."""
+    record = board.layout
+    what = "the source files" if record.format >= 3 else "the packed pixels"
+    lines = [
+        "## Archives",
+        "",
+        f"SHA-256 of {what} of each task and of each split of a probe, and of how images are cut. "
+        "A run on other files does not join this table. The scenario's card names sources and "
+        "licences.",
+        "",
+    ]
+    data = record.identity.data
+    columns = {"images of": list(data), "digest": list(data.values())}
+    return "\n".join([*lines, *_pipes(columns), ""])
 
 
 def _probe_section(board: Board, probe: ProbeRecord) -> str:

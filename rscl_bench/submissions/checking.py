@@ -123,8 +123,8 @@ def _check_archives(record: RunRecord, others: Sequence[Filed]) -> None:
                 raise ArtefactError(
                     f"The run {record.id} was made from other archives than {item.path}: the "
                     f"field 'identity.data.{name}' is {own.data.get(name)}, and the table's is "
-                    f"{other.data.get(name)}; fetch the archives that archives.md of the table "
-                    "names, and run again."
+                    f"{other.data.get(name)}; run on the archives of the table; the card of "
+                    "the scenario names their sources."
                 )
 
 
