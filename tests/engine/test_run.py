@@ -86,6 +86,7 @@ def test_record_is_what_was_run(runs: Runner) -> None:
     assert read_record(run.folder / "record.json") == record
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "encoder.safetensors",
+        "losses.csv",
         "record.json",
         "record.safetensors",
         "state.safetensors",

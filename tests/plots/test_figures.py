@@ -101,7 +101,7 @@ def test_no_text_lies_outside_of_the_file_or_on_another(board: Board, kind: str)
 def test_matrix_holds_the_means_of_the_records(board: Board) -> None:
     (row,) = choose_rows(board, ["cosmae"])
     probes = choose_probes(board, [])
-    records = [read_record(path) for path in RECORDS.rglob("cosmae*.json")]
+    records = [read_record(path) for path in RECORDS.rglob("cosmae-seed?-????????????????.json")]
     records = [record for record in records if record.identity.method["name"] == "cosmae"]
     assert len(records) == 3
     for kind in ("micro", "macro"):
