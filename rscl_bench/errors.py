@@ -1,5 +1,6 @@
 """Errors that a user can mend. Each message says what is wrong, where, and how to mend it."""
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,9 @@ def unknown(kind: str, name: str, known: "Iterable[str]") -> SpecError:
     """
     names = sorted(set(known))
     near = get_close_matches(name[:_LONGEST], names, n=_NEAREST, cutoff=0.5)
+    # A name that holds the given word comes first: "learning_rate" for "rate".
+    word = name.rpartition(".")[2]
+    near.sort(key=lambda other: word not in re.split("[._-]", other))
     hint = f"; did you mean '{near[0]}'?" if near else "."
     if len(names) > _LISTED:
         nearest = near or get_close_matches(name[:_LONGEST], names, n=_NEAREST, cutoff=0.0)

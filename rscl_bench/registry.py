@@ -162,7 +162,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
         "cromo-mixup": Entry(
             "rscl_bench.strategies.cromo_mixup:CroMoMixup",
-            "compares mixtures of tasks with the current and the old model (Mushtaq et al. 2024)",
+            "compares mixtures of tasks with current and old model (Mushtaq et al. 2024)",
             "rehearsal",
         ),
         "data-mixup": Entry(
@@ -202,7 +202,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         ),
         "osiris": Entry(
             "rscl_bench.strategies.osiris:Osiris",
-            "tells tasks apart and keeps the past in an embedding of its own (Zhang et al. 2024)",
+            "tells tasks apart, keeps the past in its own embedding (Zhang et al. 2024)",
             "rehearsal",
         ),
         "pfr": Entry(

@@ -4,6 +4,7 @@ The composition is this project's own. Its nearest relative is CAN (Mishra et al
 efficient and scalable contrastive masked autoencoder for learning visual representations").
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -99,6 +100,10 @@ class Contrast(MAE):
         self.projector = mlp(*widths, last_bias=by_cosine)
         self.projected_dim = params.output_dim
         self.comparison: nn.Module = NTXentLoss(params.temperature) if by_cosine else VICRegLoss()
+
+    @abstractmethod
+    def forward(self, views: Sequence[Tensor], generator: torch.Generator) -> ObjectiveOutput:
+        """Return reconstruction plus weighted comparison; see `Objective.forward`."""
 
     def distil(self, predicted: Sequence[Tensor], past: Sequence[Tensor]) -> Tensor:
         """Return the contrast between predicted and past projections; see `distil_by_contrast`."""
