@@ -9,8 +9,8 @@ from scipy.optimize import isotonic_regression
 from rscl_bench.leaderboards.page.markup import element, number
 from rscl_bench.leaderboards.page.scale import Scale, tick_text
 
-#: Width of a letter in pixels, as wide as that of common fonts of the drawings' size.
-LETTER = 7.0
+#: Width of a letter in pixels, as wide as in names of wide letters in common fonts of that size.
+LETTER = 8.0
 
 
 @dataclass(frozen=True)

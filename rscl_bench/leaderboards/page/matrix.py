@@ -77,8 +77,10 @@ def _matrix(
     names = [one.short(26) for one in rows]
     room = LETTER * max(map(len, names)) + 14
     side = 22.0
-    canvas = Canvas(width=room + side * len(rows) + 90, height=side * len(rows) + room * 0.72 + 16)
-    top = room * 0.72 + 8
+    turned_room = room * 0.72  # a name at 45° takes as much above the cells and right of them
+    cells_width = side * len(rows)
+    canvas = Canvas(width=room + cells_width + turned_room, height=cells_width + turned_room + 16)
+    top = turned_room + 8
     cells: dict[str, list[str]] = {state: [] for state in STATES}
     for y, one in enumerate(rows):
         for x, other in enumerate(rows):
