@@ -52,7 +52,7 @@ def _archive_section(board: Board) -> str:
         "",
     ]
     data = record.identity.data
-    columns = {"images of": list(data), "digest": list(data.values())}
+    columns: dict[str, Sequence[str]] = {"images of": list(data), "digest": list(data.values())}
     return "\n".join([*lines, *_pipes(columns), ""])
 
 
