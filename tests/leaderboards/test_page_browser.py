@@ -13,7 +13,7 @@ from rscl_bench.leaderboards.board import make_board
 from rscl_bench.leaderboards.keys import LoadedRecord, group_key, row_key
 from rscl_bench.leaderboards.page.document import leaderboard_page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra 'browser' is missing")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
